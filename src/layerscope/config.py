@@ -1,0 +1,332 @@
+"""The schema of a training configuration: every key, its type and its range.
+
+Defaults stand in configs/*.yaml and nowhere else, so every key is required here.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from layerscope.errors import UserError
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _is_a_limit(limit: int | float) -> int | float:
+    share = isinstance(limit, float)
+    if not (0 < limit <= 1 if share else limit >= 1):
+        raise ValueError(
+            "must be a number of batches (1, 2, ...) or a share of them (above 0, to 1.0)"
+        )
+    return limit
+
+
+# How much of a loader is used.
+Limit = Annotated[int | float, AfterValidator(_is_a_limit)]
+
+
+class Section(BaseModel):
+    """Part of a configuration: frozen, no unknown keys, no conversion of types."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class NetworkBase(Section):
+    """Keys that every network has."""
+
+    input_shape: tuple[Count, Count, Count]  # (C, H, W) of one image
+    num_classes: Count
+
+
+class OwnNetworkBase(NetworkBase):
+    """Keys of the networks that this project defines."""
+
+    channels: tuple[Count, ...]
+    kernel_size: Count
+    width: Positive
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _keeps_the_size(cls, kernel_size: int) -> int:
+        if kernel_size % 2 == 0:
+            raise ValueError("must be odd, so that the convolution keeps the size of the image")
+        return kernel_size
+
+
+class CifarCNNConfig(OwnNetworkBase):
+    """networks/cifar_cnn.py."""
+
+    family: Literal["cifar_cnn"]
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+class TinyCNNConfig(OwnNetworkBase):
+    """networks/tiny_cnn.py."""
+
+    family: Literal["tiny_cnn"]
+    channels: tuple[Count, Count, Count]
+    head_kernel_size: Count
+
+
+class SimpleCNNConfig(OwnNetworkBase):
+    """networks/simple_cnn.py."""
+
+    family: Literal["simple_cnn"]
+    channels: tuple[Count]
+
+
+class TorchvisionConfig(NetworkBase):
+    """A torchvision classifier with random weights."""
+
+    family: Literal["torchvision"]
+    name: str
+
+
+class CustomConfig(NetworkBase):
+    """A user's own class; keys that are not listed here are passed to it, and so are `num_classes`
+    and `input_shape` where it has parameters of these names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    family: Literal["custom"]
+    target: Annotated[str, Field(alias="_target_")]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the user's class is called with."""
+        return dict(self.model_extra or {})
+
+
+NetworkConfig = Annotated[
+    CifarCNNConfig | TinyCNNConfig | SimpleCNNConfig | TorchvisionConfig | CustomConfig,
+    Field(discriminator="family"),
+]
+
+
+class DataBase(Section):
+    """Keys that every data set has; null for a view means: what the network needs."""
+
+    batch_size: Count  # the global batch, over all ranks
+    drop_last: bool
+    image_size: Count | None
+    grayscale: bool | None
+    groups: dict[str, tuple[str, ...]] | None
+    crop_padding: Annotated[int, Field(ge=0)] | None
+    flip: Literal["alternate", "random", "none"]
+    loader: Literal["device", "workers"]
+    num_workers: Annotated[int, Field(ge=0)]
+
+
+class Cifar10Config(DataBase):
+    """The verified CIFAR-10."""
+
+    name: Literal["cifar10"]
+    dir: str | None
+    val_size: Count
+
+
+class SyntheticConfig(DataBase):
+    """A made-up set of the same shape."""
+
+    name: Literal["synthetic"]
+    num_train: Count
+    num_val: Count
+    num_test: Count
+
+
+DataConfig = Annotated[Cifar10Config | SyntheticConfig, Field(discriminator="name")]
+
+
+class SGDConfig(Section):
+    """torch.optim.SGD."""
+
+    name: Literal["sgd"]
+    lr: Positive
+    momentum: Fraction
+    nesterov: bool
+    weight_decay: NonNegative
+
+
+class AdamConfig(Section):
+    """torch.optim.Adam or AdamW."""
+
+    name: Literal["adam", "adamw"]
+    lr: Positive
+    betas: tuple[Fraction, Fraction]
+    eps: Positive
+    weight_decay: NonNegative
+
+
+class MuonConfig(Section):
+    """training/optimizers.py: convolutions by Muon, everything else by SGD."""
+
+    name: Literal["muon"]
+    lr: Positive
+    momentum: Fraction
+    weight_decay: NonNegative
+    newton_schulz_steps: Count
+    sgd_lr: Positive
+    sgd_momentum: Fraction
+    sgd_weight_decay: NonNegative
+
+
+OptimizerConfig = Annotated[SGDConfig | AdamConfig | MuonConfig, Field(discriminator="name")]
+
+
+class ConstantConfig(Section):
+    """The learning rate as it is."""
+
+    name: Literal["constant"]
+
+
+class WarmupConfig(Section):
+    """Up over a share of the steps, then down to a share of the learning rate."""
+
+    name: Literal["linear", "cosine"]
+    warmup: Fraction
+    final: Fraction
+
+
+class StepsConfig(Section):
+    """Times `factor` at each milestone, a share of all steps."""
+
+    name: Literal["milestones"]
+    milestones: tuple[Fraction, ...]
+    factor: Positive
+
+
+SchedulerConfig = Annotated[
+    ConstantConfig | WarmupConfig | StepsConfig, Field(discriminator="name")
+]
+
+
+class CrossEntropyConfig(Section):
+    """Cross-entropy of the logits."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: Fraction
+
+
+class MSEConfig(Section):
+    """Mean squared error of the outputs against the one-hot label."""
+
+    name: Literal["mse"]
+
+
+LossConfig = Annotated[CrossEntropyConfig | MSEConfig, Field(discriminator="name")]
+
+
+class TrainerConfig(Section):
+    """Where and how long."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Count | Literal["auto"]
+    strategy: Literal["auto", "ddp", "ddp_spawn"]
+    max_epochs: Count
+    precision: Literal["32-true", "bf16-mixed", "auto"]
+    channels_last: bool
+    gradient_clip_norm: Positive | None
+    accumulate_grad_batches: Count
+    limit_train_batches: Limit
+    limit_val_batches: Limit
+    limit_test_batches: Limit
+    profiler: Literal["simple", "pytorch"] | None
+    deterministic: bool
+    threads: Count | None
+
+
+class EarlyStoppingConfig(Section):
+    """Stop when the monitored value has not improved for `patience` epochs; null: never."""
+
+    monitor: Literal["val/acc", "val/loss"]
+    patience: Count | None
+    min_delta: NonNegative
+
+
+class ActivationMemoryConfig(Section):
+    """Record the first full step and every n-th; null: the first only."""
+
+    every_n_steps: Count | None
+
+
+class CallbacksConfig(Section):
+    """What happens beside training."""
+
+    early_stopping: EarlyStoppingConfig
+    activation_memory: ActivationMemoryConfig
+
+
+class LoggerConfig(Section):
+    """An experiment tracker beside metrics.csv, which is always written."""
+
+    name: Literal["csv", "tensorboard", "wandb", "mlflow"]
+
+
+class TrainConfig(Section):
+    """A whole training run."""
+
+    model: NetworkConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    loss: LossConfig
+    trainer: TrainerConfig
+    callbacks: CallbacksConfig
+    logger: LoggerConfig
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    ckpt_path: str | None
+
+
+GROUPS_WITH_VARIANTS = ("model", "data", "optimizer", "scheduler", "loss")
+
+
+def parse_train_config(values: dict[str, Any]) -> TrainConfig:
+    """A UserError names the first key that is wrong."""
+    try:
+        return TrainConfig.model_validate(_frozen(values))
+    except ValidationError as error:
+        raise UserError(first_problem(error)) from error
+
+
+def _frozen(value: Any) -> Any:
+    """Lists to tuples, all the way down: YAML has no tuples and a frozen section holds no lists."""
+    if isinstance(value, dict):
+        return {key: _frozen(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return tuple(_frozen(member) for member in value)
+    return value
+
+
+def first_problem(error: ValidationError) -> str:
+    """One line: key, value given, what is allowed, and how many more there are."""
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    line = f"{_key(problem['loc'])}={problem['input']}: {_lower_first(problem['msg'])}"
+    if problem["type"] == "missing":
+        line = f"{_key(problem['loc'])} is missing"
+    elif problem["type"] == "extra_forbidden":
+        line = f"{_key(problem['loc'])} is not a key: remove it or correct its name"
+    more = len({_key(other["loc"]) for other in problems} - {_key(problem["loc"])})
+    return line + (f" (and {more} more)" if more else "")
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The key as a user writes it: without the variant's name and the type of a union."""
+    parts = list(location)
+    if len(parts) > 2 and parts[0] in GROUPS_WITH_VARIANTS:
+        del parts[1]
+    return ".".join(str(part) for part in parts if not _names_a_type(part))
+
+
+def _names_a_type(part: int | str) -> bool:
+    return isinstance(part, str) and (part in ("int", "float", "constrained-int") or "[" in part)
+
+
+def _lower_first(text: str) -> str:
+    text = text.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,108 @@
+"""Networks by name. Nothing that a file brings along is imported or called here."""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from layerscope.config import CustomConfig, NetworkBase, TorchvisionConfig
+from layerscope.errors import UserError
+from layerscope.networks.cifar_cnn import CifarCNN
+from layerscope.networks.simple_cnn import SimpleCNN
+from layerscope.networks.tiny_cnn import TinyCNN
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "cifar_cnn": CifarCNN,
+    "simple_cnn": SimpleCNN,
+    "tiny_cnn": TinyCNN,
+}
+
+
+def build_network(config: NetworkBase, trusted_target: str | None = None) -> nn.Module:
+    """A network with fresh random weights.
+
+    Args:
+        trusted_target: the class of a `custom` network as the user typed it on the command line or
+            in a call. A configuration's own `_target_` is never imported, since it may come from a
+            stranger's file.
+    """
+    if isinstance(config, CustomConfig):
+        return _build_custom(config, trusted_target)
+    if isinstance(config, TorchvisionConfig):
+        return _build_torchvision(config)
+    values = config.model_dump()
+    return NETWORKS[values.pop("family")](**values)
+
+
+def first_output(outputs: Any) -> Tensor:
+    """What is trained on, of a network that returns several tensors."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, dict):
+        return first_output(next(iter(outputs.values())))
+    if isinstance(outputs, (tuple, list)) and outputs:
+        return first_output(outputs[0])
+    raise UserError(
+        f"the network returns {type(outputs).__name__}, not a tensor or a tuple of them"
+    )
+
+
+def _build_torchvision(config: TorchvisionConfig) -> nn.Module:
+    import torchvision.models as zoo  # a second of import that our own networks do not need
+
+    names = zoo.list_models(module=zoo)
+    if config.name not in names:
+        raise UserError(
+            f"model.name={config.name} is no torchvision classifier: choose one of "
+            + ", ".join(names)
+        )
+    constructor = zoo.get_model_builder(config.name)
+    arguments: dict[str, Any] = {"weights": None, "num_classes": config.num_classes}
+    if config.name in ("googlenet", "inception_v3"):
+        arguments["init_weights"] = True  # what their default will stop doing, with a warning now
+    return constructor(**arguments)
+
+
+def _build_custom(config: CustomConfig, trusted_target: str | None) -> nn.Module:
+    if trusted_target is None:
+        raise UserError(
+            "this network is a user's own class, which is never taken from a file: "
+            f"name it yourself, model._target_={config.target}"
+        )
+    target = _import(trusted_target)
+    shared = {"num_classes": config.num_classes, "input_shape": config.input_shape}
+    try:
+        signature = inspect.signature(target)
+        arguments = {name: value for name, value in shared.items() if name in signature.parameters}
+        arguments |= config.arguments
+        signature.bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{trusted_target} cannot be called with the keys under model: {error}"
+        ) from error
+    network = target(**arguments)
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"model._target_={trusted_target} makes a {type(network).__name__}, not an nn.Module"
+        )
+    return network
+
+
+def _import(target: str) -> Callable[..., Any]:
+    module_name, _, name = target.rpartition(".")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a script's own folder is there, the user's is not
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"model._target_={target} cannot be imported ({error}): give module.Class, "
+            "with the module installed or in the current directory"
+        ) from error
+    if not callable(found):
+        raise UserError(f"model._target_={target} is not a class")
+    return found

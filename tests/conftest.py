@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from layerscope.data.store import default_directory, load_cifar10
+from layerscope.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """What this machine lacks is skipped, and pytest's summary says so."""
+    missing = {}
+    if not _has_real_data():
+        missing["real_data"] = f"no verified CIFAR-10 in {default_directory()}"
+    if not torch.cuda.is_available():
+        missing["gpu"] = "no CUDA device"
+    for item in items:
+        for marker, reason in missing.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_real_data():
+    try:
+        load_cifar10()
+    except UserError:
+        return False
+    return True
+
+
+@pytest.fixture
+def configs():
+    """The folder of the Hydra configurations."""
+    return ROOT / "configs"
+
+
+@pytest.fixture
+def scripts():
+    """The folder of the scripts."""
+    return ROOT / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def _no_surprises(monkeypatch):
+    """Nothing is read from the user's settings."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
