@@ -1,0 +1,188 @@
+"""Batches made on the training device: the whole set lives there as uint8."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layerscope.data.order import EpochPlan, Flip, epoch_plan
+from layerscope.data.splits import ImageSet
+from layerscope.data.view import View, enlarge
+
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float32, labels (N,) int64
+Held = Literal["val", "test"]
+Split = Literal["train"] | Held
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Of each channel, over the images trained on, on a scale of 0 to 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What decides the batches, beside the images."""
+
+    seed: int
+    batch_size: int  # global: over all ranks
+    drop_last: bool
+    crop_padding: int
+    flip: Flip
+    view: View
+    normalisation: Normalisation
+    channels_last: bool
+    rank: int = 0
+    num_ranks: int = 1
+
+    def num_train_batches(self, count: int) -> int:
+        """In an epoch of `count` images."""
+        return count // self.batch_size if self.drop_last else self.num_batches(count)
+
+    def num_batches(self, count: int) -> int:
+        """That hold `count` images, the last one short."""
+        return -(-count // self.batch_size)
+
+    def rows(self, index: int, count: int) -> slice:
+        """This rank's positions in batch `index`: every num_ranks-th of the global batch."""
+        start = index * self.batch_size
+        return slice(start + self.rank, min(start + self.batch_size, count), self.num_ranks)
+
+
+class BatchSource(Protocol):
+    """Where batches come from; both kinds give the same images in the same order."""
+
+    def train(self, epoch: int, start: int, stop: int) -> Iterator[Batch]:
+        """Batches start, start + 1, ... stop - 1 of an epoch, augmented."""
+        ...
+
+    def evaluate(self, split: Held, stop: int) -> Iterator[Batch]:
+        """The first `stop` batches of a split in its own order, every image once."""
+        ...
+
+
+class DeviceBatches:
+    """A BatchSource whose images live on the training device; no per-image Python."""
+
+    def __init__(
+        self,
+        sets: Mapping[Split, ImageSet],
+        settings: BatchSettings,
+        device: torch.device,
+    ) -> None:
+        self._settings = settings
+        self._device = device
+        self._images = {split: _to(images.images, device) for split, images in sets.items()}
+        self._labels = {split: _to(images.labels, device) for split, images in sets.items()}
+        if "train" in sets:
+            self._crops = _crop_windows(self._images.pop("train"), settings.crop_padding)
+        self._scale = Scale(settings.normalisation, settings.view, device)
+
+    def train(self, epoch: int, start: int, stop: int) -> Iterator[Batch]:
+        """See BatchSource."""
+        settings, labels = self._settings, self._labels["train"]
+        drawn = epoch_plan(settings.seed, epoch, len(labels), settings.crop_padding, settings.flip)
+        plan = _DevicePlan.of(drawn, self._device)
+        for index in range(start, stop):
+            rows = settings.rows(index, len(labels))
+            images, (row, column), flipped = (
+                plan.images[rows],
+                plan.crops[rows].T,
+                plan.flipped[rows],
+            )
+            pixels = self._crops[images, row, column]  # (N, H, W * C)
+            pixels = pixels.unflatten(2, (-1, self._scale.channels))  # (N, H, W, C)
+            pixels = torch.where(flipped[:, None, None, None], pixels.flip(2), pixels)
+            yield self._finish(pixels), labels[images]
+
+    def evaluate(self, split: Held, stop: int) -> Iterator[Batch]:
+        """See BatchSource."""
+        images, labels = self._images[split], self._labels[split]
+        for index in range(stop):
+            rows = self._settings.rows(index, len(labels))
+            yield self._finish(images[rows]), labels[rows]
+
+    def _finish(self, pixels: Tensor) -> Tensor:
+        images = self._scale(pixels)
+        if self._settings.channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images.contiguous()
+
+
+@dataclass(frozen=True)
+class _DevicePlan:
+    """An EpochPlan where the images are."""
+
+    images: Tensor
+    crops: Tensor
+    flipped: Tensor
+
+    @classmethod
+    def of(cls, plan: EpochPlan, device: torch.device) -> "_DevicePlan":
+        return cls(_to(plan.images, device), _to(plan.crops, device), _to(plan.flipped, device))
+
+
+class Scale:
+    """uint8 pixels (N, S, S, C) to normalised float32 images (N, C, H, W) of the view's size."""
+
+    def __init__(self, normalisation: Normalisation, view: View, device: torch.device) -> None:
+        self._view = view
+        self.channels = len(normalisation.mean)
+        self._mean = torch.tensor(normalisation.mean, device=device).mul(255)
+        self._factor = torch.tensor(normalisation.std, device=device).mul(255).reciprocal()
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Written out for a whole row of pixels: three values at a time would not be vectorised."""
+        width = pixels.shape[2]
+        rows = pixels.flatten(2).to(torch.float32)  # (N, S, S * C)
+        rows = rows.sub_(self._mean.repeat(width)).mul_(self._factor.repeat(width))
+        return enlarge(rows.unflatten(2, (-1, self.channels)).permute(0, 3, 1, 2), self._view)
+
+
+def channel_statistics(images: NDArray[np.uint8]) -> Normalisation:
+    """Exact, from how often each grey level occurs."""
+    levels = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(images.shape[3]):
+        counts = sum(
+            np.bincount(images[start : start + 4096, :, :, channel].ravel(), minlength=256)
+            for start in range(0, len(images), 4096)
+        )
+        shares = counts / np.sum(counts)
+        mean.append(float(shares @ levels))
+        std.append(float(np.sqrt(shares @ levels**2 - (shares @ levels) ** 2)))
+    return Normalisation(tuple(mean), tuple(std))
+
+
+def _crop_windows(images: Tensor, padding: int) -> Tensor:
+    """A view (N, 2p+1, 2p+1, H, W*C) of every crop of the reflect-padded images (N, H, W, C)."""
+    count, height, width, channels = images.shape
+    padded = _reflect_pad(images, padding)
+    row = (width + 2 * padding) * channels
+    image = (height + 2 * padding) * row
+    choices = 2 * padding + 1
+    return padded.as_strided(
+        (count, choices, choices, height, width * channels), (image, row, channels, row, 1)
+    )
+
+
+def _reflect_pad(images: Tensor, padding: int) -> Tensor:
+    # torch's own reflection has no uint8 kernel on every device; an index does the same.
+    rows = _reflected(images.shape[1], padding, images.device)
+    columns = _reflected(images.shape[2], padding, images.device)
+    return images[:, rows][:, :, columns].contiguous()
+
+
+def _reflected(size: int, padding: int, device: torch.device) -> Tensor:
+    index = torch.arange(-padding, size + padding, device=device).abs()
+    return (size - 1) - ((size - 1) - index).abs()
+
+
+def _to(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device)

@@ -1,0 +1,102 @@
+"""The ordinary way to batches, for sets that do not fit on the training device: a DataLoader."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from layerscope.data.batches import Batch, BatchSettings, Held, Split
+from layerscope.data.order import EpochPlan, epoch_plan
+from layerscope.data.splits import ImageSet
+from layerscope.data.view import enlarge
+
+
+class WorkerBatches:
+    """A BatchSource that reads image by image in worker processes."""
+
+    def __init__(
+        self,
+        sets: Mapping[Split, ImageSet],
+        settings: BatchSettings,
+        device: torch.device,
+        num_workers: int,
+    ) -> None:
+        self._sets = sets
+        self._settings = settings
+        self._device = device
+        self._num_workers = num_workers
+
+    def train(self, epoch: int, start: int, stop: int) -> Iterator[Batch]:
+        """See BatchSource."""
+        images, settings = self._sets["train"], self._settings
+        plan = epoch_plan(settings.seed, epoch, len(images), settings.crop_padding, settings.flip)
+        batches = self._batches(len(images), range(start, stop))
+        return self._load(_Augmented(images, plan, settings), batches)
+
+    def evaluate(self, split: Held, stop: int) -> Iterator[Batch]:
+        """See BatchSource."""
+        images = self._sets[split]
+        return self._load(_Plain(images, self._settings), self._batches(len(images), range(stop)))
+
+    def _batches(self, count: int, indices: range) -> list[list[int]]:
+        positions = [*range(count)]
+        return [positions[self._settings.rows(index, count)] for index in indices]
+
+    def _load(
+        self, images: Dataset[tuple[Tensor, int]], batches: list[list[int]]
+    ) -> Iterator[Batch]:
+        loader = DataLoader(
+            images,
+            batch_sampler=batches,
+            num_workers=self._num_workers,
+            pin_memory=self._device.type == "cuda",
+        )
+        memory_format = (
+            torch.channels_last if self._settings.channels_last else torch.contiguous_format
+        )
+        for pixels, labels in loader:
+            moved = enlarge(pixels.to(self._device, non_blocking=True), self._settings.view)
+            yield moved.contiguous(memory_format=memory_format), labels.to(self._device)
+
+
+class _Plain(Dataset[tuple[Tensor, int]]):
+    """Image i of a set, normalised (C, H, W), and its label."""
+
+    def __init__(self, images: ImageSet, settings: BatchSettings) -> None:
+        self._images = images
+        self._normalise = v2.Compose(
+            [
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(settings.normalisation.mean, settings.normalisation.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._normalise(self._pixels(index)), int(self._images.labels[index])
+
+    def _pixels(self, index: int) -> Tensor:
+        return torch.tensor(self._images.images[index]).permute(2, 0, 1)  # (C, H, W)
+
+
+class _Augmented(_Plain):
+    """The image at a position of an epoch, cropped and flipped as the plan says."""
+
+    def __init__(self, images: ImageSet, plan: EpochPlan, settings: BatchSettings) -> None:
+        super().__init__(images, settings)
+        self._plan = plan
+        self._pad = v2.Pad(settings.crop_padding, padding_mode="reflect")
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = int(self._plan.images[index])
+        pixels = self._pixels(image)
+        _, height, width = pixels.shape
+        top, left = (int(offset) for offset in self._plan.crops[index])
+        pixels = v2.functional.crop(self._pad(pixels), top, left, height, width)
+        if self._plan.flipped[index]:
+            pixels = v2.functional.horizontal_flip(pixels)
+        return self._normalise(pixels), int(self._images.labels[image])

@@ -1,0 +1,221 @@
+"""The data of a run, as Lightning asks for it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from layerscope.config import DataConfig, SyntheticConfig, TrainConfig
+from layerscope.data import synthetic
+from layerscope.data.batches import (
+    Batch,
+    BatchSettings,
+    BatchSource,
+    DeviceBatches,
+    Held,
+    Normalisation,
+    Split,
+    channel_statistics,
+)
+from layerscope.data.cifar10 import CLASS_NAMES
+from layerscope.data.loaders import WorkerBatches
+from layerscope.data.splits import ImageSet, stratified_split
+from layerscope.data.store import load_cifar10
+from layerscope.data.view import View, see_images, see_labels, view_for
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Everything between a photo and the network, so that a checkpoint can carry it."""
+
+    view: View
+    normalisation: Normalisation
+
+    def to_plain(self) -> dict[str, Any]:
+        """Strings, numbers and lists only."""
+        return {
+            "image_size": self.view.image_size,
+            "grayscale": self.view.grayscale,
+            "groups": {name: list(members) for name, members in self.view.groups},
+            "mean": list(self.normalisation.mean),
+            "std": list(self.normalisation.std),
+        }
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> "Preprocessing":
+        """The inverse of `to_plain`."""
+        groups = tuple((name, tuple(members)) for name, members in values["groups"].items())
+        return cls(
+            View(values["image_size"], values["grayscale"], groups),
+            Normalisation(tuple(values["mean"]), tuple(values["std"])),
+        )
+
+
+class ImageData(L.LightningDataModule):
+    """Training, validation and test batches of the configured set.
+
+    Args:
+        next_step: how many training batches have been seen, over all epochs; a loader starts
+            there, so that a resumed run goes on where the stopped one was.
+        preprocessing: a checkpoint's; by default worked out from the configuration and the images.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        next_step: Callable[[], int],
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__()
+        self._config = config
+        self._next_step = next_step
+        self._preprocessing = preprocessing
+        self._sets: dict[Split, ImageSet] = {}
+        self._on_device: tuple[tuple[BatchSettings, torch.device], DeviceBatches] | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Known once the data is set up."""
+        assert self._preprocessing is not None, "setup() comes first"
+        return self._preprocessing
+
+    def setup(self, stage: str) -> None:
+        """Read the stage's images and see them as the network does."""
+        splits: tuple[Split, ...] = ("train", "val") if stage == "fit" else ("test",)
+        if set(splits) <= set(self._sets):
+            return
+        config = self._config
+        view = (
+            self._preprocessing.view
+            if self._preprocessing
+            else view_for(config.data, config.model, CLASS_NAMES)
+        )
+        self._sets = {split: _seen(*_read(config.data, split), view) for split in splits}
+        if self._preprocessing is None:
+            statistics = channel_statistics(self._sets["train"].images)
+            self._preprocessing = Preprocessing(view, statistics)
+
+    def train_dataloader(self) -> "TrainLoader":
+        """From the next step on."""
+        count = self._settings(0, 1).num_train_batches(len(self._sets["train"]))
+        length = limited(count, self._config.trainer.limit_train_batches)
+        return TrainLoader(self._source(), length, self._next_step)
+
+    def val_dataloader(self) -> "HeldLoader":
+        """Every validation image once."""
+        return self._held("val", self._config.trainer.limit_val_batches)
+
+    def test_dataloader(self) -> "HeldLoader":
+        """Every test image once."""
+        return self._held("test", self._config.trainer.limit_test_batches)
+
+    def test_images(self) -> NDArray[np.uint8]:
+        """(N, S, S, C), as the network sees them before they are normalised."""
+        return self._sets["test"].images
+
+    def _held(self, split: Held, limit: float) -> "HeldLoader":
+        count = self._settings(0, 1).num_batches(len(self._sets[split]))
+        return HeldLoader(self._source(), split, limited(count, limit))
+
+    def _source(self) -> BatchSource:
+        assert self.trainer is not None
+        settings = self._settings(self.trainer.global_rank, self.trainer.world_size)
+        device = self.trainer.strategy.root_device
+        if self._config.data.loader == "workers":
+            return WorkerBatches(self._sets, settings, device, self._config.data.num_workers)
+        return self._device_batches(settings, device)
+
+    def _device_batches(self, settings: BatchSettings, device: torch.device) -> DeviceBatches:
+        # One copy of the images on the device, whichever loaders are asked for.
+        if self._on_device is None or self._on_device[0] != (settings, device):
+            self._on_device = ((settings, device), DeviceBatches(self._sets, settings, device))
+        return self._on_device[1]
+
+    def _settings(self, rank: int, num_ranks: int) -> BatchSettings:
+        data, size = self._config.data, self._config.model.input_shape[1]
+        padding = (
+            min(size, synthetic.SIZE) // 16 if data.crop_padding is None else data.crop_padding
+        )
+        return BatchSettings(
+            seed=self._config.seed,
+            batch_size=data.batch_size,
+            drop_last=data.drop_last,
+            crop_padding=padding,
+            flip=data.flip,
+            view=self.preprocessing.view,
+            normalisation=self.preprocessing.normalisation,
+            channels_last=self._config.trainer.channels_last,
+            rank=rank,
+            num_ranks=num_ranks,
+        )
+
+
+class TrainLoader:
+    """The rest of the current epoch's batches."""
+
+    def __init__(self, source: BatchSource, length: int, next_step: Callable[[], int]) -> None:
+        self._source = source
+        self._length = length
+        self._next_step = next_step
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: it asks for the step at the first batch, when a checkpoint is restored.
+        epoch, start = divmod(self._next_step(), self._length)
+        yield from self._source.train(epoch, start, self._length)
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: says to Lightning that this loader resumes within an epoch, by the step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to restore."""
+
+
+class HeldLoader:
+    """Validation or test batches."""
+
+    def __init__(self, source: BatchSource, split: Held, length: int) -> None:
+        self._source = source
+        self._split: Held = split
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._source.evaluate(self._split, self._length)
+
+
+def limited(count: int, limit: float) -> int:
+    """A share of `count`, at least one, or a number of at most `count`."""
+    if isinstance(limit, float):
+        return max(1, int(count * limit))
+    return min(count, limit)
+
+
+def _read(data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 32, 32, 3) and labels (N,)."""
+    if isinstance(data, SyntheticConfig):
+        return synthetic.read_split(split, getattr(data, f"num_{split}"))
+    arrays = load_cifar10(Path(data.dir) if data.dir else None)
+    if split == "test":
+        return arrays.test_images, arrays.test_labels
+    trained, validated = stratified_split(arrays.train_labels, data.val_size)
+    rows = trained if split == "train" else validated
+    return arrays.train_images[rows], arrays.train_labels[rows]
+
+
+def _seen(images: np.ndarray, labels: np.ndarray, view: View) -> ImageSet:
+    classes = see_labels(labels, view)
+    kept = classes >= 0
+    if kept.all():
+        return ImageSet(see_images(images, view), classes)
+    return ImageSet(see_images(images[kept], view), classes[kept])

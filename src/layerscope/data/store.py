@@ -1,0 +1,269 @@
+"""The cache: CIFAR-10 as four .npy files that were verified, and the proof that they still are.
+
+Hashing all four takes about 0.1 s, opening them a millisecond. So manifest.json keeps each file's
+size, inode, mtime and ctime as they were when its content was verified, and while these are
+unchanged the content is not hashed again. ctime is among them because a program can set a file's
+mtime back but not its ctime: an edit in place always shows. Files that were copied from elsewhere
+are hashed at each load until `prepare_cifar10` can write a new manifest. What goes unnoticed is
+decay of the disk below the file system, and somebody who rewrites the manifest to match.
+"""
+
+import errno
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from layerscope.data import cifar10
+from layerscope.data.cifar10 import ARRAY_NAMES, Cifar10Arrays, SourceError
+from layerscope.data.sources import Source, find_sources
+from layerscope.data.transfer import Report
+from layerscope.errors import RunFailed, UserError
+from layerscope.files import write_atomically, write_json
+
+MANIFEST = "manifest.json"
+_LOCK = ".prepare.lock"
+_HEADER_BYTES = 128  # of a .npy file of such arrays
+_SCRATCH_PREFIX = ".fetch-"
+
+
+Stats = dict[str, dict[str, int]]
+
+
+class Provenance(TypedDict):
+    """What run.json says about the data."""
+
+    name: str
+    source: str
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Verified:
+    arrays: Cifar10Arrays
+    source: str
+    stats: Stats
+    manifest_is_current: bool
+
+
+def default_directory() -> Path:
+    """LAYERSCOPE_DATA_DIR, else the folder for caches that the platform gives each user."""
+    configured = os.environ.get("LAYERSCOPE_DATA_DIR")
+    if configured:
+        return Path(configured)
+    import pooch  # here, since it takes 0.1 s and is seldom needed
+
+    return Path(pooch.os_cache("layerscope")) / "cifar10"
+
+
+def load_cifar10(directory: Path | None = None) -> Cifar10Arrays:
+    """The verified arrays, memory-mapped; raises `UserError` where `prepare_cifar10` has not been.
+
+    They are mapped copy-on-write, so that torch.from_numpy takes them without a warning: writing
+    to one changes neither the file nor what others see. Writes nothing to the disk.
+    """
+    directory = _resolve(directory)
+    try:
+        return _open_verified(directory).arrays
+    except (SourceError, OSError) as error:
+        raise UserError(
+            f"data.dir={directory} holds no verified CIFAR-10 ({_reason(error)}): "
+            "let a training run fetch it, or use data=synthetic"
+        ) from error
+
+
+def prepare_cifar10(
+    directory: Path | None,
+    report: Report,
+    find: Callable[[Path], Sequence[Source]] = find_sources,
+) -> Provenance:
+    """Make sure that `load_cifar10` will find verified arrays, fetching them where there are none.
+
+    Raises `UserError` when no source can be used, and leaves nothing behind then.
+    """
+    directory = _resolve(directory)
+    try:
+        found = _find_prepared(directory)
+        if found is None:
+            with _exclusive(directory, report):
+                found = _find_prepared(directory) or _fetch(directory, report, find)
+    except OSError as error:
+        raise _storage_error(directory, error) from error
+    return found
+
+
+def _find_prepared(directory: Path) -> Provenance | None:
+    try:
+        found = _open_verified(directory)
+    except (SourceError, OSError):
+        return None
+    if not found.manifest_is_current:
+        # In a directory that cannot be written, good arrays remain good: hashed at each load.
+        with suppress(OSError):
+            _write_manifest(directory, found.source, found.stats)
+    return _provenance(found.source)
+
+
+def _open_verified(directory: Path) -> _Verified:
+    stats = _file_stats(directory)  # before the content is read: what changes later shows
+    arrays = Cifar10Arrays(*(_open_array(_array_path(directory, name)) for name in ARRAY_NAMES))
+    manifest = _read_manifest(directory)
+    is_current = (manifest.get("sha256"), manifest.get("files")) == (cifar10.DECODED_SHA256, stats)
+    if not is_current:
+        cifar10.verify(arrays)
+    source = manifest.get("source")
+    if not isinstance(source, str):
+        source = "verified arrays of unknown origin"
+    return _Verified(arrays, source, stats, is_current)
+
+
+def _open_array(path: Path) -> cifar10.Bytes:
+    """The header must be the very one that np.save writes: no parser sees a torn file's bytes."""
+    item_shape = (32, 32, 3) if path.stem.endswith("images") else ()
+    num_items = max(0, path.stat().st_size - _HEADER_BYTES) // math.prod(item_shape)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (num_items, *item_shape)}
+    )
+    with path.open("rb") as file:
+        if num_items == 0 or file.read(_HEADER_BYTES) != header.getvalue():
+            raise SourceError(f"{path.name} is torn")
+        mapped = np.memmap(file, np.uint8, "c", _HEADER_BYTES, (num_items, *item_shape))
+    return np.asarray(mapped)
+
+
+def _array_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.npy"
+
+
+def _file_stats(directory: Path) -> Stats:
+    stats = {name: _array_path(directory, name).stat() for name in ARRAY_NAMES}
+    return {
+        name: {
+            "bytes": stat.st_size,
+            "inode": stat.st_ino,
+            "mtime_ns": stat.st_mtime_ns,
+            "ctime_ns": stat.st_ctime_ns,
+        }
+        for name, stat in stats.items()
+    }
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _write_manifest(directory: Path, source: str, stats: Stats) -> None:
+    write_json(directory / MANIFEST, {**_provenance(source), "files": stats})
+
+
+def _provenance(source: str) -> Provenance:
+    return {"name": "cifar10", "source": source, "sha256": dict(cifar10.DECODED_SHA256)}
+
+
+def _fetch(directory: Path, report: Report, find: Callable[[Path], Sequence[Source]]) -> Provenance:
+    _remove_leftovers(directory)
+    failures: list[str] = []
+    for source in find(directory):
+        report(f"CIFAR-10: trying {source.name}")
+        try:
+            with tempfile.TemporaryDirectory(
+                dir=directory, prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True
+            ) as scratch:
+                arrays = source.arrays(Path(scratch), report)
+        except SourceError as error:
+            failures.append(f"{source.name}: {_reason(error)}")
+            report(f"CIFAR-10: {failures[-1]}")
+            continue
+        _store(directory, arrays, source.form.origin)
+        report(f"CIFAR-10: verified and stored in {directory}")
+        return _provenance(source.form.origin)
+    raise UserError(
+        f"CIFAR-10 is not in {directory} and cannot be fetched ({'; '.join(failures)}): "
+        "put cifar-10-python.tar.gz there, or use data=synthetic"
+    )
+
+
+def _store(directory: Path, arrays: Cifar10Arrays, source: str) -> None:
+    for name in ARRAY_NAMES:
+        array = getattr(arrays, name)
+        write_atomically(
+            _array_path(directory, name),
+            lambda file, array=array: np.save(file, array, allow_pickle=False),
+        )
+    _write_manifest(directory, source, _file_stats(directory))
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Of a process that was killed; the caller holds the lock, so none of them is in use."""
+    for folder in directory.glob(f"{_SCRATCH_PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in (*(f"{name}.npy" for name in ARRAY_NAMES), MANIFEST):
+        for temporary in directory.glob(f".{name}.*.tmp"):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _exclusive(directory: Path, report: Report) -> Iterator[None]:
+    """One process at a time; afterwards no lock file and no directory that was made for nothing."""
+    lock = FileLock(directory / _LOCK)
+    missing = _acquire(lock, directory, report)
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something, which is as it should be
+            for folder in missing:
+                folder.rmdir()
+        lock.release()
+
+
+def _acquire(lock: FileLock, directory: Path, report: Report) -> list[Path]:
+    """Returns the directories, deepest first, that had to be made for the lock."""
+    timeout = 0.0
+    while True:
+        missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            report(f"CIFAR-10: waiting for another process that prepares {directory}")
+            timeout = -1  # for ever: a lock ends with its process, whose own waits are bounded
+        except FileNotFoundError:
+            continue  # the other process failed and removed the directory that it had made
+        else:
+            return missing
+
+
+def _resolve(directory: Path | None) -> Path:
+    return (directory or default_directory()).expanduser().absolute()
+
+
+def _reason(error: SourceError | OSError) -> str:
+    """In one line and not a long one, whatever a server or a library has put into it."""
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _storage_error(directory: Path, error: OSError) -> UserError | RunFailed:
+    reason = _reason(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return RunFailed(f"CIFAR-10 cannot be stored in {directory}: {reason}")
+    return UserError(
+        f"data.dir={directory} holds no verified CIFAR-10 and cannot be written ({reason}): "
+        "set data.dir or LAYERSCOPE_DATA_DIR to a directory that can"
+    )

@@ -1,0 +1,134 @@
+"""How the network sees the images: their size, their channels, and what counts as a class."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerscope.config import DataBase, NetworkBase
+from layerscope.errors import UserError
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what most programs call grayscale
+TWO_GROUPS = {
+    "animals": ("bird", "cat", "deer", "dog", "frog", "horse"),
+    "vehicles": ("airplane", "automobile", "ship", "truck"),
+}
+ROWS_AT_ONCE = 4096  # bounds the memory of a float copy
+
+
+@dataclass(frozen=True)
+class View:
+    """Plain data, so that it can stand in a checkpoint."""
+
+    image_size: int
+    grayscale: bool
+    groups: tuple[tuple[str, tuple[int, ...]], ...]  # name and the original classes of each class
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+        return tuple(name for name, _ in self.groups)
+
+
+def view_for(data: DataBase, model: NetworkBase, class_names: Sequence[str]) -> View:
+    """What the keys ask for; where they are null, what the network needs."""
+    channels, height, width = model.input_shape
+    if height != width:
+        raise UserError(f"model.input_shape={list(model.input_shape)}: the images are square")
+    if channels not in (1, 3):
+        raise UserError(f"model.input_shape={list(model.input_shape)}: images have 1 or 3 channels")
+    if data.image_size not in (None, height):
+        raise UserError(
+            f"data.image_size={data.image_size} but the network takes {height} by {width}: "
+            f"set model.input_shape=[{channels},{data.image_size},{data.image_size}]"
+        )
+    if data.grayscale not in (None, channels == 1):
+        raise UserError(
+            f"data.grayscale={data.grayscale} but the network takes {channels} channel(s): "
+            f"set model.input_shape=[{1 if data.grayscale else 3},{height},{width}]"
+        )
+    return View(height, channels == 1, _groups(data, model, class_names))
+
+
+def see_images(images: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """(N, 32, 32, 3) to (N, S, S, C), where S is the smaller of the view's size and 32.
+
+    A larger size is reached later, on the training device (`enlarge`): stored, it would take tens
+    of times the memory. A smaller one is the mean of the pixels that each new one covers.
+    """
+    size = min(view.image_size, images.shape[1])
+    if size == images.shape[1] and not view.grayscale:
+        return images
+    seen = np.empty((len(images), size, size, 1 if view.grayscale else 3), np.uint8)
+    for start in range(0, len(images), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        seen[rows] = _see(torch.from_numpy(np.array(images[rows])), size, view.grayscale).numpy()
+    return seen
+
+
+def see_labels(labels: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
+    """The view's class of each image; -1 where it belongs to none."""
+    table = np.full(256, -1, dtype=np.int64)
+    for label, (_, members) in enumerate(view.groups):
+        table[list(members)] = label
+    return table[labels]
+
+
+def enlarge(images: Tensor, view: View) -> Tensor:
+    """Float images (N, C, S, S) to the view's size, bilinear; as they are where S is that size."""
+    if images.shape[-1] >= view.image_size:
+        return images
+    size = (view.image_size, view.image_size)
+    return F.interpolate(images, size, mode="bilinear", align_corners=False)
+
+
+def _see(images: Tensor, size: int, grayscale: bool) -> Tensor:
+    planes = images.permute(0, 3, 1, 2).double()  # (N, 3, H, W)
+    if grayscale:
+        planes = torch.einsum("nchw,c->nhw", planes, torch.tensor(LUMA, dtype=torch.double))[
+            :, None
+        ]
+    means = F.adaptive_avg_pool2d(planes, size)  # (N, C, S, S)
+    return means.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _groups(
+    data: DataBase, model: NetworkBase, class_names: Sequence[str]
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    groups = data.groups or _default_groups(model.num_classes, class_names)
+    if len(groups) != model.num_classes:
+        raise UserError(
+            f"data.groups names {len(groups)} classes but model.num_classes={model.num_classes}: "
+            "make them equal"
+        )
+    seen: set[str] = set()
+    for name, members in groups.items():
+        unknown = [member for member in members if member not in class_names]
+        if unknown or not members:
+            raise UserError(
+                f"data.groups.{name}={list(members)}: choose from {', '.join(class_names)}"
+            )
+        if seen & set(members):
+            raise UserError(
+                f"data.groups.{name}: {', '.join(seen & set(members))} is in two groups"
+            )
+        seen |= set(members)
+    indices = {name: index for index, name in enumerate(class_names)}
+    return tuple(
+        (name, tuple(indices[member] for member in members)) for name, members in groups.items()
+    )
+
+
+def _default_groups(num_classes: int, class_names: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    if num_classes == len(class_names):
+        return {name: (name,) for name in class_names}
+    if num_classes == len(TWO_GROUPS):
+        return TWO_GROUPS
+    raise UserError(
+        f"model.num_classes={num_classes}: the data has {len(class_names)} classes; "
+        f"say which belong together, data.groups={{name:[{class_names[0]},...],...}}"
+    )
