@@ -1,0 +1,15 @@
+from layerscope.layers.calls import Call, CallObserver, CallTracker, track_calls
+from layerscope.layers.describe import describe
+from layerscope.layers.spec import LayerSpec, calls_by_layer
+from layerscope.layers.untouched import untouched
+
+__all__ = [
+    "Call",
+    "CallObserver",
+    "CallTracker",
+    "LayerSpec",
+    "calls_by_layer",
+    "describe",
+    "track_calls",
+    "untouched",
+]

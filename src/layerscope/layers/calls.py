@@ -1,0 +1,283 @@
+"""Which layer is running, while the user's own module runs its own forward.
+
+A layer is a leaf module (a class of torch.nn that is no Sequential; the outermost wins, as in
+torch.fx) or an operation called from Python outside of one. Its key is the module's path, or the
+path of the module that called the operation and the operation's name.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from layerscope.errors import UserError
+from layerscope.layers.names import module_kind, operation_name
+from layerscope.layers.tensors import tensors_in
+
+# Functions that torch.fx records as one operation and that the module of that name only wraps.
+_WRAPPED_FUNCTIONS = {
+    "torchvision.ops.stochastic_depth.StochasticDepth": "stochastic_depth",
+    "torchvision.ops.drop_block.DropBlock2d": "drop_block2d",
+    "torchvision.ops.drop_block.DropBlock3d": "drop_block3d",
+}
+
+# Attributes of a tensor that are views of it; x.shape, x.data and x.grad are no operations.
+_VIEW_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
+
+# They return the tensor that they were called on, with another flag.
+_FLAGS = frozenset({"requires_grad_", "retain_grad", "__set__"})
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of one layer. Two calls of a layer share the key and are different objects.
+
+    Args:
+        path: of the module, or of the module that called the operation.
+        operation: the name of the operation; None where the layer is a module.
+        is_wrapped: all that `module` does is the operation.
+    """
+
+    key: str
+    path: str
+    module: nn.Module
+    operation: str | None = None
+    is_wrapped: bool = False
+
+
+class CallObserver:
+    """What happens while a network runs; override what is of interest.
+
+    Arguments come as the layer got them, and are not kept by the tracker.
+    """
+
+    def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The network itself was called."""
+
+    def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A leaf module or an operation was called; that it is a layer shows when it ends."""
+
+    def layer_ended(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """It returned; `output` is None where it raised or returned no tensor, so is no layer."""
+
+    def forward_ended(self) -> None:
+        """The network returned or raised."""
+
+
+@dataclass(eq=False)
+class _Frame:
+    """A module whose forward is running."""
+
+    path: str
+    module: nn.Module
+    call: Call | None
+    num_operations: Counter[str] = field(default_factory=Counter)
+
+
+class CallTracker:
+    """Follows the calls of one network; made by `track_calls`."""
+
+    def __init__(self, network: nn.Module, observer: CallObserver) -> None:
+        self.network = unwrapped(network)
+        self.calls: list[Call] = []
+        self._observer = observer
+        self._handles: list[RemovableHandle] = []
+        self._frames: list[_Frame] = []
+        self._paths: dict[nn.Module, str] = {}
+        self._taken: set[str] = set()
+        self._operation: Call | None = None
+        self._mode: _OperationMode | None = None
+
+    @property
+    def current(self) -> Call | None:
+        """The layer that is running."""
+        if self._operation is not None:
+            return self._operation
+        return next((frame.call for frame in self._frames if frame.call), None)
+
+    @property
+    def current_key(self) -> str | None:
+        """The key of the running layer; between layers, the module's path; outside, None."""
+        call = self.current
+        if call is not None:
+            return call.key
+        return _key_of(self._frames[-1]) if self._frames else None
+
+    def __enter__(self) -> "CallTracker":
+        self._paths = {module: path for path, module in self.network.named_modules()}
+        self._taken = set(self._paths.values())
+        for module in self._paths:
+            self._handles += [
+                module.register_forward_pre_hook(
+                    self._module_began, prepend=True, with_kwargs=True
+                ),
+                module.register_forward_hook(
+                    self._module_ended, with_kwargs=True, always_call=True
+                ),
+            ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._frames.clear()
+        self._leave_forward()
+
+    def _leave_forward(self) -> None:
+        if self._mode is not None:
+            mode, self._mode = self._mode, None
+            mode.__exit__(None, None, None)
+            self._observer.forward_ended()
+
+    def _module_began(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if not self._frames:
+            if module is not self.network:
+                return  # called on its own: in the loss, or when a checkpoint is recomputed
+            self._observer.forward_began(args, kwargs)
+            self._mode = _OperationMode(self)
+            self._mode.__enter__()
+        call = None if self.current else self._module_call(module)
+        self._frames.append(_Frame(self._paths[module], module, call))
+        if call is not None:
+            self._observer.layer_began(call, args, kwargs)
+
+    def _module_ended(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if not self._frames or self._frames[-1].module is not module:
+            return
+        frame = self._frames.pop()
+        if frame.call is not None:
+            self._end(frame.call, args, kwargs, output)
+        if not self._frames:
+            self._leave_forward()
+
+    def _module_call(self, module: nn.Module) -> Call | None:
+        path = self._paths[module]
+        name = _WRAPPED_FUNCTIONS.get(f"{type(module).__module__}.{type(module).__qualname__}")
+        if name is not None:
+            return Call(_joined(path, name), path, module, name, is_wrapped=True)
+        return Call(path or module_kind(module), path, module) if is_leaf(module) else None
+
+    def _end(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
+        """Whether the call was a layer's."""
+        is_layer = next(tensors_in(output), None) is not None
+        if is_layer:
+            self.calls.append(call)
+        self._observer.layer_ended(call, args, kwargs, output if is_layer else None)
+        return is_layer
+
+    def run_operation(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call the function as a layer of the module whose forward is running."""
+        if self.current is not None or not self._frames or not _is_operation(function):
+            return function(*args, **kwargs)
+        frame = self._frames[-1]
+        name = operation_name(function)
+        call = self._operation = Call(
+            self._operation_key(frame, name), frame.path, frame.module, name
+        )
+        output = None
+        self._observer.layer_began(call, args, kwargs)
+        try:
+            output = function(*args, **kwargs)
+        finally:
+            self._operation = None
+            frame.num_operations[name] += self._end(call, args, kwargs, output)
+        return output
+
+    def _operation_key(self, frame: _Frame, name: str) -> str:
+        # A module may have the name of an operation that its owner calls too: it keeps the name.
+        base = _joined(frame.path, name)
+        free = (key for key in _numbered(base) if key not in self._taken)
+        return next(itertools.islice(free, frame.num_operations[name], None))
+
+
+class _OperationMode(TorchFunctionMode):
+    """Sees the functions that Python code calls, not those that these call in turn."""
+
+    def __init__(self, tracker: CallTracker) -> None:
+        super().__init__()
+        self._tracker = tracker
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return self._tracker.run_operation(func, args, kwargs or {})
+
+
+def track_calls(network: nn.Module, observer: CallObserver | None = None) -> CallTracker:
+    """Follow the layers of every forward of the network inside the `with` block.
+
+    A module under two paths goes by the first. Hooks are on the modules, and a TorchFunctionMode
+    is active, only inside; both are gone afterwards, also after an exception.
+
+    Raises:
+        UserError: a compiled or scripted network, whose layers do not run one by one.
+    """
+    return CallTracker(network, observer or CallObserver())
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The user's module inside DistributedDataParallel or DataParallel.
+
+    Raises:
+        UserError: a compiled or scripted network.
+    """
+    while isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        network = network.module
+    for module in network.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError("the network is scripted: pass the Python module instead")
+        if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
+            raise UserError("the network is compiled: pass the module that was compiled instead")
+    return network
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether torch.fx's default tracer would treat the module as one operation."""
+    in_torch = type(module).__module__.startswith(("torch.nn", "torch.ao.nn"))
+    return in_torch and not isinstance(module, nn.Sequential)
+
+
+def _is_operation(function: Callable[..., Any]) -> bool:
+    name = getattr(function, "__name__", "")
+    if name == "__get__":
+        return operation_name(function) in _VIEW_ATTRIBUTES
+    return name not in _FLAGS
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _numbered(base: str) -> Iterator[str]:
+    """`add`, `add_1`, `add_2`, ..."""
+    yield base
+    yield from (f"{base}_{number}" for number in itertools.count(1))
+
+
+def _key_of(frame: _Frame) -> str:
+    return frame.path or type(frame.module).__name__

@@ -1,0 +1,226 @@
+"""What a network's layers allocate, and what autograd keeps of it when the forward pass ends.
+
+    with record_activations(network) as recorder:
+        loss = criterion(network(images), labels)
+        loss.backward()
+    print(recorder.record.saved_bytes)
+
+`saved_bytes` counts storages, not tensors: a storage that two operations keep, or one tensor and a
+view of it, counts once, for the layer whose call allocated it. Left out are parameters, buffers,
+the network's input, the labels, and whatever is allocated outside of the network's forward, so by
+the loss. What only the loss keeps but a layer allocated counts.
+"""
+
+import weakref
+from dataclasses import dataclass
+from itertools import accumulate
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from layerscope.layers.calls import Call, CallObserver, track_calls
+from layerscope.layers.tensors import storages_in, tensors_in
+from layerscope.measure.peak import PeakMemory
+from layerscope.measure.storage_owners import StorageOwners
+
+
+@dataclass(frozen=True)
+class LayerActivations:
+    """One layer, all its calls summed.
+
+    Args:
+        output_bytes: new storages that the layer returned; 0 for a view and for an in-place result.
+        saved_bytes: what autograd holds of the layer's allocations when the forward pass ends.
+        cumulative_saved_bytes: `saved_bytes` of this layer and of all before it.
+    """
+
+    layer: str
+    num_calls: int
+    output_bytes: int
+    saved_bytes: int
+    cumulative_saved_bytes: int
+
+
+@dataclass(frozen=True)
+class ActivationRecord:
+    """The layers in the order of their first calls, and what belongs to none of them.
+
+    Args:
+        input_bytes: of the tensors that the network was called with; in no other total.
+        peak_bytes: see `PeakMemory`; None where the device does not report it.
+    """
+
+    layers: tuple[LayerActivations, ...]
+    input_bytes: int
+    peak_bytes: int | None
+
+    @property
+    def output_bytes(self) -> int:
+        """Of all layers; without the input, without the loss."""
+        return sum(layer.output_bytes for layer in self.layers)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Of all layers; without the input, without the loss."""
+        return sum(layer.saved_bytes for layer in self.layers)
+
+
+def record_activations(network: nn.Module) -> "ActivationRecorder":
+    """Record every call of the network in the `with` block, as one forward pass.
+
+    The block holds the forward pass and the loss; backward and optimizer step may follow inside it
+    and must for `peak_bytes` to be the step's. The forward pass ends at `finish()`, at the first
+    saved tensor that backward reads, or with the block, whichever comes first. A graph that is
+    dropped before holds nothing, so keep the loss (or the output) until then.
+
+    Nothing is computed otherwise than without the recorder, and nothing stays on the network. A
+    wrapper (DistributedDataParallel) is looked through.
+
+    Raises:
+        UserError: a compiled or scripted network.
+    """
+    return ActivationRecorder(network)
+
+
+class _Saved:
+    """What autograd holds in place of a tensor; as long as it lives, the tensor is kept."""
+
+    __slots__ = ("__weakref__", "key", "tensor", "version")
+
+    def __init__(self, tensor: torch.Tensor, version: int, key: str | None) -> None:
+        self.tensor = tensor
+        self.version = version
+        self.key = key
+
+
+@dataclass
+class _Row:
+    num_calls: int = 0
+    output_bytes: int = 0
+
+
+class ActivationRecorder(CallObserver):
+    """Made by `record_activations`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._tracker = track_calls(network, self)
+        self._owners = StorageOwners(self._tracker)
+        self._peak = PeakMemory(self._tracker.network)
+        self._hooks = saved_tensors_hooks(self._pack, self._unpack)
+        self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
+        self._rows: dict[str, _Row] = {}
+        self._input_bytes = 0
+        self._saved_bytes: dict[str, int] | None = None
+        self._active = False
+
+    @property
+    def record(self) -> ActivationRecord:
+        """What was recorded, once the forward pass has ended; `peak_bytes` once the block has.
+
+        Raises:
+            RuntimeError: the forward pass has not ended.
+        """
+        if self._saved_bytes is None:
+            raise RuntimeError("the record is there after finish() or after the block, not before")
+        saved = {key: self._saved_bytes.get(key, 0) for key in self._rows}
+        cumulative = accumulate(saved.values())
+        layers = tuple(
+            LayerActivations(key, row.num_calls, row.output_bytes, saved[key], total)
+            for (key, row), total in zip(self._rows.items(), cumulative, strict=True)
+        )
+        return ActivationRecord(layers, self._input_bytes, self._peak.peak_bytes)
+
+    def __enter__(self) -> "ActivationRecorder":
+        self._peak.start()
+        self._tracker.__enter__()
+        self._hooks.__enter__()
+        self._active = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        if error is None:
+            self.finish()
+            self._peak.stop()
+        self._detach()
+
+    def finish(self) -> ActivationRecord:
+        """The forward pass and the loss are done: take every hook off and say what is kept."""
+        self._read()
+        self._detach()
+        return self.record
+
+    def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Start to note who allocates what."""
+        self._input_bytes += sum(tensor.nbytes for tensor in tensors_in((args, kwargs)))
+        network = self._tracker.network
+        self._owners.leave_out((args, kwargs, [*network.parameters(), *network.buffers()]))
+        self._owners.__enter__()
+
+    def forward_ended(self) -> None:
+        """The loss's allocations are nobody's."""
+        self._owners.__exit__(None, None, None)
+
+    def layer_ended(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """Count the storages in the output that this call allocated."""
+        if output is None:
+            return
+        row = self._rows.setdefault(call.key, _Row())
+        row.num_calls += 1
+        row.output_bytes += sum(
+            storage.nbytes()
+            for identity, storage in storages_in(output).items()
+            if self._owners.allocated_by(identity, call)
+        )
+
+    def _pack(self, tensor: torch.Tensor) -> _Saved:
+        with self._owners.paused(), torch._C.DisableTorchFunction():
+            key = self._tracker.current_key
+            self._owners.adopt_autocast_copy(tensor, key)
+            saved = _Saved(tensor.detach(), tensor._version, key)
+        if self._saved_bytes is None:
+            self._saved.add(saved)
+        return saved
+
+    def _unpack(self, saved: _Saved) -> torch.Tensor:
+        self._read()
+        if saved.tensor._version != saved.version:  # autograd leaves this check to the hooks
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an "
+                f"inplace operation: a tensor of shape {tuple(saved.tensor.shape)} saved by "
+                f"{saved.key or 'the loss'} is at version {saved.tensor._version}; expected "
+                f"version {saved.version} instead"
+            )
+        return saved.tensor
+
+    def _read(self) -> None:
+        """Sum what is held now; the first reading stands."""
+        if self._saved_bytes is not None:
+            return
+        self._saved_bytes = {}
+        seen: set[int] = set()
+        for saved in self._saved:
+            for identity, storage in storages_in(saved.tensor).items():
+                key = self._owners.owner_of(identity, saved.key)
+                if identity not in seen and key is not None:
+                    seen.add(identity)
+                    self._rows.setdefault(key, _Row())
+                    total = self._saved_bytes.get(key, 0) + storage.nbytes()
+                    self._saved_bytes[key] = total
+        self._saved.clear()
+
+    def _detach(self) -> None:
+        if self._active:
+            self._active = False
+            self._hooks.__exit__(None, None, None)
+            self._tracker.__exit__()
+            self._owners.forget()

@@ -1,0 +1,108 @@
+"""Which layer's call allocated a storage."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layerscope.layers.calls import Call, CallTracker
+from layerscope.layers.tensors import storages_in
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a storage was first seen; `key` is None where it was there before.
+
+    The weak reference keeps the storage's identity, not its memory, from being used again.
+    """
+
+    reference: StorageWeakRef
+    key: str | None
+    call: Call | None
+
+
+class StorageOwners(TorchDispatchMode):
+    """Sees every operation that reaches the dispatcher, autocast's and autograd's copies included.
+
+    A storage that first appears in an operation's result is the running layer's; one that first
+    appears among its arguments was there before: a parameter, a buffer, the input, a constant.
+    """
+
+    def __init__(self, tracker: CallTracker) -> None:
+        super().__init__()
+        self._tracker = tracker
+        self._parameters = {id(parameter) for parameter in tracker.network.parameters()}
+        self._origins: dict[int, _Origin] = {}
+        self._paused = False
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run the operation, and note its storages."""
+        output = func(*args, **(kwargs or {}))
+        if not self._paused:
+            if func is not torch.ops.aten.lift_fresh.default:  # its argument is torch.tensor's own
+                self.leave_out((args, kwargs))
+            self._note(output, self._tracker.current_key, self._tracker.current)
+        return output
+
+    def leave_out(self, tensors: Any) -> None:
+        """These storages, unless seen before, are no layer's."""
+        self._note(tensors, None, None)
+
+    def _note(self, tensors: Any, key: str | None, call: Call | None) -> None:
+        for identity, storage in storages_in(tensors).items():
+            if identity not in self._origins:
+                self._origins[identity] = _Origin(StorageWeakRef(storage), key, call)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Operations inside are the instrument's own."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def allocated_by(self, identity: int, call: Call) -> bool:
+        """Whether it was this very call, not an earlier one of the same layer."""
+        origin = self._origins.get(identity)
+        return origin is not None and origin.call is call
+
+    def owner_of(self, identity: int, saved_by: str | None) -> str | None:
+        """The key of the layer that allocated the storage; None where no layer did.
+
+        Args:
+            saved_by: the layer that ran when autograd saved it. A storage that no operation was
+                given or returned was made inside that layer, below the dispatcher.
+        """
+        origin = self._origins.get(identity)
+        return saved_by if origin is None else origin.key
+
+    def adopt_autocast_copy(self, tensor: torch.Tensor, key: str | None) -> None:
+        """Give a parameter's low-precision copy to the layer that uses it.
+
+        Autocast keeps these copies to the end of its own context, so an earlier forward, outside
+        of the recording, may have made this one.
+        """
+        copy = tensor._base if tensor._is_view() else tensor  # a linear layer saves the transpose
+        if key is None or copy is None or type(copy.grad_fn).__name__ != "ToCopyBackward0":
+            return
+        source = copy.grad_fn.next_functions[0][0] if copy.grad_fn else None
+        if id(getattr(source, "variable", None)) in self._parameters:
+            for identity, storage in storages_in(tensor).items():
+                origin = self._origins.get(identity)
+                if origin is None or origin.key is None:
+                    self._origins[identity] = _Origin(StorageWeakRef(storage), key, None)
+
+    def forget(self) -> None:
+        """Let go of the storages' identities."""
+        self._origins.clear()

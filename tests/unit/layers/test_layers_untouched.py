@@ -1,0 +1,77 @@
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from layerscope.layers import untouched
+
+
+class Restless(nn.Module):
+    """Changes everything that a forward can change."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn = nn.BatchNorm1d(2)
+        self.dropout = nn.Dropout()
+        self.seen = 0
+
+    def forward(self, x):
+        self.seen += 1
+        self.last = x
+        self.bn.eval()
+        self.bn.register_forward_hook(lambda *_: None)
+        random.random()
+        self.register_buffer("extra", torch.ones(1))
+        self.bn.train()
+        return self.dropout(self.bn(x))
+
+
+def state_of(network):
+    return (
+        {name: tensor.clone() for name, tensor in network.state_dict().items()},
+        [sorted(vars(module)) for module in network.modules()],
+        [module.training for module in network.modules()],
+        [list(module._forward_hooks) for module in network.modules()],
+        [id(buffer) for buffer in network.buffers()],
+        [buffer._version for buffer in network.buffers()],
+        network.seen,
+        random.getstate(),
+        torch.get_rng_state().tolist(),
+    )
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_everything_is_as_it_was(fails):
+    network = Restless()
+    network.dropout.eval()
+    before = state_of(network)
+    try:
+        with untouched(network):
+            network.train()
+            network(torch.randn(4, 2))
+            if fails:
+                raise KeyError
+    except KeyError:
+        assert fails
+    after = state_of(network)
+    assert before[0].keys() == after[0].keys()
+    assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+    assert before[1:] == after[1:]
+
+
+def test_a_graph_recorded_before_still_runs_backward():
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
+    loss = network(torch.randn(4, 2)).sum()
+    with untouched(network):
+        network.train()
+        network(torch.randn(4, 2))
+    loss.backward()
+
+
+def test_a_buffer_that_two_modules_share_is_shared_inside():
+    first, second = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    second.running_mean = first.running_mean
+    with untouched(nn.Sequential(first, second)):
+        assert second.running_mean is first.running_mean
+    assert second.running_mean is first.running_mean
