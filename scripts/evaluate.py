@@ -1,0 +1,25 @@
+"""python scripts/evaluate.py ckpt_path=outputs/train/.../checkpoints/best.ckpt
+
+Score a checkpoint on the test set. Everything but ckpt_path comes from the checkpoint itself and
+can be overridden: data.batch_size=100 trainer=cpu
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from layerscope.cli import Command, run_command
+from layerscope.training.evaluate import check_evaluation
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+OWN_KEYS = frozenset({"ckpt_path"})
+
+
+def main(argv: Sequence[str]) -> int:
+    check = partial(check_evaluation, CONFIGS)
+    return run_command(argv, Command("evaluate", CONFIGS, check, own_keys=OWN_KEYS))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

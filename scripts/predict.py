@@ -1,0 +1,25 @@
+"""python scripts/predict.py ckpt_path=outputs/train/.../checkpoints/best.ckpt image=photo.png
+
+Print what a checkpoint's network takes a photo for: the softmax probability of each class.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from layerscope.cli import Command, run_command
+from layerscope.training.predict import check_prediction
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+OWN_KEYS = frozenset({"ckpt_path", "image"})
+
+
+def main(argv: Sequence[str]) -> int:
+    check = partial(check_prediction, CONFIGS)
+    command = Command("predict", CONFIGS, check, writes_files=False, own_keys=OWN_KEYS)
+    return run_command(argv, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

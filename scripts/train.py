@@ -1,0 +1,23 @@
+"""python scripts/train.py model=cifar_cnn
+
+Train a network, test its best checkpoint, and write what every layer cost. `-m` sweeps:
+python scripts/train.py -m model.width=0.5,1,2 seed=0,1
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerscope.cli import Command, run_command
+from layerscope.report.sweep import finish_sweep
+from layerscope.training.run import check_training
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def main(argv: Sequence[str]) -> int:
+    return run_command(argv, Command("train", CONFIGS, check_training, finish_sweep=finish_sweep))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,302 @@
+"""From a command line to an exit code: compose, check everything, and only then make anything.
+
+Hydra's own `@hydra.main` creates the run's directory before the job can look at its configuration,
+and ends in a traceback or an exit code 1. Here every job of the command is composed and checked
+first, so that a user's mistake is one line, exit code 2 and nothing on the disk.
+"""
+
+import os
+import re
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from layerscope.errors import NonFiniteLoss, RunFailed, UserError
+from layerscope.files import write_json
+from layerscope.report.terminal import complain
+
+if not OmegaConf.has_resolver("pid"):
+    OmegaConf.register_new_resolver("pid", os.getpid)
+
+Values = dict[str, Any]
+Job = Callable[[Path], None]  # runs and writes into this directory
+FAILURE_FILE = "failure.json"
+# Where the run writes, for the processes that Lightning starts by running the script again (ddp).
+RUN_DIRECTORY = "LAYERSCOPE_RUN_DIRECTORY"
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Request:
+    """One job as the user asked for it."""
+
+    values: Values  # the configuration, interpolations resolved, without Hydra's own part
+    overrides: tuple[str, ...]  # as typed
+    in_sweep: bool = False
+    # Those of `overrides` that are no keys of the script but of the checkpoint it opens.
+    foreign: tuple[str, ...] = ()
+
+    def typed(self, key: str) -> str | None:
+        """The value that the command line itself gives `key`, whatever any file says."""
+        for override in self.overrides:
+            if key_of(override) == key:
+                return override.partition("=")[2]
+        return None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A script: its configuration, what checks a job, and what ends a sweep."""
+
+    config_name: str
+    config_dir: Path
+    check: Callable[[Request], Job]  # raises UserError; leaves the disk alone
+    writes_files: bool = True  # False: the job is called without a directory being made for it
+    finish_sweep: Callable[[Path], int] | None = None  # directory to exit code; None: no sweeps
+    # Its own keys; all others override the checkpoint's configuration. None: every key is its own.
+    own_keys: frozenset[str] | None = None
+
+    def composed(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides that are for this script's configuration, not for a checkpoint's."""
+        if self.own_keys is None:
+            return list(overrides)
+        return [
+            o for o in overrides if key_of(o) in self.own_keys or key_of(o).startswith("hydra.")
+        ]
+
+
+def run_command(argv: Sequence[str], command: Command) -> int:
+    """The exit code of docs/reference.md; errors stand in one line on stderr."""
+    try:
+        return _run(argv, command)
+    except (UserError, RunFailed, NonFiniteLoss) as error:
+        return _complain(error, error.exit_code)
+    except OverrideParseException as error:
+        return _complain(UserError(f"{error.override}: {error}"), UserError.exit_code)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _complain(error, UserError.exit_code)
+    except OSError as error:
+        return _complain(error, RunFailed.exit_code)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def key_of(override: str) -> str:
+    """Of `+a.b=1`: a.b."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def one_line(error: BaseException) -> str:
+    """The message without line breaks, Hydra's internals and links."""
+    text = re.sub(r"(full_key|reference_type|object_type)[:=]\s*\S+", "", str(error))
+    text = re.sub(r"See https?://\S+( for details)?", "", text)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _run(argv: Sequence[str], command: Command) -> int:
+    arguments = _parse(argv)
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
+        return _show(argv, command)
+    loader = _hydra(command, arguments.config_dir)
+    overrides = list(arguments.overrides)
+    name = arguments.config_name or command.config_name
+    _refuse_repeated_keys(overrides)
+    if arguments.multirun:
+        return _run_sweep(loader, command, name, overrides)
+    return _run_one(loader, command, name, overrides)
+
+
+def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -> int:
+    composed = command.composed(overrides)
+    config = _compose(loader, name, composed)
+    foreign = tuple(override for override in overrides if override not in composed)
+    request = Request(_plain(config), tuple(overrides), foreign=foreign)
+    if not command.writes_files:
+        command.check(request)(Path())
+        return 0
+    directory = Path(os.environ.get(RUN_DIRECTORY) or config.hydra.run.dir)
+    if RUN_DIRECTORY not in os.environ:
+        _refuse_used(directory, "run.json", "hydra.run.dir")
+    job = command.check(request)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _environment(RUN_DIRECTORY, str(directory.resolve())):
+        job(directory)
+    return 0
+
+
+def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str]) -> int:
+    if command.finish_sweep is None:
+        raise UserError("only scripts/train.py sweeps: leave out -m")
+    config = _compose(loader, name, overrides, RunMode.MULTIRUN)
+    directory = Path(config.hydra.sweep.dir)
+    _refuse_used(directory, "multirun.yaml", "hydra.sweep.dir")
+    for job_overrides in _jobs(loader, config, overrides):
+        values = _plain(_compose(loader, name, job_overrides))
+        command.check(Request(values, tuple(job_overrides), in_sweep=True))
+
+    def task(job_config: DictConfig) -> None:
+        typed = tuple(HydraConfig.get().overrides.task)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        request = Request(_plain(job_config), typed, in_sweep=True)
+        _run_sweep_job(command, request, folder)
+
+    loader.multirun(name, task, [*overrides, _assign("hydra.sweep.dir", directory)])
+    return command.finish_sweep(directory)
+
+
+def _run_sweep_job(command: Command, request: Request, folder: Path) -> None:
+    """A failed job leaves its reason in a file and lets the others run."""
+    try:
+        command.check(request)(folder)
+    except Exception as error:  # noqa: BLE001 - whatever ends one job must not end the sweep
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        complain(f"job {folder.name} failed: {reason}")
+        write_json(folder / FAILURE_FILE, {"overrides": list(request.overrides), "reason": reason})
+
+
+def _jobs(loader: Hydra, config: DictConfig, overrides: list[str]) -> list[list[str]]:
+    """The overrides of each job; of one without what is swept, where the sweeper decides later."""
+    parsed = OverridesParser.create(config_loader=loader.config_loader).parse_overrides(overrides)
+    if not config.hydra.sweeper._target_.endswith(BasicSweeper.__name__):
+        return [[str(o.input_line) for o in parsed if not o.is_sweep_override()]]
+    return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _compose(
+    loader: Hydra, name: str, overrides: list[str], mode: RunMode = RunMode.RUN
+) -> DictConfig:
+    try:
+        return loader.compose_config(name, overrides, mode)
+    except HydraException as error:
+        unknown = re.match(r"Could not override '([^']+)'", str(error))
+        if unknown is None:
+            raise
+        known = _keys(_plain(loader.compose_config(name, [], RunMode.RUN)))
+        raise UserError(_unknown_key(unknown[1], known)) from error
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    close = get_close_matches(key, known, n=1) or [
+        name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]
+    ]
+    if close:
+        return f"{key} is not a key: did you mean {close[0]}?"
+    return f"{key} is not a key: --cfg job lists the keys there are"
+
+
+def _keys(values: Values, prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for key, value in values.items():
+        names.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            names += _keys(value, f"{prefix}{key}.")
+    return names
+
+
+def _plain(config: DictConfig) -> Values:
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    missing = sorted(OmegaConf.missing_keys(own))
+    if missing:
+        raise UserError(f"{missing[0]} is missing: give it, {missing[0]}=...")
+    return OmegaConf.to_container(own, resolve=True)  # type: ignore[return-value] # a dict, not a list
+
+
+def _refuse_repeated_keys(overrides: Sequence[str]) -> None:
+    counts = Counter(key_of(override) for override in overrides)
+    for key, count in counts.items():
+        if count > 1:
+            raise UserError(f"{key} is given {count} times: give it once")
+
+
+def _refuse_used(directory: Path, marker: str, key: str) -> None:
+    if (directory / marker).exists():
+        raise UserError(f"{directory} holds another run: set {key} to a new directory")
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file: set {key} to a directory")
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    previous = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if previous is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = previous
+
+
+def _assign(key: str, path: Path) -> str:
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{quoted}'"
+
+
+def _hydra(command: Command, extra_dir: str | None) -> Hydra:
+    search_path = create_config_search_path(str(command.config_dir))
+    if extra_dir is not None:
+        if not Path(extra_dir).is_dir():
+            raise UserError(f"--config-dir {extra_dir} is no directory")
+        search_path.prepend(
+            provider="command-line",
+            path=f"file://{Path(extra_dir).resolve()}",
+            anchor=SearchPathQuery(provider="schema"),
+        )
+    return Hydra.create_main_hydra2(command.config_name, search_path)
+
+
+def _parse(argv: Sequence[str]) -> Namespace:
+    parser = get_args_parser()
+    parser.error = _refuse_arguments  # argparse would print its usage beside the error
+    return parser.parse_intermixed_args(list(argv))
+
+
+def _refuse_arguments(message: str) -> NoReturn:
+    raise UserError(f"{message}: see --help")
+
+
+def _show(argv: Sequence[str], command: Command) -> int:
+    """Hydra's own --help, --cfg and --info, which make nothing."""
+    previous = sys.argv
+    sys.argv = [previous[0], *argv]
+    try:
+        hydra.main(
+            version_base="1.3",
+            config_path=str(command.config_dir),
+            config_name=command.config_name,
+        )(lambda _: None)()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = previous
+    return 0
+
+
+def _complain(error: BaseException, exit_code: int) -> int:
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    complain(f"error: {one_line(error)}")
+    return exit_code

@@ -1,0 +1,50 @@
+"""activation_memory.json and activation_memory.csv."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from layerscope.files import write_json
+from layerscope.measure import ActivationRecord
+from layerscope.report.tables import write_table
+
+COLUMNS = ("step", "layer", "num_calls", "output_bytes", "saved_bytes", "cumulative_saved_bytes")
+
+
+class ActivationTable:
+    """The first record as JSON, all of them as CSV, a row per step and layer."""
+
+    def __init__(self, directory: Path, precision: str) -> None:
+        self._directory = directory
+        self._precision = precision
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def has_records(self) -> bool:
+        """Since this object was made."""
+        return bool(self._rows)
+
+    def add(self, step: int, batch_size: int, record: ActivationRecord) -> None:
+        """Write both files; `step` counts training batches from 0, `batch_size` is this rank's."""
+        if not self._rows:
+            self._write_json(step, batch_size, record)
+        self._rows += [{"step": step, **asdict(layer)} for layer in record.layers]
+        write_table(self._directory / "activation_memory.csv", COLUMNS, self._rows)
+
+    def _write_json(self, step: int, batch_size: int, record: ActivationRecord) -> None:
+        layers = [asdict(layer) for layer in record.layers]
+        write_json(
+            self._directory / "activation_memory.json",
+            {
+                "step": step,
+                "batch_size": batch_size,
+                "precision": self._precision,
+                "totals": {
+                    "output_bytes": record.output_bytes,
+                    "saved_bytes": record.saved_bytes,
+                    "input_bytes": record.input_bytes,
+                    "peak_bytes": record.peak_bytes,
+                },
+                "layers": layers,
+            },
+        )

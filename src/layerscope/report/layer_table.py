@@ -1,0 +1,148 @@
+"""The layers of a network and what they compute, per image: layers.json, layers.csv, the screen."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import nn
+
+from layerscope.files import write_json
+from layerscope.layers import LayerSpec, calls_by_layer, describe
+from layerscope.measure import FvcoreCounts, FvcoreFailed, fvcore_counts
+from layerscope.report.tables import write_table
+from layerscope.report.terminal import Screen, count_or_unknown
+from layerscope.theory import macs
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A layer; every count is for one image. None is unknown."""
+
+    layer: str
+    kind: str
+    output_shape: tuple[int, ...]  # without the batch
+    num_calls: int
+    num_parameters: int
+    macs: int | None  # multiply-accumulates of convolutions and linear layers, nothing else
+    fvcore_count: int | None  # fvcore's own: these, batch norm and average pooling
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """All layers in order of their first call."""
+
+    rows: tuple[LayerRow, ...]
+    fvcore_mode: str | None
+    fvcore_note: str | None  # why fvcore's counts are unknown
+
+    @property
+    def num_parameters(self) -> int:
+        """Shared ones once."""
+        return sum(row.num_parameters for row in self.rows)
+
+    @property
+    def macs(self) -> int | None:
+        """Unknown if a layer's are."""
+        return _sum([row.macs for row in self.rows])
+
+    @property
+    def fvcore_count(self) -> int | None:
+        """Unknown if a layer's is."""
+        return _sum([row.fvcore_count for row in self.rows])
+
+
+def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> LayerTable:
+    """Of one image (C, H, W), in eval mode: batch norm cannot train on a single value."""
+    was_training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        calls = calls_by_layer(describe(network, (1, *input_shape)))
+        counts, note = _fvcore(network, input_shape)
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+    rows = tuple(_row(layer, specs, counts) for layer, specs in calls.items())
+    return LayerTable(rows, counts.mode if counts else None, note)
+
+
+def save_layer_table(directory: Path, table: LayerTable) -> None:
+    """layers.json and layers.csv."""
+    records = [asdict(row) for row in table.rows]
+    write_json(
+        directory / "layers.json",
+        {
+            "per": "image",
+            "fvcore": {"mode": table.fvcore_mode, "batch_size": 1, "note": table.fvcore_note},
+            "layers": records,
+            "totals": {
+                "num_parameters": table.num_parameters,
+                "macs": table.macs,
+                "fvcore_count": table.fvcore_count,
+            },
+        },
+    )
+    csv_rows = [{**record, "output_shape": _shape(record["output_shape"])} for record in records]
+    write_table(directory / "layers.csv", tuple(LayerRow.__dataclass_fields__), csv_rows)
+
+
+def show_layer_table(screen: Screen, table: LayerTable) -> None:
+    """MACs and fvcore's count beside each other, with a line that says how they differ."""
+    rows = [
+        (
+            row.layer,
+            row.kind,
+            _shape(row.output_shape),
+            f"{row.num_parameters:,}",
+            count_or_unknown(row.macs),
+            count_or_unknown(row.fvcore_count),
+        )
+        for row in table.rows
+    ]
+    totals = (
+        "total",
+        "",
+        "",
+        f"{table.num_parameters:,}",
+        count_or_unknown(table.macs),
+        count_or_unknown(table.fvcore_count),
+    )
+    screen.table(
+        "layers, per image",
+        ("layer", "kind", "output", "parameters", "MACs", "fvcore"),
+        [*rows, totals],
+    )
+    screen.say(
+        table.fvcore_note
+        or "MACs: multiply-accumulates of convolutions and linear layers. fvcore, in eval mode: "
+        "the same, and batch norm and average pooling."
+    )
+
+
+def _row(layer: str, specs: Sequence[LayerSpec], counts: FvcoreCounts | None) -> LayerRow:
+    return LayerRow(
+        layer=layer,
+        kind=specs[0].kind,
+        output_shape=tuple(specs[0].output_shape[1:]),
+        num_calls=len(specs),
+        num_parameters=specs[0].num_parameters,
+        macs=_sum([macs(spec) for spec in specs]),
+        fvcore_count=None if counts is None else counts.layers.get(layer, 0),
+    )
+
+
+def _fvcore(
+    network: nn.Module, input_shape: tuple[int, int, int]
+) -> tuple[FvcoreCounts | None, str | None]:
+    try:
+        return fvcore_counts(network, (1, *input_shape)), None
+    except FvcoreFailed as error:
+        return None, f"fvcore could not count this network: {error}"
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return "x".join(str(size) for size in sizes)

@@ -1,0 +1,102 @@
+"""One table of a finished sweep: what each job was, what it cost, how good it got."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from layerscope.cli import FAILURE_FILE
+from layerscope.errors import RunFailed
+from layerscope.files import write_json
+from layerscope.report.tables import write_table
+from layerscope.report.terminal import Screen, count_or_unknown, percent
+
+COLUMNS = (
+    "job",
+    "overrides",
+    "num_parameters",
+    "macs",
+    "saved_bytes",
+    "val/acc",
+    "test/acc",
+    "seconds",
+    "status",
+    "reason",
+)
+
+
+def finish_sweep(directory: Path) -> int:
+    """Write sweep.json and sweep.csv, show them; RunFailed.exit_code if a job failed."""
+    records = sorted((_record(job) for job in _job_folders(directory)), key=_best_first)
+    write_json(directory / "sweep.json", records)
+    rows = [{**record, "overrides": " ".join(record["overrides"])} for record in records]
+    write_table(directory / "sweep.csv", COLUMNS, rows)
+    _show(directory, records)
+    failed = any(record["status"] == "failed" for record in records)
+    return RunFailed.exit_code if failed else 0
+
+
+def _job_folders(directory: Path) -> list[Path]:
+    return sorted(
+        (folder for folder in directory.iterdir() if folder.is_dir() and folder.name.isdigit()),
+        key=lambda folder: int(folder.name),
+    )
+
+
+def _record(job: Path) -> dict[str, Any]:
+    record = dict.fromkeys(COLUMNS) | {"job": int(job.name), "overrides": [], "status": "failed"}
+    if (job / FAILURE_FILE).exists():
+        return record | _read(job / FAILURE_FILE)
+    if not (job / "results.json").exists():
+        return record | {"reason": "ended before its results were written"}
+    results = _read(job / "results.json")
+    layers = _read(job / "layers.json")
+    memory = _read(job / "activation_memory.json")
+    return record | {
+        "overrides": _read(job / "run.json")["command"][1:],
+        "num_parameters": layers["totals"]["num_parameters"],
+        "macs": layers["totals"]["macs"],
+        "saved_bytes": memory["totals"]["saved_bytes"],
+        "val/acc": results["val/acc"],
+        "test/acc": results["test/acc"],
+        "seconds": results["train_seconds"],
+        "status": "finished",
+    }
+
+
+def _best_first(record: dict[str, Any]) -> tuple[bool, float, int]:
+    accuracy = record["val/acc"]
+    return (accuracy is None, -(accuracy or 0.0), record["job"])
+
+
+def _show(directory: Path, records: list[dict[str, Any]]) -> None:
+    screen = Screen()
+    shared = set.intersection(*(set(record["overrides"]) for record in records))
+    screen.table(
+        "sweep, best validation accuracy first",
+        ("overrides", "parameters", "MACs/image", "kept, MiB", "val acc", "test acc", "seconds"),
+        [
+            (
+                " ".join(o for o in record["overrides"] if o not in shared) or "-",
+                count_or_unknown(record["num_parameters"]),
+                count_or_unknown(record["macs"]),
+                _mebibytes(record["saved_bytes"]),
+                percent(record["val/acc"]),
+                percent(record["test/acc"]),
+                f"{record['seconds']:.1f}",
+            )
+            for record in records
+            if record["status"] == "finished"
+        ],
+    )
+    for record in records:
+        if record["status"] == "failed":
+            screen.say(f"failed: job {record['job']}, {record['reason']}")
+    screen.say(f"saved: {directory / 'sweep.json'}, sweep.csv")
+
+
+def _mebibytes(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 2**20:.2f}"
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())

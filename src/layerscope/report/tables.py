@@ -1,0 +1,63 @@
+"""CSV files: whole, or growing by a row an epoch."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from layerscope.files import write_text
+
+Row = Mapping[str, object]
+
+
+class GrowingTable:
+    """Fixed columns; a row is on the disk when `append` returns.
+
+    The rows are kept as text, so that a checkpoint can carry them and a resumed run, in this
+    directory or another, starts from exactly the rows that the checkpoint knew.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._path = path
+        self._columns = tuple(columns)
+        self.lines: list[str] = []
+
+    def start(self, lines: Sequence[str]) -> None:
+        """Write the file anew: the header and these lines."""
+        self.lines = list(lines)
+        write_text(self._path, "".join([_line(self._columns), *self.lines]))
+
+    def append(self, row: Row) -> None:
+        """Every column has a value; None is written as an empty field."""
+        assert set(row) == set(self._columns), set(row) ^ set(self._columns)
+        line = _line([_text(row[column]) for column in self._columns])
+        with self._path.open("a", newline="") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines.append(line)
+
+
+def parse_rows(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, str]]:
+    """The fields of such lines by column, as text."""
+    return [
+        dict(zip(columns, fields, strict=True))
+        for fields in csv.reader(io.StringIO("".join(lines)))
+    ]
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """A whole CSV file at once, atomically."""
+    lines = [_line([_text(row[column]) for column in columns]) for row in rows]
+    write_text(path, "".join([_line(columns), *lines]))
+
+
+def _line(fields: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(fields)
+    return text.getvalue()
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,93 @@
+"""What a person reads while and after a run. Nothing else in the project prints."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 100
+
+
+class Screen:
+    """Rich output on a terminal, plain lines where stdout is none or NO_COLOR is set."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.is_rich = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._silent = silent  # the ranks of a distributed run that are not the first
+
+    @property
+    def _console(self) -> Console:
+        """Made anew each time: a console holds a lock, and a screen travels to other processes."""
+        return Console(
+            width=None if self.is_rich else PLAIN_WIDTH,
+            no_color=not self.is_rich,
+            highlight=False,
+            quiet=self._silent,
+            soft_wrap=not self.is_rich,
+        )
+
+    def say(self, line: str) -> None:
+        """One line, as it is."""
+        self._console.print(Text(line))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """The first column is text, the others are right-aligned."""
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="right" if number else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._console.print(table)
+
+    def panel(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
+        """Label and value, a line each."""
+        width = max(len(label) for label, _ in facts)
+        lines = Text("\n".join(f"{label:<{width}}  {value}" for label, value in facts))
+        if self.is_rich:
+            self._console.print(Panel(lines, title=title, title_align="left", expand=False))
+        else:
+            self._console.print(Text(title), lines, sep="\n")
+
+    def progress(self) -> Progress:
+        """A bar for the batches of an epoch; invisible where output is plain."""
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            refresh_per_second=4,
+            disable=not self.is_rich,
+        )
+
+
+def complain(line: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(line + "\n")
+
+
+def percent(share: float) -> str:
+    """0.8365 as 83.65 %."""
+    return f"{100 * share:.2f} %"
+
+
+def percent_or_unknown(share: float | None) -> str:
+    """What is not known is not 0."""
+    return "unknown" if share is None else percent(share)
+
+
+def mebibytes(count: int) -> str:
+    """With the exact count beside it."""
+    return f"{count / 2**20:.2f} MiB ({count:,} B)"
+
+
+def count_or_unknown(count: int | None) -> str:
+    """Thousands separated; what is not known is not 0."""
+    return "unknown" if count is None else f"{count:,}"

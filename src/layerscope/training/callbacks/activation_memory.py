@@ -1,0 +1,85 @@
+"""The activation-memory instrument, attached to training steps."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from layerscope.config import TrainConfig
+from layerscope.data.batches import Batch
+from layerscope.measure import ActivationRecord, ActivationRecorder, record_activations
+from layerscope.report.activation_table import ActivationTable
+from layerscope.training.module import Classifier
+
+
+class ActivationMemory(L.Callback):
+    """Records the first full step and every n-th, on rank 0; other steps carry no hook."""
+
+    def __init__(self, directory: Path, config: TrainConfig) -> None:
+        self._every = config.callbacks.activation_memory.every_n_steps
+        self._full_size = config.data.batch_size
+        self._table = ActivationTable(directory, config.trainer.precision)
+        self._recorder: ActivationRecorder | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Begin to record, if this step is one to record."""
+        assert isinstance(pl_module, Classifier)
+        if trainer.is_global_zero and self._is_due(
+            pl_module.batches_seen, len(batch[1]) * trainer.world_size
+        ):
+            self._recorder = record_activations(pl_module.network)
+            self._recorder.__enter__()
+
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        """The forward pass and the loss are done: what autograd holds now is what is kept."""
+        if self._recorder is not None:
+            self._recorder.finish()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Write the record and take every hook away."""
+        if self._recorder is None:
+            return
+        assert isinstance(pl_module, Classifier)
+        self._recorder.__exit__(None, None, None)
+        record: ActivationRecord = self._recorder.record
+        self._recorder = None
+        self._table.add(pl_module.batches_seen - 1, len(batch[1]), record)
+        for logger in trainer.loggers:
+            logger.log_metrics(_summary(record), step=trainer.global_step)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Take every hook away."""
+        if self._recorder is not None:
+            self._recorder.__exit__(type(exception), exception, exception.__traceback__)
+            self._recorder = None
+
+    def _is_due(self, step: int, batch_size: int) -> bool:
+        if batch_size < self._full_size:
+            return False
+        if not self._table.has_records:
+            return True
+        return self._every is not None and step % self._every == 0
+
+
+def _summary(record: ActivationRecord) -> dict[str, float]:
+    summary = {
+        "activation_memory/output_bytes": record.output_bytes,
+        "activation_memory/saved_bytes": record.saved_bytes,
+    }
+    if record.peak_bytes is not None:
+        summary["activation_memory/peak_bytes"] = record.peak_bytes
+    return {name: float(value) for name, value in summary.items()}

@@ -1,0 +1,172 @@
+"""What an epoch leaves behind: its row, its line on the screen, its checkpoint. In this order."""
+
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from layerscope.errors import NonFiniteLoss
+from layerscope.files import write_atomically
+from layerscope.report.tables import GrowingTable
+from layerscope.report.terminal import Screen, percent
+from layerscope.training.module import Classifier, as_number
+
+METRICS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
+TIMING = ("epoch", "seconds", "images_per_second")
+
+
+@dataclass
+class Best:
+    """The epoch with the highest validation accuracy so far; the earlier of two equal ones."""
+
+    epoch: int
+    accuracy: float
+    loss: float
+
+
+class EndOfEpoch(Checkpoint):
+    """Writes metrics.csv, timing.csv, checkpoints/last.ckpt and best.ckpt.
+
+    A Checkpoint to Lightning, so that it runs after the module has logged the epoch's scores. The
+    row comes before the checkpoint, which holds all rows: a run resumed from it loses none and
+    repeats none.
+    """
+
+    def __init__(self, directory: Path, batch_size: int, screen: Screen) -> None:
+        self.checkpoints = directory / "checkpoints"
+        self.metrics = GrowingTable(directory / "metrics.csv", METRICS)
+        self.timing = GrowingTable(directory / "timing.csv", TIMING)
+        self.best: Best | None = None
+        self._batch_size = batch_size
+        self._screen = screen
+        self._started = 0.0
+        self._batches_before = 0
+        self._seconds = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin the tables, or go on with those of the checkpoint."""
+        if not trainer.is_global_zero:
+            return
+        self.metrics.start(self.metrics.lines)
+        self.timing.start(self.timing.lines)
+        if self.best is not None and trainer.ckpt_path is not None:
+            self._adopt_best(Path(trainer.ckpt_path))
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        assert isinstance(pl_module, Classifier)
+        self._batches_before = pl_module.batches_seen
+        self._seconds = 0.0
+        self._started = _now(pl_module.device)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock: training ends here."""
+        self._stop_clock(pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Row, line, checkpoint."""
+        assert isinstance(pl_module, Classifier)
+        self._stop_clock(pl_module)
+        scores = {
+            name: as_number(trainer.callback_metrics[name])
+            for name in METRICS
+            if name in trainer.callback_metrics
+        }
+        self._refuse_non_finite(scores, trainer.current_epoch)
+        improved = self._note_best(trainer.current_epoch, scores)
+        if trainer.is_global_zero:
+            self._write_rows(trainer, pl_module, scores, improved)
+        self._save(trainer, improved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "metrics": list(self.metrics.lines),
+            "timing": list(self.timing.lines),
+            "best": None if self.best is None else vars(self.best).copy(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The rows and the best epoch up to the checkpoint."""
+        self.metrics.lines = list(state_dict["metrics"])
+        self.timing.lines = list(state_dict["timing"])
+        self.best = None if state_dict["best"] is None else Best(**state_dict["best"])
+
+    def _stop_clock(self, pl_module: L.LightningModule) -> None:
+        if not self._seconds:
+            self._seconds = _now(pl_module.device) - self._started
+
+    def _refuse_non_finite(self, scores: dict[str, float], epoch: int) -> None:
+        wrong = [name for name in ("train/loss", "val/loss") if not math.isfinite(scores[name])]
+        if not wrong:
+            return
+        last = self.checkpoints / "last.ckpt"
+        kept = (
+            f"the last finite checkpoint is {last}" if last.exists() else "no checkpoint was saved"
+        )
+        raise NonFiniteLoss(
+            f"{wrong[0]} is {scores[wrong[0]]} in epoch {epoch}: lower the learning rate "
+            f"(optimizer.lr) or set trainer.gradient_clip_norm; {kept}"
+        )
+
+    def _note_best(self, epoch: int, scores: dict[str, float]) -> bool:
+        if self.best is not None and scores["val/acc"] <= self.best.accuracy:
+            return False
+        self.best = Best(epoch, scores["val/acc"], scores["val/loss"])
+        return True
+
+    def _write_rows(
+        self, trainer: L.Trainer, module: Classifier, scores: dict[str, float], improved: bool
+    ) -> None:
+        epoch, lr = trainer.current_epoch, trainer.optimizers[0].param_groups[0]["lr"]
+        batches = module.batches_seen - self._batches_before
+        speed = batches * self._batch_size / self._seconds
+        self.metrics.append({"epoch": epoch, "step": trainer.global_step, **scores, "lr": lr})
+        self.timing.append(
+            {
+                "epoch": epoch,
+                "seconds": round(self._seconds, 3),
+                "images_per_second": round(speed, 1),
+            }
+        )
+        self._screen.say(
+            f"epoch {epoch + 1:>3}/{trainer.max_epochs}"
+            f"  train loss {scores['train/loss']:.4f} acc {percent(scores['train/acc'])}"
+            f"  val loss {scores['val/loss']:.4f} acc {percent(scores['val/acc'])}"
+            f"  {self._seconds:.1f} s  {speed:,.0f} images/s" + ("  best" if improved else "")
+        )
+
+    def _save(self, trainer: L.Trainer, improved: bool) -> None:
+        last = self.checkpoints / "last.ckpt"
+        trainer.save_checkpoint(last)
+        if improved and trainer.is_global_zero:
+            _copy(last, self.checkpoints / "best.ckpt")
+
+    def _adopt_best(self, resumed: Path) -> None:
+        """In a new directory, take along the best checkpoint of the run that is continued."""
+        target = self.checkpoints / "best.ckpt"
+        if target.exists():
+            return
+        source = resumed.parent / "best.ckpt"
+        if source.exists():
+            _copy(source, target)
+            return
+        self._screen.say(f"{source} is not there: the best epoch is sought from here on")
+        self.best = None
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as original:
+        write_atomically(target, lambda file: shutil.copyfileobj(original, file))

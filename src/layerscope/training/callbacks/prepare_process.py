@@ -1,0 +1,25 @@
+import lightning as L
+import torch
+
+from layerscope.config import TrainerConfig
+from layerscope.training.allocator import keep_freed_memory
+from layerscope.training.trainer import silence_lightning
+
+
+def prepare_process(config: TrainerConfig) -> None:
+    """What a process that trains sets for itself, once."""
+    silence_lightning()
+    keep_freed_memory()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+
+
+class PrepareProcess(L.Callback):
+    """The same in each process that Lightning starts (ddp_spawn)."""
+
+    def __init__(self, config: TrainerConfig) -> None:
+        self._config = config
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Lightning calls this first, everywhere."""
+        prepare_process(self._config)

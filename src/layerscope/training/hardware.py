@@ -1,0 +1,76 @@
+"""Which device a run gets, and what that device can do."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from layerscope.config import TrainerConfig
+from layerscope.errors import UserError
+
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and Arm, as Linux spells them
+
+
+def uses_gpu(trainer: TrainerConfig) -> bool:
+    """A UserError if a GPU is asked for and there is none."""
+    available = torch.cuda.is_available()
+    if trainer.accelerator == "gpu" and not available:
+        raise UserError("trainer=gpu: torch sees no CUDA device here; set trainer=cpu")
+    return trainer.accelerator != "cpu" and available
+
+
+def num_processes(trainer: TrainerConfig) -> int:
+    """Processes that train together."""
+    present = torch.cuda.device_count() if uses_gpu(trainer) else 1
+    wanted = present if trainer.devices == "auto" else trainer.devices
+    if uses_gpu(trainer) and wanted > present:
+        raise UserError(f"trainer.devices={wanted}: there are {present}; ask for as many or fewer")
+    if wanted > 1 and trainer.strategy == "auto":
+        raise UserError(
+            f"trainer.devices={wanted} needs a strategy: set trainer=ddp, or trainer=ddp_spawn"
+        )
+    return wanted
+
+
+def resolved_precision(trainer: TrainerConfig) -> TrainerConfig:
+    """With "auto" replaced: bf16-mixed where the hardware has bf16 instructions, else 32-true."""
+    if trainer.precision != "auto":
+        return trainer
+    if uses_gpu(trainer):
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = bool(_cpu_flags() & BF16_FLAGS)
+    return trainer.model_copy(update={"precision": "bf16-mixed" if has_bf16 else "32-true"})
+
+
+def describe_hardware() -> dict[str, str | int | None]:
+    """For run.json."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": _cpu_name(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "system": platform.platform(),
+    }
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_field("flags").split()) | set(_cpu_field("Features").split())
+
+
+def _cpu_name() -> str:
+    return _cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_field(name: str) -> str:
+    """The first such line of Linux's list; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return ""
+    for line in info.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""

@@ -1,0 +1,171 @@
+"""One training step, and what is counted beside it."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from layerscope.config import TrainConfig
+from layerscope.data.batches import Batch
+from layerscope.data.module import ImageData
+from layerscope.data.order import step_seed
+from layerscope.networks import first_output
+from layerscope.training.checkpoints import RunFacts
+from layerscope.training.losses import loss_of
+from layerscope.training.optimizers import build_optimizer
+from layerscope.training.schedules import rate_at
+
+
+class Scores(nn.Module):
+    """Accuracy (micro: over images) and mean loss since the last reset.
+
+    The sums stay on the device and go into the checkpoint, so that an epoch that is interrupted and
+    resumed reports what an uninterrupted one would.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.loss = MeanMetric(nan_strategy="disable")  # a nan must show, and checking would sync
+        self.accuracy.persistent(True)
+        self.loss.persistent(True)
+
+    def update(self, outputs: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Outputs (N, num_classes), labels (N,), loss: their mean, a scalar."""
+        self.accuracy.update(outputs, labels)
+        self.loss.update(loss, len(labels))
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Mean loss and accuracy over all ranks; the sums start anew."""
+        scores = self.loss.compute(), self.accuracy.compute()
+        self.loss.reset()
+        self.accuracy.reset()
+        return scores
+
+
+def as_number(score: Tensor) -> float:
+    """The shortest decimal that is this float32: 0.994, not 0.9940000176429749."""
+    return float(str(np.float32(score.item())))
+
+
+class Classifier(L.LightningModule):
+    """A network under training.
+
+    Optimization is manual: the step, the schedule and the random numbers are functions of
+    `batches_seen` alone, which is in the checkpoint. A step reads nothing back from the device.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainConfig) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.batches_seen = 0  # training batches, over all epochs
+        self._config = config
+        num_classes = config.model.num_classes
+        self.train_scores = Scores(num_classes)
+        self.val_scores = Scores(num_classes)
+        self.test_scores = Scores(num_classes)
+
+    def next_step(self) -> int:
+        """The training batch that comes next, counted over all epochs."""
+        return self.batches_seen
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The schedule is applied by the step itself."""
+        return build_optimizer(self.network, self._config.optimizer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) to outputs (N, num_classes), the first of several."""
+        return first_output(self.network(images))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Forward, backward, and an update where one is due."""
+        images, labels = batch
+        torch.manual_seed(step_seed(self._config.seed, self.batches_seen, self.global_rank))
+        outputs = self(images)
+        loss = loss_of(outputs, labels, self._config.loss)
+        # Lightning puts the whole step under autocast, which is meant for the forward pass only.
+        with torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss / self._config.trainer.accumulate_grad_batches)
+            if self._update_is_due():
+                self._update()
+        self.train_scores.update(outputs.detach(), labels, loss.detach())
+        self.batches_seen += 1
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and accuracy of a batch."""
+        self._score(self.val_scores, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss and accuracy of a batch; its `probabilities` (N, num_classes) and `labels` (N,)."""
+        outputs = self._score(self.test_scores, batch)
+        return {"probabilities": outputs.float().softmax(1), "labels": batch[1]}
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's scores."""
+        self._log("train", self.train_scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the split's scores."""
+        self._log("val", self.val_scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the split's scores."""
+        self._log("test", self.test_scores)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Everything that is needed to build and feed the network again, as plain data."""
+        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        facts = RunFacts(
+            config=self._config.model_dump(mode="json", by_alias=True),
+            preprocessing=data.preprocessing.to_plain(),
+            batches_seen=self.batches_seen,
+        )
+        facts.put_into(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on after the last batch seen."""
+        self.batches_seen = RunFacts.of(checkpoint).batches_seen
+
+    def _score(self, scores: Scores, batch: Batch) -> Tensor:
+        images, labels = batch
+        outputs = self(images)
+        if len(labels):  # a rank can get nothing of a short last batch
+            scores.update(outputs, labels, loss_of(outputs, labels, self._config.loss))
+        return outputs
+
+    def _log(self, split: str, scores: Scores) -> None:
+        loss, accuracy = scores.take()
+        self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
+
+    def _update_is_due(self) -> bool:
+        index = self.batches_seen % self._batches_per_epoch()
+        accumulated = (index + 1) % self._config.trainer.accumulate_grad_batches == 0
+        return accumulated or index + 1 == self._batches_per_epoch()
+
+    def _update(self) -> None:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        rate = self._rate()
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        limit = self._config.trainer.gradient_clip_norm
+        if limit is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _rate(self) -> float:
+        config = self._config.trainer
+        updates_per_epoch = -(-self._batches_per_epoch() // config.accumulate_grad_batches)
+        epoch, index = divmod(self.batches_seen, self._batches_per_epoch())
+        update = epoch * updates_per_epoch + index // config.accumulate_grad_batches
+        return rate_at(self._config.scheduler, update, updates_per_epoch * config.max_epochs)
+
+    def _batches_per_epoch(self) -> int:
+        return int(self.trainer.num_training_batches)

@@ -1,0 +1,74 @@
+"""One photo through a checkpoint's network: scripts/predict.py."""
+
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from layerscope.cli import Job, Request
+from layerscope.data.batches import Scale
+from layerscope.data.module import Preprocessing
+from layerscope.data.synthetic import SIZE
+from layerscope.data.view import see_images
+from layerscope.errors import UserError
+from layerscope.networks import build_network, first_output
+from layerscope.report.terminal import Screen, percent
+from layerscope.training.checkpoints import RunFacts, load_weights
+from layerscope.training.evaluate import Opened, open_checkpoint
+
+
+def check_prediction(config_dir: Path, request: Request) -> Job:
+    """Open the checkpoint and the photo."""
+    opened = open_checkpoint(request, config_dir)
+    path = Path(request.values["image"])
+    return partial(show_prediction, opened, path, read_photo(path))
+
+
+def read_photo(path: Path) -> NDArray[np.uint8]:
+    """(1, 32, 32, 3): the central square, scaled down as the data set's images once were."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                photo = image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"image={path} does not exist: give a picture file") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"image={path} is no picture that can be read ({error})") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UserError(f"image={path} has too many pixels: scale it down first") from error
+    side = min(photo.size)
+    left, top = (photo.width - side) // 2, (photo.height - side) // 2
+    square = photo.crop((left, top, left + side, top + side))
+    if side != SIZE:
+        square = square.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(square, dtype=np.uint8)[None]
+
+
+def predict(opened: Opened, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Softmax probabilities (N, num_classes) of images (N, 32, 32, 3), in float32 on the CPU."""
+    network = build_network(opened.config.model, opened.target)
+    load_weights(network, opened.checkpoint)
+    preprocessing = Preprocessing.from_plain(RunFacts.of(opened.checkpoint).preprocessing)
+    pixels = torch.from_numpy(see_images(images, preprocessing.view).copy())
+    scale = Scale(preprocessing.normalisation, preprocessing.view, torch.device("cpu"))
+    with torch.no_grad():
+        outputs = first_output(network.eval()(scale(pixels)))
+    return outputs.double().softmax(1).numpy()
+
+
+def show_prediction(opened: Opened, path: Path, images: NDArray[np.uint8], _: Path) -> None:
+    """The classes, most probable first."""
+    (shares,) = predict(opened, images)
+    preprocessing = Preprocessing.from_plain(RunFacts.of(opened.checkpoint).preprocessing)
+    names = preprocessing.view.class_names
+    order = np.argsort(-shares, kind="stable")
+    Screen().table(
+        f"{path.name}: {names[order[0]]}",
+        ("class", "probability"),
+        [(names[index], percent(float(shares[index]))) for index in order],
+    )

@@ -1,0 +1,64 @@
+"""What run.json says: enough to repeat the run and to know what it ran on."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from layerscope.config import Cifar10Config, DataConfig, TrainConfig
+from layerscope.data.store import Provenance, prepare_cifar10
+from layerscope.training.hardware import describe_hardware
+
+PACKAGES = (
+    "layerscope",
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "torchmetrics",
+    "numpy",
+)
+
+
+def describe_run(
+    config: TrainConfig, overrides: tuple[str, ...], data: Provenance
+) -> dict[str, Any]:
+    """Plain data."""
+    return {
+        "command": [Path(sys.argv[0]).name, *overrides],
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "commit": _commit(),
+        "hardware": describe_hardware(),
+        "seed": config.seed,
+        "data": data,
+    }
+
+
+def prepare_data(config: DataConfig, report: Any) -> Provenance:
+    """Make sure that the images are there, fetched if need be, and say where they come from."""
+    if isinstance(config, Cifar10Config):
+        return prepare_cifar10(Path(config.dir) if config.dir else None, report)
+    return {"name": "synthetic", "source": "made by layerscope.data.synthetic", "sha256": {}}
+
+
+def _commit() -> str | None:
+    """Of the checkout that this package is in; None outside of one."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,211 @@
+"""A training run from a checked configuration to the files of docs/reference.md."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from layerscope.cli import Job, Request
+from layerscope.config import SyntheticConfig, TrainConfig, parse_train_config
+from layerscope.data.cifar10 import CLASS_NAMES
+from layerscope.data.module import ImageData
+from layerscope.data.store import Provenance
+from layerscope.data.view import view_for
+from layerscope.errors import UserError
+from layerscope.files import write_json, write_text
+from layerscope.networks import build_network, check_network
+from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
+from layerscope.report.plots import save_curves
+from layerscope.report.terminal import Screen, mebibytes, percent
+from layerscope.training.callbacks.activation_memory import ActivationMemory
+from layerscope.training.callbacks.batch_progress import BatchProgress
+from layerscope.training.callbacks.early_stopping import early_stopping
+from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
+from layerscope.training.callbacks.prepare_process import PrepareProcess, prepare_process
+from layerscope.training.checkpoints import load_weights, read_checkpoint
+from layerscope.training.hardware import num_processes, resolved_precision
+from layerscope.training.history import History
+from layerscope.training.loggers import check_logger, make_loggers
+from layerscope.training.module import Classifier
+from layerscope.training.provenance import describe_run, prepare_data
+from layerscope.training.scoring import score_checkpoint
+from layerscope.training.trainer import make_trainer
+
+NOT_OF_THE_RUN = ("paths", "experiment")  # where and by which recipe: not what is trained
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has passed every check."""
+
+    config: TrainConfig
+    target: str | None  # of a user's own network, as typed on the command line
+    overrides: tuple[str, ...]
+    data: Provenance
+    num_outputs: int  # tensors that the network returns
+    in_sweep: bool
+
+
+def check_training(request: Request) -> Job:
+    """Everything that can be wrong with the command, before anything is made.
+
+    The one thing that this writes is the data cache, once it is complete and verified.
+    """
+    values = {key: value for key, value in request.values.items() if key not in NOT_OF_THE_RUN}
+    config = parse_train_config(values)
+    config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
+    target = request.typed("model._target_")
+    _check_processes(config, request.in_sweep)
+    check_logger(config.logger)
+    view_for(config.data, config.model, CLASS_NAMES)
+    _check_sizes(config)
+    network = build_network(config.model, target)
+    num_outputs = check_network(network, config.model)
+    if config.ckpt_path is not None:
+        _check_resume(network, config.ckpt_path, config.trainer.max_epochs)
+    provenance = prepare_data(config.data, Screen().say)
+    plan = Plan(config, target, request.overrides, provenance, num_outputs, request.in_sweep)
+    return partial(train, plan)
+
+
+def train(plan: Plan, directory: Path) -> None:
+    """Train, test the best checkpoint, and write every file of the run."""
+    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    screen = Screen(silent=not is_first)
+    config = plan.config
+    prepare_process(config.trainer)
+    torch.manual_seed(config.seed)
+    network = build_network(config.model, plan.target)
+    if is_first:
+        _describe(plan, network, directory, screen)
+    module = Classifier(network, config)
+    _fit(plan, module, directory, screen)
+    if is_first:
+        _finish(plan, directory, screen)
+
+
+def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
+    processes = num_processes(config.trainer)
+    if config.trainer.strategy == "ddp" and in_sweep:
+        raise UserError(
+            "trainer=ddp starts the script again, which would repeat the sweep: "
+            "use trainer=ddp_spawn with -m"
+        )
+    if config.data.batch_size < processes:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} is the global batch and must give each of "
+            f"{processes} processes an image: raise it"
+        )
+
+
+def _check_resume(network: torch.nn.Module, path: str, max_epochs: int) -> None:
+    checkpoint = read_checkpoint(path)
+    load_weights(network, checkpoint)
+    epochs = len(History.of(checkpoint).metrics)
+    if epochs >= max_epochs:
+        raise UserError(
+            f"ckpt_path={path} has trained {epochs} epochs already: raise trainer.max_epochs"
+        )
+
+
+def _check_sizes(config: TrainConfig) -> None:
+    """Is there at least one training batch? (The groups can only make the set smaller.)"""
+    data = config.data
+    if isinstance(data, SyntheticConfig):
+        count = data.num_train
+    else:
+        count = 50_000 - data.val_size
+        if count < 1:
+            raise UserError(
+                f"data.val_size={data.val_size}: lower it to leave some of 50,000 to train on"
+            )
+    if data.drop_last and data.batch_size > count:
+        raise UserError(
+            f"data.batch_size={data.batch_size} is more than the {count} training images: "
+            "lower it, or set data.drop_last=false"
+        )
+
+
+def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Screen) -> None:
+    """config.yaml, run.json, layers.json, and the same on the screen."""
+    config = plan.config
+    plain = config.model_dump(mode="json", by_alias=True)
+    write_text(directory / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+    write_json(directory / "run.json", describe_run(config, plan.overrides, plan.data))
+    rows = layer_table(network, config.model.input_shape)
+    save_layer_table(directory, rows)
+    if plan.in_sweep:
+        screen.say(f"job {directory.name}: {' '.join(plan.overrides)}")
+    else:
+        show_layer_table(screen, rows)
+    screen.say(
+        f"data: {plan.data['name']} ({plan.data['source']}); precision {config.trainer.precision}; "
+        f"{torch.get_num_threads()} threads; seed {config.seed}"
+    )
+    if plan.num_outputs > 1:
+        screen.say(f"the network returns {plan.num_outputs} tensors: the first one is trained on")
+
+
+def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> None:
+    config = plan.config
+    if config.trainer.channels_last:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = ImageData(config, module.next_step)
+    callbacks = [
+        PrepareProcess(config.trainer),
+        BatchProgress(screen),
+        *early_stopping(config.callbacks.early_stopping),
+        ActivationMemory(directory, config),
+        EndOfEpoch(directory, config.data.batch_size, screen),
+    ]
+    loggers = make_loggers(config.logger, directory)
+    trainer = make_trainer(config.trainer, directory, callbacks, loggers)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path, weights_only=True)
+    except SystemExit as end:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from end  # which Lightning has turned into an exit code 1
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # what follows is one process's work
+
+
+def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
+    """results.json and curves.svg, from the files that training left, and the closing panel."""
+    best_path = directory / "checkpoints" / "best.ckpt"
+    history = History.of(read_checkpoint(directory / "checkpoints" / "last.ckpt"))
+    best = read_checkpoint(best_path)
+    scored, _ = score_checkpoint(best, plan.config, plan.target, directory)
+    results = {
+        "test/acc": scored.accuracy,
+        "test/loss": scored.loss,
+        "val/acc": history.best.accuracy,
+        "val/loss": history.best.loss,
+        "epochs": len(history.metrics),
+        "steps": int(history.metrics[-1]["step"]),
+        "train_seconds": history.seconds,
+        "images_per_second": history.images_per_second,
+    }
+    write_json(directory / "results.json", results)
+    save_curves(directory / "curves.svg", history.metrics)
+    if not plan.in_sweep:  # a sweep ends in a table of its own
+        screen.panel("run finished", _panel(results, directory))
+
+
+def _panel(results: dict[str, Any], directory: Path) -> list[tuple[str, str]]:
+    memory = json.loads((directory / "activation_memory.json").read_text())
+    kept, batch_size = memory["totals"]["saved_bytes"], memory["batch_size"]
+    return [
+        ("test accuracy", f"{percent(results['test/acc'])} (best checkpoint)"),
+        ("validation accuracy", percent(results["val/acc"])),
+        ("training time", f"{results['train_seconds']:.1f} s in {results['epochs']} epochs"),
+        ("speed", f"{results['images_per_second']:,.0f} images/s"),
+        ("kept for backward", f"{mebibytes(kept)} at batch {batch_size}"),
+        ("checkpoint", str(directory / "checkpoints" / "best.ckpt")),
+        ("all files", str(directory)),
+    ]

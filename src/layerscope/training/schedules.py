@@ -1,0 +1,50 @@
+"""Learning-rate schedules: a share of the full rate as a pure function of the step.
+
+Nothing is kept between steps, so a resumed run needs no scheduler state, and many steps can be
+worked out ahead.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from layerscope.config import ConstantConfig, SchedulerConfig, StepsConfig, WarmupConfig
+
+
+def _constant(config: ConstantConfig, progress: float) -> float:
+    return 1.0
+
+
+def _linear(config: WarmupConfig, progress: float) -> float:
+    if progress < config.warmup:
+        return progress / config.warmup
+    left = (1 - progress) / (1 - config.warmup)
+    return config.final + (1 - config.final) * left
+
+
+def _cosine(config: WarmupConfig, progress: float) -> float:
+    if progress < config.warmup:
+        return progress / config.warmup
+    done = (progress - config.warmup) / (1 - config.warmup)
+    return config.final + (1 - config.final) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _milestones(config: StepsConfig, progress: float) -> float:
+    return config.factor ** sum(progress >= milestone for milestone in config.milestones)
+
+
+SCHEDULES: dict[str, Callable[[Any, float], float]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+    "milestones": _milestones,
+}
+
+
+def rate_at(config: SchedulerConfig, step: int, num_steps: int) -> float:
+    """Share of the full learning rate at `step` of 0 to num_steps - 1.
+
+    A step stands for the middle of its slice of the run, so that neither the first nor the last
+    one is wasted on a rate of 0.
+    """
+    return SCHEDULES[config.name](config, (step + 0.5) / num_steps)

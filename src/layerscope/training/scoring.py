@@ -1,0 +1,87 @@
+"""The scores of a checkpoint. Training's last lines and scripts/evaluate.py both come from here, so
+that they print the same number."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layerscope.config import TrainConfig
+from layerscope.data.module import ImageData, Preprocessing
+from layerscope.networks import build_network
+from layerscope.training.checkpoints import RunFacts, load_weights
+from layerscope.training.module import Classifier, as_number
+from layerscope.training.trainer import make_test_trainer, silence_lightning
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A network's answers on the test set, in the set's order."""
+
+    accuracy: float
+    loss: float  # mean over the images
+    probabilities: NDArray[np.float32]  # (N, num_classes), softmax
+    labels: NDArray[np.int64]  # (N,)
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """(N,): the most probable class, the first of equals."""
+        return self.probabilities.argmax(axis=1)
+
+
+def score_checkpoint(
+    checkpoint: dict[str, Any], config: TrainConfig, target: str | None, directory: Path
+) -> tuple[Scored, ImageData]:
+    """The test set through the checkpoint's network, and the data it was tested on.
+
+    Args:
+        config: the checkpoint's own, or that with the user's overrides.
+        target: see networks.build_network.
+        directory: where the profiler writes, if there is one.
+    """
+    silence_lightning()
+    network = build_network(config.model, target)
+    load_weights(network, checkpoint)
+    module = Classifier(network, config)
+    if config.trainer.channels_last:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    preprocessing = Preprocessing.from_plain(RunFacts.of(checkpoint).preprocessing)
+    data = ImageData(config, module.next_step, preprocessing)
+    answers = _Answers()
+    trainer = make_test_trainer(config.trainer, directory, [answers])
+    trainer.test(module, data, verbose=False)
+    return (
+        Scored(
+            accuracy=as_number(trainer.callback_metrics["test/acc"]),
+            loss=as_number(trainer.callback_metrics["test/loss"]),
+            probabilities=torch.cat(answers.probabilities).numpy(),
+            labels=torch.cat(answers.labels).numpy(),
+        ),
+        data,
+    )
+
+
+class _Answers(L.Callback):
+    """Keeps what the test steps return."""
+
+    def __init__(self) -> None:
+        self.probabilities: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One more batch."""
+        self.probabilities.append(outputs["probabilities"].cpu())
+        self.labels.append(outputs["labels"].cpu())
