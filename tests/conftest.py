@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def configs():
 def scripts():
     """The folder of the scripts."""
     return ROOT / "scripts"
+
+
+@pytest.fixture
+def golden():
+    """Compare a text with a file of tests/golden; LAYERSCOPE_UPDATE_GOLDEN=1 writes the file."""
+
+    def compare(name, text):
+        path = ROOT / "tests/golden" / name
+        if os.environ.get("LAYERSCOPE_UPDATE_GOLDEN") == "1":
+            path.write_text(text)
+        assert text == path.read_text()
+
+    return compare
 
 
 @pytest.fixture(autouse=True)

@@ -103,6 +103,15 @@ def run_command(argv: Sequence[str], command: Command) -> int:
         GlobalHydra.instance().clear()
 
 
+def compose(command: Command, overrides: Sequence[str]) -> Values:
+    """The configuration that a command line gives; nothing is checked and nothing is made."""
+    try:
+        loader = _hydra(command, None)
+        return _plain(_compose(loader, command.config_name, list(overrides)))
+    finally:
+        GlobalHydra.instance().clear()
+
+
 def key_of(override: str) -> str:
     """Of `+a.b=1`: a.b."""
     return override.partition("=")[0].lstrip("+~")

@@ -75,7 +75,7 @@ class ImageData(L.LightningDataModule):
         self._config = config
         self._next_step = next_step
         self._preprocessing = preprocessing
-        self._sets: dict[Split, ImageSet] = {}
+        self.sets: dict[Split, ImageSet] = {}
         self._on_device: tuple[tuple[BatchSettings, torch.device], DeviceBatches] | None = None
 
     @property
@@ -87,7 +87,7 @@ class ImageData(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the stage's images and see them as the network does."""
         splits: tuple[Split, ...] = ("train", "val") if stage == "fit" else ("test",)
-        if set(splits) <= set(self._sets):
+        if set(splits) <= set(self.sets):
             return
         config = self._config
         view = (
@@ -95,14 +95,14 @@ class ImageData(L.LightningDataModule):
             if self._preprocessing
             else view_for(config.data, config.model, CLASS_NAMES)
         )
-        self._sets = {split: _seen(*_read(config.data, split), view) for split in splits}
+        self.sets = {split: _seen(*_read(config.data, split), view) for split in splits}
         if self._preprocessing is None:
-            statistics = channel_statistics(self._sets["train"].images)
+            statistics = channel_statistics(self.sets["train"].images)
             self._preprocessing = Preprocessing(view, statistics)
 
     def train_dataloader(self) -> "TrainLoader":
         """From the next step on."""
-        count = self._settings(0, 1).num_train_batches(len(self._sets["train"]))
+        count = self.batch_settings(0, 1).num_train_batches(len(self.sets["train"]))
         length = limited(count, self._config.trainer.limit_train_batches)
         return TrainLoader(self._source(), length, self._next_step)
 
@@ -116,27 +116,28 @@ class ImageData(L.LightningDataModule):
 
     def test_images(self) -> NDArray[np.uint8]:
         """(N, S, S, C), as the network sees them before they are normalised."""
-        return self._sets["test"].images
+        return self.sets["test"].images
 
     def _held(self, split: Held, limit: float) -> "HeldLoader":
-        count = self._settings(0, 1).num_batches(len(self._sets[split]))
+        count = self.batch_settings(0, 1).num_batches(len(self.sets[split]))
         return HeldLoader(self._source(), split, limited(count, limit))
 
     def _source(self) -> BatchSource:
         assert self.trainer is not None
-        settings = self._settings(self.trainer.global_rank, self.trainer.world_size)
+        settings = self.batch_settings(self.trainer.global_rank, self.trainer.world_size)
         device = self.trainer.strategy.root_device
         if self._config.data.loader == "workers":
-            return WorkerBatches(self._sets, settings, device, self._config.data.num_workers)
+            return WorkerBatches(self.sets, settings, device, self._config.data.num_workers)
         return self._device_batches(settings, device)
 
     def _device_batches(self, settings: BatchSettings, device: torch.device) -> DeviceBatches:
         # One copy of the images on the device, whichever loaders are asked for.
         if self._on_device is None or self._on_device[0] != (settings, device):
-            self._on_device = ((settings, device), DeviceBatches(self._sets, settings, device))
+            self._on_device = ((settings, device), DeviceBatches(self.sets, settings, device))
         return self._on_device[1]
 
-    def _settings(self, rank: int, num_ranks: int) -> BatchSettings:
+    def batch_settings(self, rank: int, num_ranks: int) -> BatchSettings:
+        """What decides the batches of one rank."""
         data, size = self._config.data, self._config.model.input_shape[1]
         padding = (
             min(size, synthetic.SIZE) // 16 if data.crop_padding is None else data.crop_padding

@@ -1,5 +1,5 @@
 from layerscope.layers.calls import Call, CallObserver, CallTracker, track_calls
-from layerscope.layers.describe import describe
+from layerscope.layers.describe import describe, fake_forward
 from layerscope.layers.spec import LayerSpec, calls_by_layer
 from layerscope.layers.untouched import untouched
 
@@ -10,6 +10,7 @@ __all__ = [
     "LayerSpec",
     "calls_by_layer",
     "describe",
+    "fake_forward",
     "track_calls",
     "untouched",
 ]

@@ -1,6 +1,8 @@
 """A network and an input shape to the specs of its layers, without computing anything."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +35,21 @@ def describe(
         UserError: the network is compiled or scripted, refuses this shape, or decides by the values
             in a tensor what to compute.
     """
+    recorder = _SpecRecorder()
+    fake_forward(network, input_shape, dtype, recorder)
+    return tuple(recorder.specs)
+
+
+def fake_forward(
+    network: nn.Module,
+    input_shape: Shape,
+    dtype: torch.dtype | None = None,
+    observer: "_SpecRecorder | None" = None,
+) -> Any:
+    """What the network returns for an input of this shape, as tensors without memory.
+
+    Arguments and errors are those of `describe`.
+    """
     network = unwrapped(network)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     state: dict[str, torch.Tensor] = {
@@ -40,26 +57,38 @@ def describe(
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]
     }
     device, default_dtype = _device_and_dtype(network)
-    recorder = _SpecRecorder(state.values())
-    with untouched(network), torch.no_grad(), track_calls(network, recorder):
+    if observer is not None:
+        observer.start(state.values())
+    with untouched(network), torch.no_grad(), track_calls(network, observer), _quiet():
         with fake:
             image = torch.empty(input_shape, dtype=dtype or default_dtype, device=device)
-        _run(network, state, fake, image)
-    return tuple(recorder.specs)
+        return _run(network, state, fake, image)
 
 
 def _run(
     network: nn.Module, state: dict[str, torch.Tensor], fake: FakeTensorMode, image: torch.Tensor
-) -> None:
+) -> Any:
     try:
         with fake:
-            functional_call(network, state, (image,))
+            return functional_call(network, state, (image,))
     except Exception as error:  # the user's forward may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         shape = tuple(image.shape)
         raise UserError(
             f"{type(network).__name__} cannot run on an input of shape {shape}: {reason}"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the traceback that torch logs when a shape is refused."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _device_and_dtype(network: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -71,11 +100,15 @@ def _device_and_dtype(network: nn.Module) -> tuple[torch.device, torch.dtype]:
 class _SpecRecorder(CallObserver):
     """Turns every call into a spec."""
 
-    def __init__(self, state: Iterable[torch.Tensor]) -> None:
+    def __init__(self) -> None:
         self.specs: list[LayerSpec] = []
-        self._state = {id(tensor): tensor for tensor in state}
+        self._state: dict[int, torch.Tensor] = {}
         self._counted: set[int] = set()
         self._versions: dict[int, int] = {}
+
+    def start(self, state: Iterable[torch.Tensor]) -> None:
+        """The network's parameters and buffers, as the forward pass will see them."""
+        self._state = {id(tensor): tensor for tensor in state}
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._versions = {id(tensor): tensor._version for tensor in tensors_in((args, kwargs))}

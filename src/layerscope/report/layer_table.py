@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from layerscope.files import write_json
-from layerscope.layers import LayerSpec, calls_by_layer, describe
+from layerscope.layers import LayerSpec, calls_by_layer, describe, untouched
 from layerscope.measure import FvcoreCounts, FvcoreFailed, fvcore_counts
 from layerscope.report.tables import write_table
 from layerscope.report.terminal import Screen, count_or_unknown
@@ -53,14 +53,10 @@ class LayerTable:
 
 def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> LayerTable:
     """Of one image (C, H, W), in eval mode: batch norm cannot train on a single value."""
-    was_training = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with untouched(network):
+        network.eval()
         calls = calls_by_layer(describe(network, (1, *input_shape)))
         counts, note = _fvcore(network, input_shape)
-    finally:
-        for module, training in was_training.items():
-            module.training = training
     rows = tuple(_row(layer, specs, counts) for layer, specs in calls.items())
     return LayerTable(rows, counts.mode if counts else None, note)
 

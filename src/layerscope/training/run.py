@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from layerscope.cli import Job, Request
+from layerscope.cli import Job, Request, Values
 from layerscope.config import SyntheticConfig, TrainConfig, parse_train_config
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import ImageData
@@ -56,8 +56,7 @@ def check_training(request: Request) -> Job:
 
     The one thing that this writes is the data cache, once it is complete and verified.
     """
-    values = {key: value for key, value in request.values.items() if key not in NOT_OF_THE_RUN}
-    config = parse_train_config(values)
+    config = parse_train_config(without_places(request.values))
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
     target = request.typed("model._target_")
     _check_processes(config, request.in_sweep)
@@ -71,6 +70,11 @@ def check_training(request: Request) -> Job:
     provenance = prepare_data(config.data, Screen().say)
     plan = Plan(config, target, request.overrides, provenance, num_outputs, request.in_sweep)
     return partial(train, plan)
+
+
+def without_places(values: Values) -> Values:
+    """A composed configuration without the keys that are not of the run itself."""
+    return {key: value for key, value in values.items() if key not in NOT_OF_THE_RUN}
 
 
 def train(plan: Plan, directory: Path) -> None:

@@ -2,14 +2,12 @@ import lightning as L
 import torch
 
 from layerscope.config import TrainerConfig
-from layerscope.training.allocator import keep_freed_memory
 from layerscope.training.trainer import silence_lightning
 
 
 def prepare_process(config: TrainerConfig) -> None:
     """What a process that trains sets for itself, once."""
     silence_lightning()
-    keep_freed_memory()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
 

@@ -1,0 +1,119 @@
+import pytest
+from omegaconf.errors import InterpolationKeyError
+
+from layerscope.cli import Command, Request, compose, key_of, one_line, run_command
+from layerscope.errors import NonFiniteLoss, RunFailed, UserError
+
+
+def command(configs, check=None, **keys):
+    return Command("train", configs, check or (lambda request: lambda directory: None), **keys)
+
+
+def test_keys_of_overrides():
+    assert [key_of(o) for o in ("a.b=1", "+a.b=x=y", "~a", "a")] == ["a.b", "a.b", "a", "a"]
+
+
+def test_what_was_typed_is_told_from_what_a_file_says():
+    request = Request({"model": {"_target_": "file.Net"}}, ("seed=1",))
+    assert request.typed("model._target_") is None
+    assert Request({}, ("+model._target_=a.B",)).typed("model._target_") == "a.B"
+
+
+def test_one_line_drops_what_is_hydras_own():
+    text = "Could not find\n\n  it\n    full_key: a.b\n    object_type=dict\n"
+    text += "See https://x.y for details"
+    assert one_line(Exception(text)) == "Could not find it"
+    assert one_line(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("a"), 2),
+        (RunFailed("a"), 1),
+        (NonFiniteLoss("a"), 3),
+        (OSError(28, "No space left on device"), 1),
+        (KeyboardInterrupt(), 130),
+        (InterpolationKeyError("a"), 2),
+    ],
+)
+def test_each_error_has_its_exit_code_and_one_line(error, code, configs, tmp_path, capsys):
+    def fail(directory):
+        raise error
+
+    argv = [f"hydra.run.dir={tmp_path}/run"]
+    assert run_command(argv, command(configs, lambda request: fail)) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+
+
+def test_an_error_that_no_user_can_cause_is_a_traceback(configs, tmp_path):
+    def fail(directory):
+        raise AssertionError("a bug")
+
+    with pytest.raises(AssertionError):
+        run_command([f"hydra.run.dir={tmp_path}/run"], command(configs, lambda request: fail))
+
+
+def test_the_job_runs_in_its_directory_only_after_the_check(configs, tmp_path):
+    seen = []
+
+    def check(request):
+        assert not (tmp_path / "run").exists()
+        seen.append(request)
+        return seen.append
+
+    argv = ["seed=3", f"hydra.run.dir={tmp_path}/run"]
+    assert run_command(argv, command(configs, check)) == 0
+    request, directory = seen
+    assert request.values["seed"] == 3
+    assert directory == tmp_path / "run"
+    assert directory.is_dir()
+
+
+def test_every_job_of_a_sweep_is_checked_first(configs, tmp_path):
+    def check(request):
+        if request.values["seed"] == 2:
+            raise UserError("seed 2 is wrong")
+        return lambda directory: None
+
+    argv = ["-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path}/sweep"]
+    assert run_command(argv, command(configs, check, finish_sweep=lambda directory: 0)) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_config_folder_is_found(configs, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nseed: 17\n"
+    (tmp_path / "experiment/mine.yaml").write_text(text)
+    seen = []
+
+    def check(request):
+        seen.append(request.values["seed"])
+        return lambda directory: None
+
+    argv = ["--config-dir", str(tmp_path), "experiment=mine", f"hydra.run.dir={tmp_path}/run"]
+    assert run_command(argv, command(configs, check)) == 0
+    assert seen == [17]
+
+
+def leaves(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+@pytest.mark.parametrize("group", ["", "model", "data", "optimizer", "scheduler", "loss", "logger"])
+def test_the_keys_change_on_purpose_only(group, configs, golden):
+    """Others rely on these names. LAYERSCOPE_UPDATE_GOLDEN=1 writes them anew."""
+    found = []
+    options = sorted(path.stem for path in (configs / group).glob("*.yaml")) if group else [""]
+    for option in options:
+        target = ["model._target_=a.B"] if option == "custom" else []
+        values = compose(command(configs), [f"{group}={option}", *target] if group else [])
+        chosen = {group: values[group]} if group else values
+        found += [f"{option} {key}".strip() for key in leaves(chosen)]
+    golden(f"keys {group or 'all'}.txt", "\n".join(found) + "\n")
