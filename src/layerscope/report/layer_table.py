@@ -105,7 +105,9 @@ def show_layer_table(screen: Screen, table: LayerTable) -> None:
     screen.table(
         "layers, per image",
         ("layer", "kind", "output", "parameters", "MACs", "fvcore"),
-        [*rows, totals],
+        rows,
+        num_text_columns=3,
+        total=totals,
     )
     screen.say(
         table.fvcore_note

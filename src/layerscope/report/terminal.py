@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from rich.box import SIMPLE as SIMPLE_HEAD_AND_FOOT
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.panel import Panel
@@ -36,11 +37,29 @@ class Screen:
         """One line, as it is."""
         self._console.print(Text(line))
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """The first column is text, the others are right-aligned."""
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        num_text_columns: int = 1,
+        total: Sequence[str] | None = None,
+    ) -> None:
+        """The first columns are text, the others numbers, right-aligned; the total stands apart."""
+        table = Table(
+            title=title,
+            title_justify="left",
+            box=SIMPLE_HEAD if total is None else SIMPLE_HEAD_AND_FOOT,
+            pad_edge=False,
+            show_footer=total is not None,
+        )
         for number, column in enumerate(columns):
-            table.add_column(column, justify="right" if number else "left", overflow="fold")
+            table.add_column(
+                column,
+                justify="left" if number < num_text_columns else "right",
+                overflow="fold",
+                footer="" if total is None else Text(total[number]),
+            )
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._console.print(table)

@@ -27,6 +27,7 @@ from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.scoring import Scored, score_checkpoint
 
 MOST_EXAMPLES = 64
+OTHER_THAN_TRAINED = ("data", "trainer")  # groups of which an evaluation can choose another option
 PER_CLASS = ("class", "num_images", "num_correct", "recall", "num_predicted", "precision")
 
 
@@ -145,8 +146,12 @@ def override_plain(
 
 
 def _choose_option(values: dict[str, Any], config_dir: Path, group: str, option: str) -> None:
+    if group not in OTHER_THAN_TRAINED:
+        raise UserError(
+            f"{group}={option}: a checkpoint can get another {' or '.join(OTHER_THAN_TRAINED)}"
+        )
     file = config_dir / group / f"{option}.yaml"
-    if group not in values or not file.is_file():
+    if not file.is_file():
         options = ", ".join(sorted(path.stem for path in (config_dir / group).glob("*.yaml")))
         raise UserError(f"{group}={option} cannot be chosen: options of {group} are {options}")
     section = OmegaConf.to_container(OmegaConf.load(file))

@@ -148,8 +148,8 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
     else:
         show_layer_table(screen, rows)
     screen.say(
-        f"data: {plan.data['name']} ({plan.data['source']}); precision {config.trainer.precision}; "
-        f"{torch.get_num_threads()} threads; seed {config.seed}"
+        f"data {plan.data['name']}, from: {plan.data['source']}; precision "
+        f"{config.trainer.precision}; threads {torch.get_num_threads()}; seed {config.seed}"
     )
     if plan.num_outputs > 1:
         screen.say(f"the network returns {plan.num_outputs} tensors: the first one is trained on")
