@@ -202,8 +202,16 @@ def _compose(
         unknown = re.match(r"Could not override '([^']+)'", str(error))
         if unknown is None:
             raise
-        known = _keys(_plain(loader.compose_config(name, [], RunMode.RUN)))
-        raise UserError(_unknown_key(unknown[1], known)) from error
+        choices = [override for override in overrides if "." not in key_of(override)]
+        raise UserError(_unknown_key(unknown[1], _known_keys(loader, name, choices))) from error
+
+
+def _known_keys(loader: Hydra, name: str, choices: list[str]) -> list[str]:
+    """Of the configuration with these groups chosen; with the default ones if these are wrong."""
+    try:
+        return _keys(_values(loader.compose_config(name, choices, RunMode.RUN)))
+    except HydraException:
+        return _keys(_values(loader.compose_config(name, [], RunMode.RUN)))
 
 
 def _unknown_key(key: str, known: list[str]) -> str:
@@ -225,11 +233,18 @@ def _keys(values: Values, prefix: str = "") -> list[str]:
 
 
 def _plain(config: DictConfig) -> Values:
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    missing = sorted(OmegaConf.missing_keys(own))
+    missing = sorted(OmegaConf.missing_keys(_own(config)))
     if missing:
         raise UserError(f"{missing[0]} is missing: give it, {missing[0]}=...")
-    return OmegaConf.to_container(own, resolve=True)  # type: ignore[return-value] # a dict, not a list
+    return _values(config)
+
+
+def _values(config: DictConfig) -> Values:
+    return OmegaConf.to_container(_own(config), resolve=True)  # type: ignore[return-value]
+
+
+def _own(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _refuse_repeated_keys(overrides: Sequence[str]) -> None:

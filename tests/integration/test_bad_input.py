@@ -13,6 +13,7 @@ TRAIN = {
     "unknown key": (["trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
     "unknown top-level key": (["sed=1"], "did you mean seed"),
     "key without its group": (["max_epochs=3"], "trainer.max_epochs"),
+    "key of another option": (["optimizer=adam", "optimizer.momentum=0.9"], "optimizer.momentum"),
     "unknown option": (["model=resnet"], "cifar_cnn"),
     "unknown group": (["modl=cifar_cnn"], "did you mean model"),
     "not a number": (["optimizer.lr=abc"], "optimizer.lr=abc"),
@@ -79,12 +80,14 @@ def test_train_refuses(case, run):
     overrides, hint = TRAIN[case]
     chosen = {override.partition("=")[0] for override in overrides}
     has_own_network = any(key.startswith("model") for key in chosen)
+    if "optimizer=adam" in overrides:
+        chosen |= {"optimizer.lr", "optimizer.sgd_lr"}
     repeated = chosen if case != "twice" else set()
     given = [
         key
         for key in TINY
         if key.partition("=")[0] not in repeated
-        and not (has_own_network and key.startswith("model."))
+        and not (has_own_network and key.startswith(("model.", "optimizer.")))
     ]
     assert_refused(run("train", *given, *overrides), hint)
 
