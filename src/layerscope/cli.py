@@ -9,37 +9,36 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from layerscope.composition import (
+    Values,
+    assignment,
+    compose_config,
+    key_of,
+    open_hydra,
+    plain_values,
+    refuse_repeated_keys,
+    sweep_jobs,
+)
 from layerscope.errors import NonFiniteLoss, RunFailed, UserError
-from layerscope.files import write_json
+from layerscope.report.sweep import save_failure
 from layerscope.report.terminal import complain
 
-if not OmegaConf.has_resolver("pid"):
-    OmegaConf.register_new_resolver("pid", os.getpid)
-
-Values = dict[str, Any]
 Job = Callable[[Path], None]  # runs and writes into this directory
-FAILURE_FILE = "failure.json"
 # Where the run writes, for the processes that Lightning starts by running the script again (ddp).
 RUN_DIRECTORY = "LAYERSCOPE_RUN_DIRECTORY"
 INTERRUPTED = 130
@@ -99,22 +98,6 @@ def run_command(argv: Sequence[str], command: Command) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    finally:
-        GlobalHydra.instance().clear()
-
-
-def compose(command: Command, overrides: Sequence[str]) -> Values:
-    """The configuration that a command line gives; nothing is checked and nothing is made."""
-    try:
-        loader = _hydra(command, None)
-        return _plain(_compose(loader, command.config_name, list(overrides)))
-    finally:
-        GlobalHydra.instance().clear()
-
-
-def key_of(override: str) -> str:
-    """Of `+a.b=1`: a.b."""
-    return override.partition("=")[0].lstrip("+~")
 
 
 def one_line(error: BaseException) -> str:
@@ -128,20 +111,20 @@ def _run(argv: Sequence[str], command: Command) -> int:
     arguments = _parse(argv)
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         return _show(argv, command)
-    loader = _hydra(command, arguments.config_dir)
     overrides = list(arguments.overrides)
+    refuse_repeated_keys(overrides)
     name = arguments.config_name or command.config_name
-    _refuse_repeated_keys(overrides)
-    if arguments.multirun:
-        return _run_sweep(loader, command, name, overrides)
-    return _run_one(loader, command, name, overrides)
+    with open_hydra(name, command.config_dir, arguments.config_dir) as loader:
+        if arguments.multirun:
+            return _run_sweep(loader, command, name, overrides)
+        return _run_one(loader, command, name, overrides)
 
 
 def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -> int:
     composed = command.composed(overrides)
-    config = _compose(loader, name, composed)
+    config = compose_config(loader, name, composed)
     foreign = tuple(override for override in overrides if override not in composed)
-    request = Request(_plain(config), tuple(overrides), foreign=foreign)
+    request = Request(plain_values(config), tuple(overrides), foreign=foreign)
     if not command.writes_files:
         command.check(request)(Path())
         return 0
@@ -158,20 +141,19 @@ def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -
 def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str]) -> int:
     if command.finish_sweep is None:
         raise UserError("only scripts/train.py sweeps: leave out -m")
-    config = _compose(loader, name, overrides, RunMode.MULTIRUN)
+    config = compose_config(loader, name, overrides, RunMode.MULTIRUN)
     directory = Path(config.hydra.sweep.dir)
     _refuse_used(directory, "multirun.yaml", "hydra.sweep.dir")
-    for job_overrides in _jobs(loader, config, overrides):
-        values = _plain(_compose(loader, name, job_overrides))
+    for job_overrides in sweep_jobs(loader, config, overrides):
+        values = plain_values(compose_config(loader, name, job_overrides))
         command.check(Request(values, tuple(job_overrides), in_sweep=True))
 
     def task(job_config: DictConfig) -> None:
         typed = tuple(HydraConfig.get().overrides.task)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        request = Request(_plain(job_config), typed, in_sweep=True)
-        _run_sweep_job(command, request, folder)
+        _run_sweep_job(command, Request(plain_values(job_config), typed, in_sweep=True), folder)
 
-    loader.multirun(name, task, [*overrides, _assign("hydra.sweep.dir", directory)])
+    loader.multirun(name, task, [*overrides, assignment("hydra.sweep.dir", directory)])
     return command.finish_sweep(directory)
 
 
@@ -182,76 +164,7 @@ def _run_sweep_job(command: Command, request: Request, folder: Path) -> None:
     except Exception as error:  # noqa: BLE001 - whatever ends one job must not end the sweep
         reason = f"{type(error).__name__}: {one_line(error)}"
         complain(f"job {folder.name} failed: {reason}")
-        write_json(folder / FAILURE_FILE, {"overrides": list(request.overrides), "reason": reason})
-
-
-def _jobs(loader: Hydra, config: DictConfig, overrides: list[str]) -> list[list[str]]:
-    """The overrides of each job; of one without what is swept, where the sweeper decides later."""
-    parsed = OverridesParser.create(config_loader=loader.config_loader).parse_overrides(overrides)
-    if not config.hydra.sweeper._target_.endswith(BasicSweeper.__name__):
-        return [[str(o.input_line) for o in parsed if not o.is_sweep_override()]]
-    return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
-
-
-def _compose(
-    loader: Hydra, name: str, overrides: list[str], mode: RunMode = RunMode.RUN
-) -> DictConfig:
-    try:
-        return loader.compose_config(name, overrides, mode)
-    except HydraException as error:
-        unknown = re.match(r"Could not override '([^']+)'", str(error))
-        if unknown is None:
-            raise
-        choices = [override for override in overrides if "." not in key_of(override)]
-        raise UserError(_unknown_key(unknown[1], _known_keys(loader, name, choices))) from error
-
-
-def _known_keys(loader: Hydra, name: str, choices: list[str]) -> list[str]:
-    """Of the configuration with these groups chosen; with the default ones if these are wrong."""
-    try:
-        return _keys(_values(loader.compose_config(name, choices, RunMode.RUN)))
-    except HydraException:
-        return _keys(_values(loader.compose_config(name, [], RunMode.RUN)))
-
-
-def _unknown_key(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, n=1) or [
-        name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]
-    ]
-    if close:
-        return f"{key} is not a key: did you mean {close[0]}?"
-    return f"{key} is not a key: --cfg job lists the keys there are"
-
-
-def _keys(values: Values, prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for key, value in values.items():
-        names.append(f"{prefix}{key}")
-        if isinstance(value, dict):
-            names += _keys(value, f"{prefix}{key}.")
-    return names
-
-
-def _plain(config: DictConfig) -> Values:
-    missing = sorted(OmegaConf.missing_keys(_own(config)))
-    if missing:
-        raise UserError(f"{missing[0]} is missing: give it, {missing[0]}=...")
-    return _values(config)
-
-
-def _values(config: DictConfig) -> Values:
-    return OmegaConf.to_container(_own(config), resolve=True)  # type: ignore[return-value]
-
-
-def _own(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-
-
-def _refuse_repeated_keys(overrides: Sequence[str]) -> None:
-    counts = Counter(key_of(override) for override in overrides)
-    for key, count in counts.items():
-        if count > 1:
-            raise UserError(f"{key} is given {count} times: give it once")
+        save_failure(folder, request.overrides, reason)
 
 
 def _refuse_used(directory: Path, marker: str, key: str) -> None:
@@ -272,24 +185,6 @@ def _environment(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = previous
-
-
-def _assign(key: str, path: Path) -> str:
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{quoted}'"
-
-
-def _hydra(command: Command, extra_dir: str | None) -> Hydra:
-    search_path = create_config_search_path(str(command.config_dir))
-    if extra_dir is not None:
-        if not Path(extra_dir).is_dir():
-            raise UserError(f"--config-dir {extra_dir} is no directory")
-        search_path.prepend(
-            provider="command-line",
-            path=f"file://{Path(extra_dir).resolve()}",
-            anchor=SearchPathQuery(provider="schema"),
-        )
-    return Hydra.create_main_hydra2(command.config_name, search_path)
 
 
 def _parse(argv: Sequence[str]) -> Namespace:

@@ -1,7 +1,8 @@
 import pytest
 from omegaconf.errors import InterpolationKeyError
 
-from layerscope.cli import Command, Request, compose, key_of, one_line, run_command
+from layerscope.cli import Command, Request, one_line, run_command
+from layerscope.composition import compose, key_of
 from layerscope.errors import NonFiniteLoss, RunFailed, UserError
 
 
@@ -113,7 +114,7 @@ def test_the_keys_change_on_purpose_only(group, configs, golden):
     options = sorted(path.stem for path in (configs / group).glob("*.yaml")) if group else [""]
     for option in options:
         target = ["model._target_=a.B"] if option == "custom" else []
-        values = compose(command(configs), [f"{group}={option}", *target] if group else [])
+        values = compose(configs, "train", [f"{group}={option}", *target] if group else [])
         chosen = {group: values[group]} if group else values
         found += [f"{option} {key}".strip() for key in leaves(chosen)]
     golden(f"keys {group or 'all'}.txt", "\n".join(found) + "\n")

@@ -1,15 +1,16 @@
 """One table of a finished sweep: what each job was, what it cost, how good it got."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from layerscope.cli import FAILURE_FILE
 from layerscope.errors import RunFailed
 from layerscope.files import write_json
 from layerscope.report.tables import write_table
 from layerscope.report.terminal import Screen, count_or_unknown, percent
 
+FAILURE_FILE = "failure.json"
 COLUMNS = (
     "job",
     "overrides",
@@ -22,6 +23,11 @@ COLUMNS = (
     "status",
     "reason",
 )
+
+
+def save_failure(job: Path, overrides: Sequence[str], reason: str) -> None:
+    """What a job that did not finish leaves for the sweep's table."""
+    write_json(job / FAILURE_FILE, {"overrides": list(overrides), "reason": reason})
 
 
 def finish_sweep(directory: Path) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from layerscope.cli import Job, Request, Values
+from layerscope.cli import Job, Request
+from layerscope.composition import Values
 from layerscope.config import SyntheticConfig, TrainConfig, parse_train_config
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import ImageData
