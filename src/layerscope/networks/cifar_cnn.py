@@ -3,7 +3,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from layerscope.networks.geometry import pooled_size, scaled_channels
+from layerscope.networks.common import pooled_size, scaled_channels
 
 
 def conv_block(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:

@@ -1,6 +1,6 @@
 from torch import nn
 
-from layerscope.networks.geometry import pooled_size, scaled_channels
+from layerscope.networks.common import pooled_size, scaled_channels, start_alive
 
 
 class SimpleCNN(nn.Sequential):
@@ -26,6 +26,7 @@ class SimpleCNN(nn.Sequential):
         height, width_left = (pooled_size(size, 1, "simple_cnn") for size in input_shape[1:])
         (out_channels,) = scaled_channels(channels, width)
         self.conv = nn.Conv2d(input_shape[0], out_channels, kernel_size, padding=kernel_size // 2)
+        start_alive(self.conv)
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(2)
         self.flatten = nn.Flatten()

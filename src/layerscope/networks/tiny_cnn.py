@@ -1,7 +1,8 @@
+import torch
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.networks.geometry import pooled_size, scaled_channels
+from layerscope.networks.common import pooled_size, scaled_channels, start_alive
 
 
 class TinyCNN(nn.Sequential):
@@ -47,3 +48,7 @@ class TinyCNN(nn.Sequential):
         self.relu3 = nn.ReLU()
         self.conv_out = nn.Conv2d(third, num_classes, head_kernel_size)
         self.flatten = nn.Flatten()
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            start_alive(convolution)
+        with torch.no_grad():
+            self.conv3.weight.abs_()  # its inputs are never negative, so its outputs start positive

@@ -94,5 +94,6 @@ def _profiler(config: TrainerConfig, directory: Path) -> Profiler | None:
     if config.profiler == "simple":
         return SimpleProfiler(dirpath=directory, filename="profiler")
     if config.profiler == "pytorch":
-        return PyTorchProfiler(dirpath=directory, filename="profiler")
+        schedule = torch.profiler.schedule(wait=0, warmup=1, active=3, repeat=1)
+        return PyTorchProfiler(directory, "profiler", schedule=schedule, acc_events=True)
     return None

@@ -154,3 +154,13 @@ def custom(target, input_shape=(3, 32, 32), num_classes=10, **arguments):
         num_classes=num_classes,
         **arguments,
     )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_seed_starts_tiny_cnn_with_a_dead_relu(seed):
+    torch.manual_seed(seed)
+    network = TinyCNN()
+    features = torch.randn(64, 1, 8, 8)
+    for layer in list(network.children())[:8]:
+        features = layer(features)
+    assert (features > 0).any(dim=(0, 2, 3)).all()
