@@ -13,7 +13,7 @@ from layerscope.cli import Command, run_command
 from layerscope.training.evaluate import check_evaluation
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-OWN_KEYS = frozenset({"ckpt_path"})
+OWN_KEYS = frozenset({"ckpt_path", "paths.outputs"})
 
 
 def main(argv: Sequence[str]) -> int:

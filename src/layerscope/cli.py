@@ -19,6 +19,7 @@ import hydra
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -34,7 +35,7 @@ from layerscope.composition import (
     refuse_repeated_keys,
     sweep_jobs,
 )
-from layerscope.errors import NonFiniteLoss, RunFailed, UserError
+from layerscope.errors import NonFiniteLoss, RunFailed, Terminated, UserError
 from layerscope.report.sweep import save_failure
 from layerscope.report.terminal import complain
 
@@ -58,7 +59,7 @@ class Request:
         """The value that the command line itself gives `key`, whatever any file says."""
         for override in self.overrides:
             if key_of(override) == key:
-                return override.partition("=")[2]
+                return str(OverridesParser.create().parse_override(override).value())
         return None
 
 
@@ -87,7 +88,7 @@ def run_command(argv: Sequence[str], command: Command) -> int:
     """The exit code of docs/reference.md; errors stand in one line on stderr."""
     try:
         return _run(argv, command)
-    except (UserError, RunFailed, NonFiniteLoss) as error:
+    except (UserError, RunFailed, NonFiniteLoss, Terminated) as error:
         return _complain(error, error.exit_code)
     except OverrideParseException as error:
         return _complain(UserError(f"{error.override}: {error}"), UserError.exit_code)
@@ -110,7 +111,9 @@ def one_line(error: BaseException) -> str:
 def _run(argv: Sequence[str], command: Command) -> int:
     arguments = _parse(argv)
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
-        return _show(argv, command)
+        return _show(argv, arguments, command)
+    if arguments.config_path or arguments.experimental_rerun:
+        raise UserError("--config-path, --experimental-rerun: not used here, see --config-dir")
     overrides = list(arguments.overrides)
     refuse_repeated_keys(overrides)
     name = arguments.config_name or command.config_name
@@ -132,7 +135,10 @@ def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -
     if RUN_DIRECTORY not in os.environ:
         _refuse_used(directory, "run.json", "hydra.run.dir")
     job = command.check(request)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"hydra.run.dir={directory} cannot be made: {error.strerror}") from error
     with _environment(RUN_DIRECTORY, str(directory.resolve())):
         job(directory)
     return 0
@@ -144,7 +150,10 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
     config = compose_config(loader, name, overrides, RunMode.MULTIRUN)
     directory = Path(config.hydra.sweep.dir)
     _refuse_used(directory, "multirun.yaml", "hydra.sweep.dir")
-    for job_overrides in sweep_jobs(loader, config, overrides):
+    jobs = sweep_jobs(loader, config, overrides)
+    if not jobs:
+        raise UserError("the sweep has no job: give each swept key a value")
+    for job_overrides in jobs:
         values = plain_values(compose_config(loader, name, job_overrides))
         command.check(Request(values, tuple(job_overrides), in_sweep=True))
 
@@ -197,8 +206,11 @@ def _refuse_arguments(message: str) -> NoReturn:
     raise UserError(f"{message}: see --help")
 
 
-def _show(argv: Sequence[str], command: Command) -> int:
+def _show(argv: Sequence[str], arguments: Namespace, command: Command) -> int:
     """Hydra's own --help, --cfg and --info, which make nothing."""
+    composed = command.composed(arguments.overrides)
+    with open_hydra(command.config_name, command.config_dir, arguments.config_dir) as loader:
+        compose_config(loader, command.config_name, composed)
     previous = sys.argv
     sys.argv = [previous[0], *argv]
     try:
@@ -217,5 +229,6 @@ def _show(argv: Sequence[str], command: Command) -> int:
 def _complain(error: BaseException, exit_code: int) -> int:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
-    complain(f"error: {one_line(error)}")
+    if RUN_DIRECTORY not in os.environ:  # set in the processes that ddp starts: the first complains
+        complain(f"error: {one_line(error)}")
     return exit_code

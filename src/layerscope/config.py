@@ -5,7 +5,15 @@ Defaults stand in configs/*.yaml and nowhere else, so every key is required here
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from layerscope.errors import UserError
 
@@ -48,7 +56,7 @@ class OwnNetworkBase(NetworkBase):
 
     channels: tuple[Count, ...]
     kernel_size: Count
-    width: Positive
+    width: Annotated[float, Field(gt=0, le=64)]
 
     @field_validator("kernel_size")
     @classmethod
@@ -150,6 +158,13 @@ class SGDConfig(Section):
     momentum: Fraction
     nesterov: bool
     weight_decay: NonNegative
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise ValueError("needs a momentum above 0: set optimizer.momentum, or this to false")
+        return nesterov
 
 
 class AdamConfig(Section):

@@ -13,6 +13,12 @@ class RunFailed(RuntimeError):
     exit_code = 1
 
 
+class Terminated(RuntimeError):
+    """SIGTERM came."""
+
+    exit_code = 143
+
+
 class NonFiniteLoss(RuntimeError):
     """The loss became nan or infinite."""
 

@@ -1,6 +1,5 @@
 """Writing files so that a reader never sees half of one."""
 
-import hashlib
 import json
 import os
 import tempfile
@@ -40,12 +39,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Indented, key order kept; a nan or an infinity is refused, since JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

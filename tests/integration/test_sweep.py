@@ -15,16 +15,16 @@ def test_a_sweep_ends_in_one_table_best_first(run, tmp_path):
     accuracies = [record["val/acc"] for record in records]
     assert accuracies == sorted(accuracies, reverse=True)
     by_job = {record["job"]: record for record in records}
-    assert "model.width=0.5" in by_job[0]["overrides"]
-    assert by_job[0]["num_parameters"] < by_job[2]["num_parameters"]
+    assert "model.width=0.5" in by_job["0"]["overrides"]
+    assert by_job["0"]["num_parameters"] < by_job["2"]["num_parameters"]
     for job, record in by_job.items():
-        folder = tmp_path / "sweep" / str(job)
+        folder = tmp_path / "sweep" / job
         assert record["test/acc"] == read_json(folder / "results.json")["test/acc"]
         assert record["macs"] == read_json(folder / "layers.json")["totals"]["macs"]
         memory = read_json(folder / "activation_memory.json")
         assert record["saved_bytes"] == memory["totals"]["saved_bytes"]
     with (tmp_path / "sweep/sweep.csv").open() as file:
-        assert [int(row["job"]) for row in csv.DictReader(file)] == [r["job"] for r in records]
+        assert [row["job"] for row in csv.DictReader(file)] == [r["job"] for r in records]
     assert "best validation accuracy first" in result.out
 
 

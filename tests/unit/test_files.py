@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from layerscope.files import sha256_of, write_atomically, write_json, write_text
+from layerscope.files import write_atomically, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -32,8 +32,3 @@ def test_the_users_umask_decides_who_reads(tmp_path):
     finally:
         os.umask(previous)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
-
-
-def test_sha256(tmp_path):
-    write_text(tmp_path / "a", "")
-    assert sha256_of(tmp_path / "a").startswith("e3b0c44298fc1c149afbf4c8996fb924")

@@ -95,6 +95,7 @@ class ImageData(L.LightningDataModule):
             if self._preprocessing
             else view_for(config.data, config.model, CLASS_NAMES)
         )
+        self._on_device = None
         self.sets = {split: _seen(*_read(config.data, split), view) for split in splits}
         if self._preprocessing is None:
             statistics = channel_statistics(self.sets["train"].images)
@@ -138,15 +139,12 @@ class ImageData(L.LightningDataModule):
 
     def batch_settings(self, rank: int, num_ranks: int) -> BatchSettings:
         """What decides the batches of one rank."""
-        data, size = self._config.data, self._config.model.input_shape[1]
-        padding = (
-            min(size, synthetic.SIZE) // 16 if data.crop_padding is None else data.crop_padding
-        )
+        data = self._config.data
         return BatchSettings(
             seed=self._config.seed,
             batch_size=data.batch_size,
             drop_last=data.drop_last,
-            crop_padding=padding,
+            crop_padding=default_padding(self._config),
             flip=data.flip,
             view=self.preprocessing.view,
             normalisation=self.preprocessing.normalisation,
@@ -195,6 +193,28 @@ class HeldLoader:
         return self._source.evaluate(self._split, self._length)
 
 
+def count_images(config: TrainConfig) -> dict[Split, int]:
+    """Images of each split that belong to a class of the view; only labels are read."""
+    view = view_for(config.data, config.model, CLASS_NAMES)
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    return {
+        split: int((see_labels(_read_labels(config.data, split), view) >= 0).sum())
+        for split in splits
+    }
+
+
+def default_padding(config: TrainConfig) -> int:
+    """How far the training images are padded before they are cropped."""
+    if config.data.crop_padding is not None:
+        return config.data.crop_padding
+    return stored_size(config) // 16
+
+
+def stored_size(config: TrainConfig) -> int:
+    """Height and width of the images as they are kept; larger views are made on the device."""
+    return min(config.model.input_shape[1], synthetic.SIZE)
+
+
 def limited(count: int, limit: float) -> int:
     """A share of `count`, at least one, or a number of at most `count`."""
     if isinstance(limit, float):
@@ -212,6 +232,12 @@ def _read(data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray]:
     trained, validated = stratified_split(arrays.train_labels, data.val_size)
     rows = trained if split == "train" else validated
     return arrays.train_images[rows], arrays.train_labels[rows]
+
+
+def _read_labels(data: DataConfig, split: Split) -> np.ndarray:
+    if isinstance(data, SyntheticConfig):
+        return synthetic.labels_of(getattr(data, f"num_{split}"))
+    return _read(data, split)[1]
 
 
 def _seen(images: np.ndarray, labels: np.ndarray, view: View) -> ImageSet:

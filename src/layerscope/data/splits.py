@@ -19,10 +19,6 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, indices: NDArray[np.int64]) -> "ImageSet":
-        """The chosen images, copied."""
-        return ImageSet(self.images[indices], self.labels[indices])
-
 
 def stratified_split(
     labels: NDArray[np.uint8], val_size: int

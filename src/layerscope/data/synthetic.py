@@ -19,11 +19,16 @@ def read_split(split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
     patterns = _uniform(PATTERNS_KEY, 0, NUM_CLASSES * COARSE * COARSE * 3) - 0.5
     patterns = patterns.reshape(NUM_CLASSES, COARSE, COARSE, 3) * 2 * CONTRAST
     patterns = patterns.repeat(SIZE // COARSE, axis=1).repeat(SIZE // COARSE, axis=2)
-    labels = np.arange(count) % NUM_CLASSES
+    labels = labels_of(count)
     noise = _uniform(SPLIT_KEYS[split], 1, count * SIZE * SIZE * 3).reshape(count, SIZE, SIZE, 3)
     noise = (noise - 0.5) * np.sqrt(12) * NOISE
     images = np.clip(127.5 + patterns[labels] + noise, 0, 255).round().astype(np.uint8)
-    return images, labels.astype(np.uint8)
+    return images, labels
+
+
+def labels_of(count: int) -> NDArray[np.uint8]:
+    """The classes in turn."""
+    return (np.arange(count) % NUM_CLASSES).astype(np.uint8)
 
 
 def _uniform(key: int, stream: int, count: int) -> NDArray[np.float64]:

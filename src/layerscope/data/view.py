@@ -99,7 +99,9 @@ def _see(images: Tensor, size: int, grayscale: bool) -> Tensor:
 def _groups(
     data: DataBase, model: NetworkBase, class_names: Sequence[str]
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    groups = data.groups or _default_groups(model.num_classes, class_names)
+    groups = data.groups
+    if groups is None:
+        groups = _default_groups(model.num_classes, class_names)
     if len(groups) != model.num_classes:
         raise UserError(
             f"data.groups names {len(groups)} classes but model.num_classes={model.num_classes}: "

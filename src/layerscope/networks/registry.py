@@ -84,7 +84,10 @@ def _build_custom(config: CustomConfig, trusted_target: str | None) -> nn.Module
         raise UserError(
             f"{trusted_target} cannot be called with the keys under model: {error}"
         ) from error
-    network = target(**arguments)
+    try:
+        network = target(**arguments)
+    except Exception as error:  # the user's own constructor may raise anything
+        raise UserError(f"{trusted_target} cannot be built: {error}") from error
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_={trusted_target} makes a {type(network).__name__}, not an nn.Module"

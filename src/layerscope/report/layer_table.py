@@ -13,6 +13,8 @@ from layerscope.report.tables import write_table
 from layerscope.report.terminal import Screen, count_or_unknown
 from layerscope.theory import macs
 
+NOT_RUN = "(not run in eval mode)"
+
 
 @dataclass(frozen=True)
 class LayerRow:
@@ -41,13 +43,18 @@ class LayerTable:
         return sum(row.num_parameters for row in self.rows)
 
     @property
-    def macs(self) -> int | None:
-        """Unknown if a layer's are."""
-        return _sum([row.macs for row in self.rows])
+    def macs(self) -> int:
+        """Of the layers whose MACs are known."""
+        return sum(row.macs or 0 for row in self.rows)
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the MACs of a layer are unknown."""
+        return any(row.macs is None for row in self.rows)
 
     @property
     def fvcore_count(self) -> int | None:
-        """Unknown if a layer's is."""
+        """None where fvcore could not count."""
         return _sum([row.fvcore_count for row in self.rows])
 
 
@@ -58,6 +65,10 @@ def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> LayerT
         calls = calls_by_layer(describe(network, (1, *input_shape)))
         counts, note = _fvcore(network, input_shape)
     rows = tuple(_row(layer, specs, counts) for layer, specs in calls.items())
+    present = sum(parameter.numel() for parameter in network.parameters())
+    idle = present - sum(row.num_parameters for row in rows)
+    if idle:  # of an auxiliary head, say: there, and trained, but no part of an evaluation
+        rows += (LayerRow(NOT_RUN, "none", (), 0, idle, 0, None if counts is None else 0),)
     return LayerTable(rows, counts.mode if counts else None, note)
 
 
@@ -73,6 +84,7 @@ def save_layer_table(directory: Path, table: LayerTable) -> None:
             "totals": {
                 "num_parameters": table.num_parameters,
                 "macs": table.macs,
+                "lower_bound": table.is_lower_bound,
                 "fvcore_count": table.fvcore_count,
             },
         },
@@ -99,7 +111,7 @@ def show_layer_table(screen: Screen, table: LayerTable) -> None:
         "",
         "",
         f"{table.num_parameters:,}",
-        count_or_unknown(table.macs),
+        f"{'>= ' if table.is_lower_bound else ''}{table.macs:,}",
         count_or_unknown(table.fvcore_count),
     )
     screen.table(

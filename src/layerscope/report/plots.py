@@ -77,7 +77,7 @@ def save_examples(
     for number, (pixels, lines) in enumerate(zip(images, captions, strict=True)):
         left = margin + (number % columns) * (side + margin)
         top = margin + (number // columns) * (side + text_height + margin)
-        picture = Image.fromarray(pixels.squeeze()).convert("RGB")
+        picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
         sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, top))
         for line, text in enumerate(lines):
             draw.text((left, top + side + 1 + 12 * line), text[:16], fill="black")

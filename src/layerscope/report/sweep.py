@@ -42,14 +42,13 @@ def finish_sweep(directory: Path) -> int:
 
 
 def _job_folders(directory: Path) -> list[Path]:
-    return sorted(
-        (folder for folder in directory.iterdir() if folder.is_dir() and folder.name.isdigit()),
-        key=lambda folder: int(folder.name),
-    )
+    """Wherever hydra.sweep.subdir puts them: those that have begun."""
+    begun = {path.parent for name in ("run.json", FAILURE_FILE) for path in directory.rglob(name)}
+    return sorted(begun, key=lambda folder: (len(folder.name), folder.name))
 
 
 def _record(job: Path) -> dict[str, Any]:
-    record = dict.fromkeys(COLUMNS) | {"job": int(job.name), "overrides": [], "status": "failed"}
+    record = dict.fromkeys(COLUMNS) | {"job": job.name, "overrides": [], "status": "failed"}
     if (job / FAILURE_FILE).exists():
         return record | _read(job / FAILURE_FILE)
     if not (job / "results.json").exists():

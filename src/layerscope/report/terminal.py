@@ -27,7 +27,8 @@ class Screen:
         """Made anew each time: a console holds a lock, and a screen travels to other processes."""
         return Console(
             width=None if self.is_rich else PLAIN_WIDTH,
-            no_color=not self.is_rich,
+            force_terminal=None if self.is_rich else False,
+            color_system="auto" if self.is_rich else None,
             highlight=False,
             quiet=self._silent,
             soft_wrap=not self.is_rich,

@@ -1,6 +1,5 @@
 """Checkpoints: what is in them, and how to open one without running anything of it."""
 
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from layerscope.networks import build_network
 FORMAT = 1
 FACTS_KEY = "layerscope"
 NETWORK_PREFIX = "network."
-# What torch.load raises for files that are torn, or are something else.
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError)
+PREPROCESSING = {"image_size", "grayscale", "groups", "mean", "std"}
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,15 @@ class RunFacts:
                 "use the version that wrote it"
             )
         try:
-            return cls(facts["config"], facts["preprocessing"], facts["batches_seen"])
-        except KeyError as error:
+            missing = PREPROCESSING - facts["preprocessing"].keys()
+            found = cls(facts["config"], facts["preprocessing"], facts["batches_seen"])
+        except (KeyError, AttributeError) as error:
             raise UserError(
                 f"the checkpoint lacks {error}: use one that a run has written"
             ) from error
+        if missing:
+            raise UserError(f"the checkpoint lacks preprocessing.{sorted(missing)[0]}: use another")
+        return found
 
     def parsed_config(self) -> TrainConfig:
         """Checked like one that a user typed."""
@@ -75,7 +77,7 @@ def open_plain(path: str | Path) -> dict[str, Any]:
         raise UserError(f"ckpt_path={path} {problem}: give a .ckpt file that a run has written")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except Exception as error:  # a file that is something else makes the reader raise anything
         reason = str(error).split("\n", 1)[0].split(". ", 1)[0]
         raise UserError(f"ckpt_path={path} is no readable checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict):

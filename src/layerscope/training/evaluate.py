@@ -14,15 +14,17 @@ from omegaconf import OmegaConf
 
 from layerscope.cli import Job, Request
 from layerscope.config import TrainConfig, parse_train_config
-from layerscope.data.module import ImageData
+from layerscope.data.module import ImageData, count_images
+from layerscope.data.store import Provenance
 from layerscope.errors import UserError
 from layerscope.files import write_json
 from layerscope.networks import build_network, check_network
 from layerscope.report.plots import save_confusion, save_examples
 from layerscope.report.tables import Row, write_table
 from layerscope.report.terminal import Screen, percent, percent_or_unknown
+from layerscope.training.callbacks.prepare_process import prepare_process
 from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
-from layerscope.training.hardware import num_processes, resolved_precision
+from layerscope.training.hardware import resolved_precision, uses_gpu
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.scoring import Scored, score_checkpoint
 
@@ -50,10 +52,9 @@ def open_checkpoint(request: Request, config_dir: Path) -> Opened:
     path = Path(request.values["ckpt_path"])
     checkpoint = read_checkpoint(path)
     values = RunFacts.of(checkpoint).config
-    parse_train_config(values)
     config = parse_train_config(override_plain(values, request.foreign, config_dir))
+    _refuse_another_view(parse_train_config(values), config)
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
-    num_processes(config.trainer)
     target = request.typed("model._target_")
     network = build_network(config.model, target)
     check_network(network, config.model)
@@ -64,13 +65,20 @@ def open_checkpoint(request: Request, config_dir: Path) -> Opened:
 def check_evaluation(config_dir: Path, request: Request) -> Job:
     """Everything that can be wrong, before anything is made."""
     opened = open_checkpoint(request, config_dir)
+    uses_gpu(opened.config.trainer)
     provenance = prepare_data(opened.config.data, Screen().say)
-    return partial(evaluate, opened, describe_run(opened.config, request.overrides, provenance))
+    if count_images(opened.config)["test"] == 0:
+        raise UserError("no test image is in the checkpoint's classes: give more of them")
+    return partial(evaluate, opened, request.overrides, provenance)
 
 
-def evaluate(opened: Opened, run: dict[str, Any], directory: Path) -> None:
+def evaluate(
+    opened: Opened, overrides: tuple[str, ...], provenance: Provenance, directory: Path
+) -> None:
     """Score the test set; write evaluation.json and the tables and pictures beside it."""
     screen = Screen()
+    prepare_process(opened.config.trainer)
+    run = describe_run(opened.config, overrides, provenance)
     scored, data = score_checkpoint(opened.checkpoint, opened.config, opened.target, directory)
     names = data.preprocessing.view.class_names
     confusion = confusion_counts(scored, len(names))
@@ -100,6 +108,19 @@ def evaluate(opened: Opened, run: dict[str, Any], directory: Path) -> None:
     _save_misclassified(directory / "misclassified.png", scored, data)
     write_table(directory / "predictions.csv", *_prediction_rows(scored, names))
     _show(screen, scored, classes, directory)
+
+
+def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:
+    """What the network was trained to see is in the checkpoint and stays."""
+    for section, names in (("model", None), ("data", ("image_size", "grayscale", "groups"))):
+        old, new = getattr(trained, section), getattr(asked, section)
+        for name in names or type(old).model_fields:
+            value = getattr(new, name)
+            if value != getattr(old, name) and value is not None and name != "target":
+                raise UserError(
+                    f"{section}.{name}={value}: the checkpoint's network was trained with "
+                    f"{getattr(old, name)}, and that stays"
+                )
 
 
 def confusion_counts(scored: Scored, num_classes: int) -> NDArray[np.int64]:

@@ -33,6 +33,11 @@ def num_processes(trainer: TrainerConfig) -> int:
     return wanted
 
 
+def in_child_process() -> bool:
+    """Whether Lightning started this process beside the one that the user started (ddp)."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
 def resolved_precision(trainer: TrainerConfig) -> TrainerConfig:
     """With "auto" replaced: bf16-mixed where the hardware has bf16 instructions, else 32-true."""
     if trainer.precision != "auto":

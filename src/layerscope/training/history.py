@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from layerscope.errors import UserError
 from layerscope.report.tables import parse_rows
 from layerscope.training.callbacks.end_of_epoch import METRICS, TIMING, Best, EndOfEpoch
 
@@ -18,7 +19,9 @@ class History:
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "History":
         """A checkpoint that EndOfEpoch has written has all of this."""
-        state = checkpoint["callbacks"][EndOfEpoch.__name__]
+        state = checkpoint.get("callbacks", {}).get(EndOfEpoch.__name__)
+        if state is None:
+            raise UserError("the checkpoint holds no history: go on from a last.ckpt of a run")
         return cls(
             metrics=parse_rows(METRICS, state["metrics"]),
             timing=parse_rows(TIMING, state["timing"]),

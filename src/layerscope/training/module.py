@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from layerscope.config import TrainConfig
@@ -21,6 +21,31 @@ from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
 
 
+class ImageMean(Metric):
+    """Mean over images of what came as means over batches, short ones included.
+
+    torchmetrics' own MeanMetric copies each weight from the host, which waits for the device, or
+    with its check of nan switched off drops the weights.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, mean: Tensor, count: int) -> None:
+        """The mean over `count` images, a scalar."""
+        self.total += mean.double() * count
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """A scalar, float32."""
+        return (self.total / self.count).float()
+
+
 class Scores(nn.Module):
     """Accuracy (micro: over images) and mean loss since the last reset.
 
@@ -31,7 +56,7 @@ class Scores(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.loss = MeanMetric(nan_strategy="disable")  # a nan must show, and checking would sync
+        self.loss = ImageMean()
         self.accuracy.persistent(True)
         self.loss.persistent(True)
 
@@ -91,7 +116,7 @@ class Classifier(L.LightningModule):
         loss = loss_of(outputs, labels, self._config.loss)
         # Lightning puts the whole step under autocast, which is meant for the forward pass only.
         with torch.autocast(self.device.type, enabled=False):
-            self.manual_backward(loss / self._config.trainer.accumulate_grad_batches)
+            self.manual_backward(loss / self._batches_in_update())
             if self._update_is_due():
                 self._update()
         self.train_scores.update(outputs.detach(), labels, loss.detach())
@@ -102,9 +127,13 @@ class Classifier(L.LightningModule):
         self._score(self.val_scores, batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Loss and accuracy of a batch; its `probabilities` (N, num_classes) and `labels` (N,)."""
+        """Loss and accuracy; `probabilities` (N, num_classes), `predictions` and `labels` (N,)."""
         outputs = self._score(self.test_scores, batch)
-        return {"probabilities": outputs.float().softmax(1), "labels": batch[1]}
+        return {
+            "probabilities": outputs.float().softmax(1),
+            "predictions": outputs.argmax(1),
+            "labels": batch[1],
+        }
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's scores."""
@@ -142,6 +171,12 @@ class Classifier(L.LightningModule):
     def _log(self, split: str, scores: Scores) -> None:
         loss, accuracy = scores.take()
         self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
+
+    def _batches_in_update(self) -> int:
+        """Fewer at the end of an epoch, where the last update takes what is left."""
+        size = self._config.trainer.accumulate_grad_batches
+        index = self.batches_seen % self._batches_per_epoch()
+        return min(size, self._batches_per_epoch() - index // size * size)
 
     def _update_is_due(self) -> bool:
         index = self.batches_seen % self._batches_per_epoch()

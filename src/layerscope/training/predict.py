@@ -1,5 +1,6 @@
 """One photo through a checkpoint's network: scripts/predict.py."""
 
+import struct
 import warnings
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from layerscope.cli import Job, Request
 from layerscope.data.batches import Scale
@@ -34,10 +35,14 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                photo = image.convert("RGB")
+                if image.mode.startswith(("I", "F")):
+                    raise UserError(f"image={path} has more than 8 bits: convert it to 8 first")
+                photo = ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
         raise UserError(f"image={path} does not exist: give a picture file") from error
-    except (UnidentifiedImageError, OSError) as error:
+    except UserError:
+        raise
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error) as error:
         raise UserError(f"image={path} is no picture that can be read ({error})") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"image={path} has too many pixels: scale it down first") from error

@@ -1,7 +1,6 @@
 """A training run from a checked configuration to the files of docs/reference.md."""
 
 import json
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,15 +8,16 @@ from typing import Any
 
 import torch
 import yaml
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from layerscope.cli import Job, Request
 from layerscope.composition import Values
-from layerscope.config import SyntheticConfig, TrainConfig, parse_train_config
+from layerscope.config import TrainConfig, parse_train_config
 from layerscope.data.cifar10 import CLASS_NAMES
-from layerscope.data.module import ImageData
+from layerscope.data.module import ImageData, count_images, default_padding, stored_size
 from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
-from layerscope.errors import UserError
+from layerscope.errors import NonFiniteLoss, RunFailed, Terminated, UserError
 from layerscope.files import write_json, write_text
 from layerscope.networks import build_network, check_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
@@ -28,8 +28,8 @@ from layerscope.training.callbacks.batch_progress import BatchProgress
 from layerscope.training.callbacks.early_stopping import early_stopping
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
 from layerscope.training.callbacks.prepare_process import PrepareProcess, prepare_process
-from layerscope.training.checkpoints import load_weights, read_checkpoint
-from layerscope.training.hardware import num_processes, resolved_precision
+from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
+from layerscope.training.hardware import in_child_process, num_processes, resolved_precision
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
@@ -37,6 +37,24 @@ from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.scoring import score_checkpoint
 from layerscope.training.trainer import make_trainer
 
+# What must not change between the parts of a run, beside the network itself.
+DECIDES_THE_STEPS = (
+    "optimizer",
+    "loss",
+    "data.name",
+    "data.batch_size",
+    "data.drop_last",
+    "data.val_size",
+    "data.num_train",
+    "data.image_size",
+    "data.grayscale",
+    "data.groups",
+    "data.crop_padding",
+    "data.flip",
+    "trainer.accumulate_grad_batches",
+    "trainer.limit_train_batches",
+    "seed",
+)
 NOT_OF_THE_RUN = ("paths", "experiment")  # where and by which recipe: not what is trained
 
 
@@ -46,10 +64,10 @@ class Plan:
 
     config: TrainConfig
     target: str | None  # of a user's own network, as typed on the command line
-    overrides: tuple[str, ...]
+    request: Request
     data: Provenance
     num_outputs: int  # tensors that the network returns
-    in_sweep: bool
+    largest_batch: int  # images in a full training batch, over all processes
 
 
 def check_training(request: Request) -> Job:
@@ -63,13 +81,13 @@ def check_training(request: Request) -> Job:
     _check_processes(config, request.in_sweep)
     check_logger(config.logger)
     view_for(config.data, config.model, CLASS_NAMES)
-    _check_sizes(config)
     network = build_network(config.model, target)
     num_outputs = check_network(network, config.model)
     if config.ckpt_path is not None:
-        _check_resume(network, config.ckpt_path, config.trainer.max_epochs)
-    provenance = prepare_data(config.data, Screen().say)
-    plan = Plan(config, target, request.overrides, provenance, num_outputs, request.in_sweep)
+        _check_resume(network, config, config.ckpt_path)
+    provenance = prepare_data(config.data, Screen(silent=in_child_process()).say)
+    largest_batch = _check_sizes(config)
+    plan = Plan(config, target, request, provenance, num_outputs, largest_batch)
     return partial(train, plan)
 
 
@@ -80,7 +98,7 @@ def without_places(values: Values) -> Values:
 
 def train(plan: Plan, directory: Path) -> None:
     """Train, test the best checkpoint, and write every file of the run."""
-    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    is_first = not in_child_process()
     screen = Screen(silent=not is_first)
     config = plan.config
     prepare_process(config.trainer)
@@ -101,39 +119,56 @@ def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
             "trainer=ddp starts the script again, which would repeat the sweep: "
             "use trainer=ddp_spawn with -m"
         )
-    if config.data.batch_size < processes:
+    data = config.data
+    if processes > 1 and (data.batch_size % processes or not data.drop_last):
         raise UserError(
-            f"data.batch_size={config.data.batch_size} is the global batch and must give each of "
-            f"{processes} processes an image: raise it"
+            f"data.batch_size={data.batch_size}, data.drop_last={str(data.drop_last).lower()}: "
+            f"{processes} processes need a batch that they can share equally, and no short last one"
         )
 
 
-def _check_resume(network: torch.nn.Module, path: str, max_epochs: int) -> None:
+def _check_resume(network: torch.nn.Module, config: TrainConfig, path: str) -> None:
     checkpoint = read_checkpoint(path)
     load_weights(network, checkpoint)
+    before = RunFacts.of(checkpoint).parsed_config()
+    for name in DECIDES_THE_STEPS:
+        old, new = _value(before, name), _value(config, name)
+        if old != new:
+            raise UserError(
+                f"{name}={new} but ckpt_path={path} was trained with {old}: give the same to go on"
+            )
     epochs = len(History.of(checkpoint).metrics)
-    if epochs >= max_epochs:
+    if epochs >= config.trainer.max_epochs:
         raise UserError(
             f"ckpt_path={path} has trained {epochs} epochs already: raise trainer.max_epochs"
         )
 
 
-def _check_sizes(config: TrainConfig) -> None:
-    """Is there at least one training batch? (The groups can only make the set smaller.)"""
+def _value(config: TrainConfig, name: str) -> object:
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _check_sizes(config: TrainConfig) -> int:
+    """Images in the largest training batch; a UserError if a split has nothing to give."""
+    counts = count_images(config)
     data = config.data
-    if isinstance(data, SyntheticConfig):
-        count = data.num_train
-    else:
-        count = 50_000 - data.val_size
-        if count < 1:
-            raise UserError(
-                f"data.val_size={data.val_size}: lower it to leave some of 50,000 to train on"
-            )
-    if data.drop_last and data.batch_size > count:
+    for split, count in counts.items():
+        if count == 0:
+            raise UserError(f"the {split} split has no image of data.groups: choose other classes")
+    if data.drop_last and data.batch_size > counts["train"]:
         raise UserError(
-            f"data.batch_size={data.batch_size} is more than the {count} training images: "
-            "lower it, or set data.drop_last=false"
+            f"data.batch_size={data.batch_size} is more than the {counts['train']} training "
+            "images: lower it, or set data.drop_last=false"
         )
+    if default_padding(config) >= stored_size(config):
+        raise UserError(
+            f"data.crop_padding={data.crop_padding}: must be below {stored_size(config)}, the size "
+            "of the images"
+        )
+    return min(data.batch_size, counts["train"])
 
 
 def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Screen) -> None:
@@ -141,11 +176,11 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
     config = plan.config
     plain = config.model_dump(mode="json", by_alias=True)
     write_text(directory / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
-    write_json(directory / "run.json", describe_run(config, plan.overrides, plan.data))
+    write_json(directory / "run.json", describe_run(config, plan.request.overrides, plan.data))
     rows = layer_table(network, config.model.input_shape)
     save_layer_table(directory, rows)
-    if plan.in_sweep:
-        screen.say(f"job {directory.name}: {' '.join(plan.overrides)}")
+    if plan.request.in_sweep:
+        screen.say(f"job {directory.name}: {' '.join(plan.request.overrides)}")
     else:
         show_layer_table(screen, rows)
     screen.say(
@@ -165,19 +200,33 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         PrepareProcess(config.trainer),
         BatchProgress(screen),
         *early_stopping(config.callbacks.early_stopping),
-        ActivationMemory(directory, config),
-        EndOfEpoch(directory, config.data.batch_size, screen),
+        ActivationMemory(directory, config, plan.largest_batch),
+        EndOfEpoch(directory, screen),
     ]
     loggers = make_loggers(config.logger, directory)
-    trainer = make_trainer(config.trainer, directory, callbacks, loggers)
+    trainer = make_trainer(
+        config.trainer, directory, callbacks, loggers, some_outputs_unused=plan.num_outputs > 1
+    )
     try:
         trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path, weights_only=True)
+    except ProcessRaisedException as error:  # ddp_spawn: only the text comes back
+        raise _of_child(str(error)) from error
     except SystemExit as end:
-        if not trainer.interrupted:
-            raise
-        raise KeyboardInterrupt from end  # which Lightning has turned into an exit code 1
+        if trainer.received_sigterm:
+            raise Terminated("ended by SIGTERM: last.ckpt is of the last whole epoch") from end
+        if trainer.interrupted:
+            raise KeyboardInterrupt from end  # which Lightning has made an exit code 1
+        raise
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is one process's work
+
+
+def _of_child(text: str) -> Exception:
+    """The error of a process that ddp_spawn started, by the last line of its traceback."""
+    kind, _, message = text.strip().splitlines()[-1].partition(": ")
+    kinds = {error.__name__: error for error in (NonFiniteLoss, RunFailed, UserError)}
+    found = kinds.get(kind.rpartition(".")[2])
+    return RunFailed(f"a process failed: {kind}: {message}") if found is None else found(message)
 
 
 def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
@@ -198,7 +247,7 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     }
     write_json(directory / "results.json", results)
     save_curves(directory / "curves.svg", history.metrics)
-    if not plan.in_sweep:  # a sweep ends in a table of its own
+    if not plan.request.in_sweep:  # a sweep ends in a table of its own
         screen.panel("run finished", _panel(results, directory))
 
 

@@ -1,6 +1,7 @@
 """The scores of a checkpoint. Training's last lines and scripts/evaluate.py both come from here, so
 that they print the same number."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,8 @@ class Scored:
     accuracy: float
     loss: float  # mean over the images
     probabilities: NDArray[np.float32]  # (N, num_classes), softmax
+    predictions: NDArray[np.int64]  # (N,), the class with the highest output
     labels: NDArray[np.int64]  # (N,)
-
-    @property
-    def predictions(self) -> NDArray[np.int64]:
-        """(N,): the most probable class, the first of equals."""
-        return self.probabilities.argmax(axis=1)
 
 
 def score_checkpoint(
@@ -42,7 +39,7 @@ def score_checkpoint(
     Args:
         config: the checkpoint's own, or that with the user's overrides.
         target: see networks.build_network.
-        directory: where the profiler writes, if there is one.
+        directory: what Lightning may write into.
     """
     silence_lightning()
     network = build_network(config.model, target)
@@ -59,8 +56,9 @@ def score_checkpoint(
         Scored(
             accuracy=as_number(trainer.callback_metrics["test/acc"]),
             loss=as_number(trainer.callback_metrics["test/loss"]),
-            probabilities=torch.cat(answers.probabilities).numpy(),
-            labels=torch.cat(answers.labels).numpy(),
+            probabilities=torch.cat(answers.parts["probabilities"]).numpy(),
+            predictions=torch.cat(answers.parts["predictions"]).numpy(),
+            labels=torch.cat(answers.parts["labels"]).numpy(),
         ),
         data,
     )
@@ -70,8 +68,7 @@ class _Answers(L.Callback):
     """Keeps what the test steps return."""
 
     def __init__(self) -> None:
-        self.probabilities: list[Tensor] = []
-        self.labels: list[Tensor] = []
+        self.parts: dict[str, list[Tensor]] = defaultdict(list)
 
     def on_test_batch_end(
         self,
@@ -83,5 +80,5 @@ class _Answers(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """One more batch."""
-        self.probabilities.append(outputs["probabilities"].cpu())
-        self.labels.append(outputs["labels"].cpu())
+        for name, part in outputs.items():
+            self.parts[name].append(part.cpu())

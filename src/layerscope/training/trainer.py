@@ -39,11 +39,19 @@ def make_trainer(
     directory: Path,
     callbacks: Sequence[L.Callback] = (),
     loggers: Sequence[Logger] = (),
+    some_outputs_unused: bool = False,
 ) -> L.Trainer:
-    """For training with the configured strategy."""
+    """For training with the configured strategy.
+
+    Args:
+        some_outputs_unused: the loss does not depend on every parameter, which DDP must be told.
+    """
+    strategy: str = config.strategy
+    if some_outputs_unused and strategy != "auto":
+        strategy += "_find_unused_parameters_true"
     return L.Trainer(
         devices=num_processes(config),
-        strategy=config.strategy,
+        strategy=strategy,
         max_epochs=config.max_epochs,
         logger=list(loggers) or False,
         callbacks=list(callbacks),

@@ -16,9 +16,9 @@ from layerscope.training.module import Classifier
 class ActivationMemory(L.Callback):
     """Records the first full step and every n-th, on rank 0; other steps carry no hook."""
 
-    def __init__(self, directory: Path, config: TrainConfig) -> None:
+    def __init__(self, directory: Path, config: TrainConfig, full_size: int) -> None:
         self._every = config.callbacks.activation_memory.every_n_steps
-        self._full_size = config.data.batch_size
+        self._full_size = full_size
         self._table = ActivationTable(directory, config.trainer.precision)
         self._recorder: ActivationRecorder | None = None
 

@@ -11,11 +11,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from layerscope.data.batches import Batch
 from layerscope.errors import NonFiniteLoss
 from layerscope.files import write_atomically
 from layerscope.report.tables import GrowingTable
 from layerscope.report.terminal import Screen, percent
-from layerscope.training.module import Classifier, as_number
+from layerscope.training.module import as_number
 
 METRICS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
 TIMING = ("epoch", "seconds", "images_per_second")
@@ -38,15 +39,14 @@ class EndOfEpoch(Checkpoint):
     repeats none.
     """
 
-    def __init__(self, directory: Path, batch_size: int, screen: Screen) -> None:
+    def __init__(self, directory: Path, screen: Screen) -> None:
         self.checkpoints = directory / "checkpoints"
         self.metrics = GrowingTable(directory / "metrics.csv", METRICS)
         self.timing = GrowingTable(directory / "timing.csv", TIMING)
         self.best: Best | None = None
-        self._batch_size = batch_size
         self._screen = screen
         self._started = 0.0
-        self._batches_before = 0
+        self._images = 0
         self._seconds = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -60,10 +60,20 @@ class EndOfEpoch(Checkpoint):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
-        assert isinstance(pl_module, Classifier)
-        self._batches_before = pl_module.batches_seen
+        self._images = 0
         self._seconds = 0.0
         self._started = _now(pl_module.device)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Count the images of all ranks, which have equal shares."""
+        self._images += len(batch[1]) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the clock: training ends here."""
@@ -71,7 +81,6 @@ class EndOfEpoch(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Row, line, checkpoint."""
-        assert isinstance(pl_module, Classifier)
         self._stop_clock(pl_module)
         scores = {
             name: as_number(trainer.callback_metrics[name])
@@ -81,7 +90,7 @@ class EndOfEpoch(Checkpoint):
         self._refuse_non_finite(scores, trainer.current_epoch)
         improved = self._note_best(trainer.current_epoch, scores)
         if trainer.is_global_zero:
-            self._write_rows(trainer, pl_module, scores, improved)
+            self._write_rows(trainer, scores, improved)
         self._save(trainer, improved)
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,12 +130,9 @@ class EndOfEpoch(Checkpoint):
         self.best = Best(epoch, scores["val/acc"], scores["val/loss"])
         return True
 
-    def _write_rows(
-        self, trainer: L.Trainer, module: Classifier, scores: dict[str, float], improved: bool
-    ) -> None:
+    def _write_rows(self, trainer: L.Trainer, scores: dict[str, float], improved: bool) -> None:
         epoch, lr = trainer.current_epoch, trainer.optimizers[0].param_groups[0]["lr"]
-        batches = module.batches_seen - self._batches_before
-        speed = batches * self._batch_size / self._seconds
+        speed = self._images / self._seconds
         self.metrics.append({"epoch": epoch, "step": trainer.global_step, **scores, "lr": lr})
         self.timing.append(
             {
