@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_two_processes_train_together(strategy, tmp_path):
     memory = read_json(tmp_path / "run/activation_memory.json")
     assert memory["batch_size"] == 8  # rank 0's half
     assert done.stdout.count("epoch   1/1") == 1
+
+
+def test_sigterm_ends_with_143(tmp_path):
+    keys = [*SHORT, "trainer=cpu", "trainer.max_epochs=100000", "hydra.run.dir=run"]
+    keys.remove("trainer.max_epochs=1")
+    command = [sys.executable, str(SCRIPTS / "train.py"), *keys]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as process:
+        while not (tmp_path / "run/checkpoints/last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "SIGTERM" in err
+    assert "Traceback" not in err
 
 
 def test_help_lists_the_keys(tmp_path):

@@ -35,6 +35,19 @@ TRAIN = {
     "more than the set": (["data.batch_size=65"], "data.batch_size=65"),
     "pooled to nothing": (["model.input_shape=[3,4,4]"], "model.input_shape"),
     "tiny_cnn on RGB": (["model=tiny_cnn", "model.input_shape=[3,32,32]"], "model.input_shape"),
+    "classes with no image": (
+        ["model.num_classes=2", "data.groups={a:[ship],b:[truck]}", "data.num_test=3"],
+        "test split",
+    ),
+    "crop beyond the image": (["data.crop_padding=40"], "data.crop_padding=40"),
+    "momentum for Nesterov": (["optimizer=sgd", "optimizer.momentum=0.0"], "optimizer.nesterov"),
+    "no job": (["-m", "seed=range(0,0)"], "no job"),
+    "short last batch for two": (
+        ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.drop_last=false"],
+        "share equally",
+    ),
+    "flag of no use": (["--config-path", "/nowhere"], "--config-dir"),
+    "bad override to show": (["--cfg", "job", "foo=1"], "foo is not a key"),
     "another image size": (["data.image_size=16"], "model.input_shape=[3,16,16]"),
     "classes": (["model.num_classes=7"], "data.groups"),
     "even kernel": (["model.kernel_size=2"], "model.kernel_size=2"),
@@ -80,7 +93,7 @@ def test_train_refuses(case, run):
     overrides, hint = TRAIN[case]
     chosen = {override.partition("=")[0] for override in overrides}
     has_own_network = any(key.startswith("model") for key in chosen)
-    if "optimizer=adam" in overrides:
+    if "optimizer=adam" in overrides or "optimizer=sgd" in overrides:
         chosen |= {"optimizer.lr", "optimizer.sgd_lr"}
     repeated = chosen if case != "twice" else set()
     given = [
@@ -90,6 +103,24 @@ def test_train_refuses(case, run):
         and not (has_own_network and key.startswith(("model.", "optimizer.")))
     ]
     assert_refused(run("train", *given, *overrides), hint)
+
+
+@pytest.mark.usefixtures("_in_empty_directory")
+@pytest.mark.parametrize(
+    "override",
+    ["data.batch_size=32", "seed=1", "optimizer.lr=0.5", "data.drop_last=false", "loss=mse"],
+)
+def test_a_resume_that_would_not_go_on_is_refused(override, run, finished):
+    name = override.partition("=")[0]
+    keys = [key for key in TINY if key.partition("=")[0] != name]
+    keys = ["trainer.max_epochs=4" if key.startswith("trainer.max_epochs") else key for key in keys]
+    last = f"ckpt_path={finished}/checkpoints/last.ckpt"
+    assert_refused(run("train", *keys, override, last), "give the same to go on")
+
+
+@pytest.mark.usefixtures("_in_empty_directory")
+def test_a_directory_that_cannot_be_made_is_the_commands_fault(run):
+    assert_refused(run("train", *TINY, "hydra.run.dir=/dev/null/run"), "hydra.run.dir")
 
 
 @pytest.mark.usefixtures("_in_empty_directory")
@@ -111,6 +142,7 @@ def broken_checkpoints(directory, good):
     files = {
         "empty": b"",
         "truncated": content[: len(content) // 2],
+        "script": b"export A=1\nexport B=2\n",
         "html": b"<!doctype html><title>404</title>",
         "text": b"hello",
     }
@@ -122,6 +154,9 @@ def broken_checkpoints(directory, good):
     checkpoint = torch.load(good, weights_only=True)
     checkpoint["layerscope"]["format"] = 99
     torch.save(checkpoint, directory / "newer.ckpt")
+    without = {**checkpoint, "layerscope": {**checkpoint["layerscope"], "preprocessing": {}}}
+    without["layerscope"]["format"] = 1
+    torch.save(without, directory / "no view.ckpt")
     checkpoint["layerscope"]["format"] = 1
     checkpoint["layerscope"]["config"]["model"]["channels"] = [4, 8, 16]
     torch.save(checkpoint, directory / "other network.ckpt")
@@ -131,7 +166,7 @@ def broken_checkpoints(directory, good):
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict"])
 def test_checkpoints_that_are_none(script, run, finished, tmp_path, monkeypatch):
     paths = broken_checkpoints(tmp_path, finished / "checkpoints/best.ckpt")
-    assert len(paths) == 9
+    assert len(paths) == 11
     empty = tmp_path / "cwd"
     empty.mkdir()
     monkeypatch.chdir(empty)
@@ -161,6 +196,9 @@ def test_a_resume_with_another_network_is_refused(run, finished, tmp_path, monke
         (("ckpt_path={good}", "trainer=tpu"), "options of trainer"),
         (("ckpt_path={good}", "trainer=gpu"), "trainer=cpu"),
         (("ckpt_path={good}", "-m"), "leave out -m"),
+        (("ckpt_path={good}", "data.grayscale=true"), "data.grayscale"),
+        (("ckpt_path={good}", "model.num_classes=2"), "model.num_classes"),
+        (("ckpt_path={good}", "model=tiny_cnn"), "data or trainer"),
     ],
 )
 def test_evaluate_refuses(overrides, hint, run, finished):

@@ -128,6 +128,15 @@ def test_accumulated_batches_make_fewer_steps_and_the_same_gradient(run, tmp_pat
             torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-4, atol=1e-5)
 
 
+def test_fewer_images_than_a_batch_train_and_are_recorded(run, tmp_path):
+    keys = replaced(SHORT, "data.batch_size=128", "data.drop_last=false")
+    assert run("train", *keys, f"hydra.run.dir={tmp_path}").code == 0
+    assert read_json(tmp_path / "activation_memory.json")["batch_size"] == 64
+    timing = rows(tmp_path / "timing.csv")[0]
+    images = float(timing["seconds"]) * float(timing["images_per_second"])
+    assert images == pytest.approx(64, abs=2)
+
+
 def test_early_stopping_stops(run, tmp_path):
     keys = replaced(SHORT, "trainer.max_epochs=6", "callbacks.early_stopping.patience=1")
     keys += ["callbacks.early_stopping.min_delta=100"]

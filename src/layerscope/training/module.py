@@ -111,7 +111,7 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Forward, backward, and an update where one is due."""
         images, labels = batch
-        torch.manual_seed(step_seed(self._config.seed, self.batches_seen, self.global_rank))
+        self._seed(step_seed(self._config.seed, self.batches_seen, self.global_rank))
         outputs = self(images)
         loss = loss_of(outputs, labels, self._config.loss)
         # Lightning puts the whole step under autocast, which is meant for the forward pass only.
@@ -160,6 +160,13 @@ class Classifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on after the last batch seen."""
         self.batches_seen = RunFacts.of(checkpoint).batches_seen
+
+    def _seed(self, seed: int) -> None:
+        # Not torch.manual_seed: where a backend is not in use it keeps each call for later, with a
+        # stack trace, which takes a millisecond a step and is never given back.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _score(self, scores: Scores, batch: Batch) -> Tensor:
         images, labels = batch

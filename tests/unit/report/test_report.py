@@ -1,12 +1,15 @@
+import json
+from collections import OrderedDict
 from datetime import date
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from layerscope.networks.cifar_cnn import CifarCNN
-from layerscope.report.layer_table import layer_table
+from layerscope.report.layer_table import layer_table, save_layer_table
 from layerscope.report.plots import save_confusion, save_curves, save_examples
 from layerscope.report.tables import GrowingTable, parse_rows, write_table
 from layerscope.report.terminal import Screen, count_or_unknown, mebibytes, percent
@@ -81,3 +84,30 @@ def test_output_without_a_terminal_is_plain(capsys):
     assert "label         value\nlonger label  x [y] z\n" in printed
     assert "[red]1[/red]" in printed  # what a user named is not markup
     assert "\x1b" not in printed
+
+
+def test_parameters_of_what_does_not_run_are_in_the_total():
+    network = nn.Sequential(OrderedDict(used=nn.Linear(4, 2)))
+    network.idle = nn.Linear(3, 5)
+    network.forward = lambda images: network.used(images.flatten(1))
+    table = layer_table(network, (1, 2, 2))
+    assert table.num_parameters == 10 + 20
+    assert (table.rows[-1].num_parameters, table.rows[-1].num_calls) == (20, 0)
+
+
+def test_unknown_macs_make_the_total_a_lower_bound(tmp_path):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+
+        def forward(self, images):
+            tokens = self.fc(images.flatten(2))
+            return self.attention(tokens, tokens, tokens)[0].mean(1)
+
+    table = layer_table(Attention(), (3, 2, 2))
+    save_layer_table(tmp_path, table)
+    totals = json.loads((tmp_path / "layers.json").read_text())["totals"]
+    assert totals["lower_bound"] is True
+    assert totals["macs"] == 3 * 4 * 4
