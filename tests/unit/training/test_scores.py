@@ -34,9 +34,10 @@ def test_a_nan_shows():
 def test_the_sums_are_in_the_checkpoint():
     scores = Scores(3)
     scores.update(torch.eye(3), torch.arange(3), torch.tensor(0.5))
-    other = Scores(3)
-    other.load_state_dict(scores.state_dict())
-    assert other.take() == (torch.tensor(0.5), torch.tensor(1.0))
+    resumed = Scores(3)
+    resumed.load_state_dict(scores.state_dict())
+    resumed.update(torch.eye(3)[:1], torch.tensor([1]), torch.tensor(2.5))
+    assert resumed.take() == (torch.tensor(1.0), torch.tensor(0.75))
 
 
 def test_numbers_are_written_as_short_as_they_are():
