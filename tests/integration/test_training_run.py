@@ -65,7 +65,7 @@ def test_the_configuration_is_stored_resolved(finished):
     run = read_json(finished / "run.json")
     assert run["data"]["name"] == "synthetic"
     assert run["seed"] == 0
-    assert run["hardware"]["threads"] == 1
+    assert run["threads"] == 1
     assert "data=synthetic" in run["command"]
     assert torch.__version__.startswith(run["versions"]["torch"])
 

@@ -55,7 +55,6 @@ def describe_hardware() -> dict[str, str | int | None]:
     return {
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "gpu": gpu,
         "system": platform.platform(),
     }

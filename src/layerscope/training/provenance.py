@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from layerscope.config import Cifar10Config, DataConfig, TrainConfig
 from layerscope.data.store import Provenance, prepare_cifar10
 from layerscope.training.hardware import describe_hardware
@@ -34,6 +36,7 @@ def describe_run(
         },
         "commit": _commit(),
         "hardware": describe_hardware(),
+        "threads": torch.get_num_threads(),
         "seed": config.seed,
         "data": data,
     }
