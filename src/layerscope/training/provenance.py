@@ -11,6 +11,7 @@ import torch
 
 from layerscope.config import Cifar10Config, DataConfig, TrainConfig
 from layerscope.data.store import Provenance, prepare_cifar10
+from layerscope.data.transfer import Report
 from layerscope.training.hardware import describe_hardware
 
 PACKAGES = (
@@ -42,7 +43,7 @@ def describe_run(
     }
 
 
-def prepare_data(config: DataConfig, report: Any) -> Provenance:
+def prepare_data(config: DataConfig, report: Report) -> Provenance:
     """Make sure that the images are there, fetched if need be, and say where they come from."""
     if isinstance(config, Cifar10Config):
         return prepare_cifar10(Path(config.dir) if config.dir else None, report)

@@ -17,7 +17,7 @@ from layerscope.data.module import ImageData, Preprocessing
 from layerscope.networks import build_network
 from layerscope.training.checkpoints import RunFacts, load_weights
 from layerscope.training.module import Classifier, as_number
-from layerscope.training.trainer import make_test_trainer, silence_lightning
+from layerscope.training.trainer import make_test_trainer
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ def score_checkpoint(
         target: see networks.build_network.
         directory: what Lightning may write into.
     """
-    silence_lightning()
     network = build_network(config.model, target)
     load_weights(network, checkpoint)
     module = Classifier(network, config)

@@ -22,7 +22,7 @@ METRICS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "l
 TIMING = ("epoch", "seconds", "images_per_second")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Best:
     """The epoch with the highest validation accuracy so far; the earlier of two equal ones."""
 
