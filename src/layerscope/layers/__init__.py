@@ -1,6 +1,13 @@
 from layerscope.layers.calls import Call, CallObserver, CallTracker, track_calls
 from layerscope.layers.describe import describe, fake_forward
-from layerscope.layers.spec import LayerSpec, calls_by_layer
+from layerscope.layers.spec import (
+    LayerSpec,
+    NetworkSpec,
+    Shape,
+    StorageSpec,
+    TensorSpec,
+    calls_by_layer,
+)
 from layerscope.layers.untouched import untouched
 
 __all__ = [
@@ -8,6 +15,10 @@ __all__ = [
     "CallObserver",
     "CallTracker",
     "LayerSpec",
+    "NetworkSpec",
+    "Shape",
+    "StorageSpec",
+    "TensorSpec",
     "calls_by_layer",
     "describe",
     "fake_forward",

@@ -35,6 +35,13 @@ _VIEW_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 _FLAGS = frozenset({"requires_grad_", "retain_grad", "__set__"})
 
 
+Execute = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One call of one layer. Two calls of a layer share the key and are different objects.
@@ -86,9 +93,12 @@ class _Frame:
 class CallTracker:
     """Follows the calls of one network; made by `track_calls`."""
 
-    def __init__(self, network: nn.Module, observer: CallObserver) -> None:
+    def __init__(
+        self, network: nn.Module, observer: CallObserver, execute: "Execute | None" = None
+    ) -> None:
         self.network = unwrapped(network)
         self.calls: list[Call] = []
+        self._execute = execute or _call
         self._observer = observer
         self._handles: list[RemovableHandle] = []
         self._frames: list[_Frame] = []
@@ -150,13 +160,15 @@ class CallTracker:
         if not self._frames:
             if module is not self.network:
                 return  # called on its own: in the loss, or when a checkpoint is recomputed
-            self._observer.forward_began(args, kwargs)
+            with torch._C.DisableTorchFunction():
+                self._observer.forward_began(args, kwargs)
             self._mode = _OperationMode(self)
             self._mode.__enter__()
         call = None if self.current else self._module_call(module)
         self._frames.append(_Frame(self._paths[module], module, call))
         if call is not None:
-            self._observer.layer_began(call, args, kwargs)
+            with torch._C.DisableTorchFunction():
+                self._observer.layer_began(call, args, kwargs)
 
     def _module_ended(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -181,7 +193,8 @@ class CallTracker:
         is_layer = next(tensors_in(output), None) is not None
         if is_layer:
             self.calls.append(call)
-        self._observer.layer_ended(call, args, kwargs, output if is_layer else None)
+        with torch._C.DisableTorchFunction():  # what an observer asks of a tensor is no operation
+            self._observer.layer_ended(call, args, kwargs, output if is_layer else None)
         return is_layer
 
     def run_operation(
@@ -189,16 +202,17 @@ class CallTracker:
     ) -> Any:
         """Call the function as a layer of the module whose forward is running."""
         if self.current is not None or not self._frames or not _is_operation(function):
-            return function(*args, **kwargs)
+            return self._execute(function, args, kwargs)
         frame = self._frames[-1]
         name = operation_name(function)
         call = self._operation = Call(
             self._operation_key(frame, name), frame.path, frame.module, name
         )
         output = None
-        self._observer.layer_began(call, args, kwargs)
+        with torch._C.DisableTorchFunction():
+            self._observer.layer_began(call, args, kwargs)
         try:
-            output = function(*args, **kwargs)
+            output = self._execute(function, args, kwargs)
         finally:
             self._operation = None
             frame.num_operations[name] += self._end(call, args, kwargs, output)
@@ -228,8 +242,14 @@ class _OperationMode(TorchFunctionMode):
         return self._tracker.run_operation(func, args, kwargs or {})
 
 
-def track_calls(network: nn.Module, observer: CallObserver | None = None) -> CallTracker:
+def track_calls(
+    network: nn.Module, observer: CallObserver | None = None, execute: Execute | None = None
+) -> CallTracker:
     """Follow the layers of every forward of the network inside the `with` block.
+
+    Args:
+        execute: runs each operation that the network's Python code calls, with the operation, its
+            arguments and its keyword arguments; by default the operation is simply called.
 
     A module under two paths goes by the first. Hooks are on the modules, and a TorchFunctionMode
     is active, only inside; both are gone afterwards, also after an exception.
@@ -237,7 +257,7 @@ def track_calls(network: nn.Module, observer: CallObserver | None = None) -> Cal
     Raises:
         UserError: a compiled or scripted network, whose layers do not run one by one.
     """
-    return CallTracker(network, observer or CallObserver())
+    return CallTracker(network, observer or CallObserver(), execute)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

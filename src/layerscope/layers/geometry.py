@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerscope.layers.tensors import tensors_in
+
 _CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 _POOL = ("kernel_size", "stride", "padding", "ceil_mode")
 
@@ -122,6 +124,22 @@ def operation_geometry(
         geometry |= _weight_geometry(kind, weight, geometry)
         geometry["bias"] = bound.get("bias") is not None
     return MappingProxyType(_expanded(kind, geometry))
+
+
+def operation_parameters(
+    kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[tuple[str, torch.Tensor]]:
+    """The tensors among the arguments, under the names that modules use."""
+    names = _SIGNATURES.get(kind, ())
+    positional = [
+        (names[number] if number < len(names) else f"argument{number}", value)
+        for number, value in enumerate(args)
+    ]
+    return [
+        (name if number == 0 else f"{name}{number}", tensor)
+        for name, value in [*positional, *kwargs.items()]
+        for number, tensor in enumerate(tensors_in(value))
+    ]
 
 
 def _weight_geometry(

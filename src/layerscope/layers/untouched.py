@@ -1,26 +1,33 @@
-"""Run a network and leave it as it was."""
+"""Run a network, forward and backward, and leave it as it was."""
 
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 
 @contextmanager
-def untouched(network: nn.Module) -> Iterator[None]:
-    """Restore, whatever happens inside: attributes, hooks, buffers, modes and random generators.
+def untouched(network: nn.Module, *inputs: torch.Tensor) -> Iterator[None]:
+    """Restore, whatever happens inside: attributes, hooks, buffers, modes, random generators and
+    gradients.
 
     The forward inside works on copies of the buffers; the tensors themselves are never written, so
-    that a graph recorded earlier keeps its right to them. Parameters and their gradients are not
-    copied: run no backward inside.
+    that a graph recorded earlier keeps its right to them. Parameters and inputs have no gradient at
+    the start, and the very tensors that were their gradients afterwards. The values of parameters
+    are not copied: a forward that writes to its own parameters changes them.
+
+    Args:
+        inputs: tensors whose gradients are set aside and put back as the parameters' are.
     """
     modules = list(network.modules())
     before = [_contents(module) for module in modules]
     with ExitStack() as stack:
         stack.enter_context(_random_states(network))
+        stack.enter_context(_no_gradients([*network.parameters(), *inputs]))
         try:
             _copy_buffers(modules)
             yield
@@ -59,12 +66,27 @@ def _copy_buffers(modules: list[nn.Module]) -> None:
 
 
 @contextmanager
+def _no_gradients(tensors: list[torch.Tensor]) -> Iterator[None]:
+    """Set the gradients of leaves aside, and put them back with the flags that ask for them."""
+    leaves = [(tensor, tensor.grad, tensor.requires_grad) for tensor in tensors if tensor.is_leaf]
+    try:
+        for leaf, _, _ in leaves:
+            leaf.grad = None
+        yield
+    finally:
+        for leaf, gradient, requires_grad in leaves:
+            leaf.requires_grad_(requires_grad)
+            leaf.grad = gradient
+
+
+@contextmanager
 def _random_states(network: nn.Module) -> Iterator[None]:
     devices = {parameter.device for parameter in network.parameters()}
     cuda = [device for device in devices if device.type == "cuda"]
-    python_state = random.getstate()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(cuda):
         try:
             yield
         finally:
             random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -62,7 +62,7 @@ def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> LayerT
     """Of one image (C, H, W), in eval mode: batch norm cannot train on a single value."""
     with untouched(network):
         network.eval()
-        calls = calls_by_layer(describe(network, (1, *input_shape)))
+        calls = calls_by_layer(describe(network, (1, *input_shape)).layers)
         counts, note = _fvcore(network, input_shape)
     rows = tuple(_row(layer, specs, counts) for layer, specs in calls.items())
     present = sum(parameter.numel() for parameter in network.parameters())

@@ -1,3 +1,15 @@
-from layerscope.theory.macs import conv_macs, conv_transpose_macs, linear_macs, macs
+from layerscope.theory.formulas import Formula
+from layerscope.theory.kinds import KINDS, Kind, formulas, macs
+from layerscope.theory.table import CostTable, LayerCost, Total, cost_table
 
-__all__ = ["conv_macs", "conv_transpose_macs", "linear_macs", "macs"]
+__all__ = [
+    "KINDS",
+    "CostTable",
+    "Formula",
+    "Kind",
+    "LayerCost",
+    "Total",
+    "cost_table",
+    "formulas",
+    "macs",
+]

@@ -1,5 +1,6 @@
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ class Restless(nn.Module):
         self.last = x
         self.bn.eval()
         self.bn.register_forward_hook(lambda *_: None)
-        random.random()
+        random.random(), np.random.rand()
         self.register_buffer("extra", torch.ones(1))
         self.bn.train()
         return self.dropout(self.bn(x))
@@ -37,6 +38,7 @@ def state_of(network):
         [buffer._version for buffer in network.buffers()],
         network.seen,
         random.getstate(),
+        np.random.get_state()[1].tolist(),
         torch.get_rng_state().tolist(),
     )
 
@@ -75,3 +77,35 @@ def test_a_buffer_that_two_modules_share_is_shared_inside():
     with untouched(nn.Sequential(first, second)):
         assert second.running_mean is first.running_mean
     assert second.running_mean is first.running_mean
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_gradients_are_set_aside_and_put_back(fails):
+    network, image = nn.Linear(2, 2), torch.randn(4, 2, requires_grad=True)
+    network.weight.grad = gradient = torch.ones(2, 2)
+    image.grad = of_image = torch.ones(4, 2)
+    try:
+        with untouched(network, image):
+            assert network.weight.grad is image.grad is None
+            network(image).sum().backward()
+            assert network.bias.grad is not None
+            network.bias.requires_grad_(False)
+            if fails:
+                raise KeyError
+    except KeyError:
+        assert fails
+    assert network.weight.grad is gradient
+    assert image.grad is of_image
+    assert network.bias.grad is None
+    assert network.bias.requires_grad
+    assert torch.equal(gradient, torch.ones(2, 2))
+    assert torch.equal(of_image, torch.ones(4, 2))
+
+
+def test_an_input_that_is_no_leaf_is_left_alone():
+    base = torch.randn(4, 2, requires_grad=True)
+    image = base * 2
+    with untouched(nn.Linear(2, 2), image):
+        pass
+    image.sum().backward()
+    assert base.grad is not None
