@@ -4,14 +4,52 @@ from layerscope.measure.activations import (
     LayerActivations,
     record_activations,
 )
+from layerscope.measure.counted_step import activations_and_flops, step_activations
+from layerscope.measure.flop_counter import FlopCounts, FlopRecorder, flop_counts
 from layerscope.measure.fvcore import FvcoreCounts, FvcoreFailed, fvcore_counts
+from layerscope.measure.heap import release_free_memory
+from layerscope.measure.machine import MachineCeilings, machine_ceilings
+from layerscope.measure.memory import (
+    Block,
+    MemoryPoint,
+    MemoryRecord,
+    memory_record,
+    memory_timeline,
+)
+from layerscope.measure.profiled_step import ProfiledStep, profile_step
+from layerscope.measure.profiler_flops import flops_of, profiler_flops
+from layerscope.measure.step import Phase, Step
+from layerscope.measure.timing import LayerTime, Spread, TimeRecord, layer_times
 
 __all__ = [
     "ActivationRecord",
     "ActivationRecorder",
+    "Block",
+    "FlopCounts",
+    "FlopRecorder",
     "FvcoreCounts",
     "FvcoreFailed",
     "LayerActivations",
+    "LayerTime",
+    "MachineCeilings",
+    "MemoryPoint",
+    "MemoryRecord",
+    "Phase",
+    "ProfiledStep",
+    "Spread",
+    "Step",
+    "TimeRecord",
+    "activations_and_flops",
+    "flop_counts",
+    "flops_of",
     "fvcore_counts",
+    "layer_times",
+    "machine_ceilings",
+    "memory_record",
+    "memory_timeline",
+    "profile_step",
+    "profiler_flops",
     "record_activations",
+    "release_free_memory",
+    "step_activations",
 ]

@@ -23,6 +23,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from layerscope.layers.calls import Call, CallObserver, track_calls
 from layerscope.layers.tensors import storages_in, tensors_in
+from layerscope.measure.layer_state import LayerState
 from layerscope.measure.peak import PeakMemory
 from layerscope.measure.storage_owners import StorageOwners
 
@@ -35,6 +36,10 @@ class LayerActivations:
         output_bytes: new storages that the layer returned; 0 for a view and for an in-place result.
         saved_bytes: what autograd holds of the layer's allocations when the forward pass ends.
         cumulative_saved_bytes: `saved_bytes` of this layer and of all before it.
+        output_elements: of all tensors that the layer returned, views too.
+        num_parameters: elements of the parameters that this layer is the first to have.
+        parameter_bytes: of these.
+        buffer_bytes: likewise of its buffers.
     """
 
     layer: str
@@ -42,6 +47,10 @@ class LayerActivations:
     output_bytes: int
     saved_bytes: int
     cumulative_saved_bytes: int
+    output_elements: int
+    num_parameters: int
+    parameter_bytes: int
+    buffer_bytes: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,10 @@ class _Saved:
 class _Row:
     num_calls: int = 0
     output_bytes: int = 0
+    output_elements: int = 0
+    num_parameters: int = 0
+    parameter_bytes: int = 0
+    buffer_bytes: int = 0
 
 
 class ActivationRecorder(CallObserver):
@@ -108,6 +121,7 @@ class ActivationRecorder(CallObserver):
     def __init__(self, network: nn.Module) -> None:
         self._tracker = track_calls(network, self)
         self._owners = StorageOwners(self._tracker)
+        self._state = LayerState(self._tracker.network)
         self._peak = PeakMemory(self._tracker.network)
         self._hooks = saved_tensors_hooks(self._pack, self._unpack)
         self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
@@ -128,7 +142,17 @@ class ActivationRecorder(CallObserver):
         saved = {key: self._saved_bytes.get(key, 0) for key in self._rows}
         cumulative = accumulate(saved.values())
         layers = tuple(
-            LayerActivations(key, row.num_calls, row.output_bytes, saved[key], total)
+            LayerActivations(
+                layer=key,
+                num_calls=row.num_calls,
+                output_bytes=row.output_bytes,
+                saved_bytes=saved[key],
+                cumulative_saved_bytes=total,
+                output_elements=row.output_elements,
+                num_parameters=row.num_parameters,
+                parameter_bytes=row.parameter_bytes,
+                buffer_bytes=row.buffer_bytes,
+            )
             for (key, row), total in zip(self._rows.items(), cumulative, strict=True)
         )
         return ActivationRecord(layers, self._input_bytes, self._peak.peak_bytes)
@@ -160,6 +184,7 @@ class ActivationRecorder(CallObserver):
     def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start to note who allocates what."""
         self._input_bytes += sum(tensor.nbytes for tensor in tensors_in((args, kwargs)))
+        self._state.forward_began()
         network = self._tracker.network
         self._owners.leave_out((args, kwargs, [*network.parameters(), *network.buffers()]))
         self._owners.__enter__()
@@ -171,11 +196,18 @@ class ActivationRecorder(CallObserver):
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        """Count the storages in the output that this call allocated."""
+        """Count what the call returned and allocated, and the parameters and buffers it has."""
         if output is None:
             return
         row = self._rows.setdefault(call.key, _Row())
         row.num_calls += 1
+        row.output_elements += sum(tensor.numel() for tensor in tensors_in(output))
+        for tensor in self._state.first_seen(call, args, kwargs):
+            if isinstance(tensor, nn.Parameter):
+                row.num_parameters += tensor.numel()
+                row.parameter_bytes += tensor.nbytes
+            else:
+                row.buffer_bytes += tensor.nbytes
         row.output_bytes += sum(
             storage.nbytes()
             for identity, storage in storages_in(output).items()

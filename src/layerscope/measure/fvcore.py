@@ -15,14 +15,17 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.jit import TracerWarning  # pyright: ignore[reportPrivateImportUsage]
 
-from layerscope.layers.calls import Call, CallObserver, track_calls, unwrapped
+from layerscope.layers.calls import Call, CallObserver, CallTracker, unwrapped
 from layerscope.layers.tensors import tensors_in
 from layerscope.layers.untouched import untouched
 
 with warnings.catch_warnings():  # importing fvcore warns of its own use of deprecated names
     warnings.simplefilter("ignore")
     from fvcore.nn import FlopCountAnalysis
+
+_get_trace_graph: Callable[..., Any] = torch.jit._get_trace_graph  # pyright: ignore[reportPrivateImportUsage]
 
 
 class FvcoreFailed(RuntimeError):
@@ -70,42 +73,50 @@ def fvcore_counts(
         first = next(network.parameters(), torch.empty(0))
         image = torch.rand(input_shape, device=first.device, dtype=first.dtype)
         scopes = _LayerScopes()
-        analysis = _Analysis(_TensorOutputs(network), image)
+        counter = _Counter(network, image, scopes)
+        tracker = scopes.tracker = CallTracker(network, scopes)
         try:
-            with track_calls(network, scopes):
-                total = int(analysis.total())
+            with tracker:
+                counter.count(counter.trace())
         except Exception as error:  # whatever the user's forward, the tracer or a formula raises
             reason = " ".join(str(error).split()) or type(error).__name__
             raise FvcoreFailed(f"fvcore cannot count {type(network).__name__}: {reason}") from error
         mode = "train" if network.training else "eval"
     return FvcoreCounts(
-        layers=MappingProxyType(analysis.by_layer(scopes.keys)),
-        total=total,
+        layers=MappingProxyType(dict(counter.layers)),
+        total=counter.layers.total(),
         mode=mode,
         batch_size=input_shape[0],
-        unsupported_ops=MappingProxyType(dict(analysis.unsupported_ops())),
+        unsupported_ops=MappingProxyType(dict(counter.unsupported_ops)),
     )
 
 
-_MARK = "layer:"  # before a layer's key in a scope name; fvcore's own scopes are module paths
+_MARK = "layer:"  # before a call's number, in the name of a scope
 
 
 class _LayerScopes(CallObserver):
-    """Writes the running layer's key into the names that the tracer gives to its nodes."""
+    """Writes the number of the running layer's call into the names that the tracer gives."""
+
+    tracker: CallTracker
 
     def __init__(self) -> None:
         self.keys: dict[str, None] = {}
+        self.calls: list[str] = []  # the key of every call, by its number
+        self.paths_after: list[str | None] = []  # of the module that runs when the call has ended
         self._pushed: list[bool] = []
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         state = torch._C._get_tracing_state()
         self._pushed.append(state is not None)
         if state is not None:
-            state.push_scope(_MARK + call.key)
+            state.push_scope(f"{_MARK}{len(self.calls)}")
+        self.calls.append(call.key)
+        self.paths_after.append(None)
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
+        self.paths_after[-1] = self.tracker.current_key
         if output is not None:
             self.keys.setdefault(call.key)
         state = torch._C._get_tracing_state()
@@ -125,41 +136,49 @@ class _TensorOutputs(nn.Module):
         return tuple(tensors_in(self.network(image)))
 
 
-class _Analysis(FlopCountAnalysis):
-    """fvcore's analysis, which also remembers for each counted node the layer it belongs to."""
+class _Counter:
+    """Applies fvcore's formulas to the nodes of a trace, as its own analysis does.
 
-    def __init__(self, wrapper: nn.Module, image: torch.Tensor) -> None:
-        super().__init__(wrapper, (image,))
-        self._counted: list[tuple[str, int]] = []
-        self.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        self.set_op_handle(
-            **{name: self._remembering(handle) for name, handle in self._op_handles.items()}
-        )
+    That analysis would add up every module's count, and name every node by hooks on all modules.
+    """
 
-    def by_layer(self, keys: Mapping[str, None]) -> dict[str, int]:
-        counts = Counter(dict.fromkeys(keys, 0))
-        for scope, count in self._counted:
-            counts[_layer_key(scope)] += count
-        return dict(counts)
+    def __init__(self, network: nn.Module, image: torch.Tensor, scopes: _LayerScopes) -> None:
+        self.layers: Counter[str] = Counter()
+        self.unsupported_ops: Counter[str] = Counter()
+        self._scopes = scopes
+        self._name = type(network).__name__
+        self._wrapper = _TensorOutputs(network)
+        self._image = image
+        self._analysis = FlopCountAnalysis(self._wrapper, (image,))
 
-    def _remembering(self, handle: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(inputs: list[Any], outputs: list[Any]) -> Any:
-            result = handle(inputs, outputs)
-            count = sum(result.values()) if isinstance(result, Counter) else result
-            self._counted.append((outputs[0].node().scopeName(), int(count)))
-            return result
+    def trace(self) -> torch._C.Graph:
+        """One forward."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TracerWarning)
+            graph, _ = _get_trace_graph(self._wrapper, (self._image,))
+        return graph
 
-        return counted
-
-    def _get_all_ancestors(self, module_name: str) -> set[str]:
-        # fvcore asks for the modules above a node's innermost scope; a layer's scope is no module.
-        if module_name.startswith(_MARK):
-            return {""}
-        return super()._get_all_ancestors(module_name)
-
-
-def _layer_key(scope: str) -> str:
-    """The innermost layer in a scope name; where there is none, the innermost module's path."""
-    names = scope.split("/")
-    layers = [name.removeprefix(_MARK) for name in names if name.startswith(_MARK)]
-    return layers[-1] if layers else names[-1].removeprefix("network.")
+    def count(self, graph: torch._C.Graph) -> None:
+        """Every node for its layer; one outside of any, for the module that ran after the last."""
+        self.layers.update(dict.fromkeys(self._scopes.keys, 0))
+        between = self._name
+        node: Any
+        for node in graph.nodes():
+            scope = node.scopeName().rpartition("/")[2]
+            key = between
+            if scope.startswith(_MARK):
+                call = int(scope.removeprefix(_MARK))
+                key, between = (
+                    self._scopes.calls[call],
+                    self._scopes.paths_after[call] or self._name,
+                )
+            kind = node.kind()
+            if kind == "prim::PythonOp":
+                kind += "." + node.pyname()
+            formula = self._analysis._op_handles.get(kind)
+            if formula is not None:
+                result: Any = formula(list(node.inputs()), list(node.outputs()))
+                flops = sum(result.values()) if isinstance(result, Counter) else result
+                self.layers[key] += int(flops)
+            elif not self._analysis._should_ignore_node(node):
+                self.unsupported_ops[kind] += 1

@@ -1,11 +1,10 @@
 """activation_memory.json and activation_memory.csv."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from layerscope.files import write_json
-from layerscope.measure import ActivationRecord
+from layerscope.measure import ActivationRecord, LayerActivations
 from layerscope.report.tables import write_table
 
 COLUMNS = ("step", "layer", "num_calls", "output_bytes", "saved_bytes", "cumulative_saved_bytes")
@@ -28,11 +27,11 @@ class ActivationTable:
         """Write both files; `step` counts training batches from 0, `batch_size` is this rank's."""
         if not self._rows:
             self._write_json(step, batch_size, record)
-        self._rows += [{"step": step, **asdict(layer)} for layer in record.layers]
+        self._rows += [{"step": step, **_columns(layer)} for layer in record.layers]
         write_table(self._directory / "activation_memory.csv", COLUMNS, self._rows)
 
     def _write_json(self, step: int, batch_size: int, record: ActivationRecord) -> None:
-        layers = [asdict(layer) for layer in record.layers]
+        layers = [_columns(layer) for layer in record.layers]
         write_json(
             self._directory / "activation_memory.json",
             {
@@ -48,3 +47,7 @@ class ActivationTable:
                 "layers": layers,
             },
         )
+
+
+def _columns(layer: LayerActivations) -> dict[str, Any]:
+    return {name: getattr(layer, name) for name in COLUMNS[1:]}

@@ -1,0 +1,31 @@
+"""One step that gives both the activations and the dispatcher's FLOPs."""
+
+from layerscope.measure.activations import ActivationRecord, record_activations
+from layerscope.measure.flop_counter import FlopCounts, FlopRecorder
+from layerscope.measure.step import Step
+
+
+def step_activations(step: Step) -> ActivationRecord:
+    """Run the step once and record it. The network is left as it was.
+
+    Raises:
+        UserError: the network does not run.
+    """
+    with step.untouched(), record_activations(step.network) as recorder:
+        step.run()
+    return recorder.record
+
+
+def activations_and_flops(step: Step) -> tuple[ActivationRecord, FlopCounts]:
+    """What `step_activations` and `flop_counts` say, for the price of one step.
+
+    Raises:
+        UserError: the network does not run.
+    """
+    with (
+        step.untouched(),
+        FlopRecorder(step.network) as flops,
+        record_activations(step.network) as recorder,
+    ):
+        step.run()
+    return recorder.record, flops.counts

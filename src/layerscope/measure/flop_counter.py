@@ -1,0 +1,192 @@
+"""The dispatcher's FLOP counter, forward and backward, per layer.
+
+The formulas are those of `torch.utils.flop_counter`, so the total is `FlopCounterMode`'s; the
+attribution is ours, since its own is wrong wherever a module's output is used twice. It counts
+
+- convolution: 2 per multiply-accumulate, without the bias; transposed ones per input position;
+- convolution's backward: the same again for the input's gradient, where it is computed, and for the
+  weight's; the weight's gradient of a convolution in groups is counted `groups` times too often,
+  and the bias's not at all. Of a transposed one both come to the forward's figure as well, and the
+  weight's gradient again `groups` times;
+- mm, addmm, bmm, baddbmm and the attention kernels: 2 per multiply-accumulate, so a linear layer's
+  bias is not counted, nor its gradient;
+- nothing else: no norm, no activation, no pooling, no addition.
+
+Neither dtype, autocast, memory format nor mode change a count, nor do the values of gradients: on a
+CPU the backward of a convolution is counted and not computed; its gradients are zeros.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from layerscope.layers.calls import CallTracker
+from layerscope.measure.node_layers import NodeLayers
+from layerscope.measure.step import Step
+
+
+@dataclass(frozen=True)
+class FlopCounts:
+    """What an instrument counted, in its own convention; the loss is in no count.
+
+    Args:
+        forward: of every layer that ran, in execution order, 0 where nothing is counted; its calls
+            summed. An operation outside of any layer counts for the module that called it.
+        backward: the same layers.
+        bias_gradient: the part of `backward` that is the sums for the gradients of biases; empty
+            where the instrument does not tell it apart.
+        total: the sum of `forward` and `backward`.
+    """
+
+    forward: Mapping[str, int]
+    backward: Mapping[str, int]
+    bias_gradient: Mapping[str, int]
+    total: int
+
+    @staticmethod
+    def of(
+        keys: Mapping[str, None],
+        forward: Counter[str],
+        backward: Counter[str],
+        bias_gradient: Counter[str] | None = None,
+    ) -> "FlopCounts":
+        """Counts of these layers, and of whatever else has been counted."""
+        everyone = dict.fromkeys([*keys, *forward, *backward])
+        return FlopCounts(
+            forward=MappingProxyType({key: forward[key] for key in everyone}),
+            backward=MappingProxyType({key: backward[key] for key in everyone}),
+            bias_gradient=MappingProxyType(
+                {} if bias_gradient is None else {key: bias_gradient[key] for key in everyone}
+            ),
+            total=forward.total() + backward.total(),
+        )
+
+
+def flop_counts(step: Step) -> FlopCounts:
+    """Run the step once and count. The network is left as it was.
+
+    Raises:
+        UserError: the network does not run.
+    """
+    with step.untouched(), FlopRecorder(step.network) as recorder:
+        step.run()
+    return recorder.counts
+
+
+class FlopRecorder:
+    """Counts what runs in the `with` block: one forward of the network and its backward."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._nodes = NodeLayers()
+        self._tracker = self._nodes.tracker = CallTracker(network, self._nodes)
+        self._mode = _CountingMode(self._tracker, self._nodes)
+
+    @property
+    def counts(self) -> FlopCounts:
+        """What was counted until now."""
+        mode = self._mode
+        return FlopCounts.of(self._nodes.keys, mode.forward, mode.backward, mode.bias_gradient)
+
+    def __enter__(self) -> "FlopRecorder":
+        self._tracker.__enter__()
+        self._mode.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self._mode.__exit__(kind, error, traceback)
+        self._tracker.__exit__()
+
+
+class _CountingMode(TorchDispatchMode):
+    def __init__(self, tracker: CallTracker, nodes: NodeLayers) -> None:
+        super().__init__()
+        self.forward: Counter[str] = Counter()
+        self.backward: Counter[str] = Counter()
+        self.bias_gradient: Counter[str] = Counter()
+        self._tracker = tracker
+        self._nodes = nodes
+        self._graph_task: int | None = None
+        self._last_layer: str | None = None
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run the operation; count it where it has a formula."""
+        kwargs = kwargs or {}
+        formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            if not _is_composite(func):
+                return func(*args, **kwargs)
+            with self:  # in inference mode it arrives in one piece; its parts may have a formula
+                return func.decompose(*args, **kwargs)
+        output = _zero_gradients(func, args) or func(*args, **kwargs)
+        key = self._count(int(formula(*args, **kwargs, out_val=output)))
+        if func is torch.ops.aten.convolution_backward.default and key is not None:
+            *others, mask = args  # mask: which of input, weight and bias need a gradient
+            bias_only = [False, False, mask[2]]
+            self.bias_gradient[key] += int(formula(*others, bias_only, out_val=output))
+        return output
+
+    def _count(self, flops: int) -> str | None:
+        """The layer that it counts for."""
+        node = torch._C._current_autograd_node()
+        if node is None:
+            counts, key = self.forward, self._tracker.current_key
+        else:
+            counts, key = self.backward, self._layer_of(node)
+        if key is not None:
+            counts[key] += flops
+        return key
+
+    def _layer_of(self, node: Any) -> str | None:
+        # A checkpoint's backward runs one of its own, whose nodes are new: they are its layer's.
+        graph_task = torch._C._current_graph_task_id()
+        if self._graph_task is None:
+            self._graph_task = graph_task
+        if graph_task == self._graph_task:
+            self._last_layer = self._nodes.layer_of(node._sequence_nr())
+        return self._last_layer
+
+
+def _zero_gradients(
+    func: OpOverload, args: tuple[Any, ...]
+) -> tuple[torch.Tensor | None, ...] | None:
+    """What a convolution's backward returns, as zeros; None where the operation is to be run.
+
+    It is most of a step's time, and nothing in the backward pass depends on its values.
+    """
+    if func is not torch.ops.aten.convolution_backward.default or len(args) != 11:
+        return None
+    _, image, weight, bias_shape = args[:4]
+    if image.device.type != "cpu" or torch._C._current_autograd_node() is None:
+        return None
+    needs_image, needs_weight, needs_bias = args[-1]
+    return (
+        torch.zeros_like(image) if needs_image else None,
+        torch.zeros_like(weight) if needs_weight else None,
+        weight.new_zeros(bias_shape) if needs_bias else None,
+    )
+
+
+@cache
+def _is_composite(func: OpOverload) -> bool:
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)

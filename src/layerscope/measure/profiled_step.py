@@ -1,0 +1,269 @@
+"""One step under torch.profiler, every operation and every allocation with its layer and phase.
+
+In the forward pass a range around every layer says whose the operations are. In the backward pass
+it is the autograd node that runs: its number leads to the layer that created it. A gradient's
+accumulation belongs to the node that delivers the later of the two gradients, an accumulator of a
+parameter to the node that ran before it. What a checkpoint computes again is its backward.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch._C._autograd import DeviceType, _profiler_enabled, _ProfilerResult
+from torch._C._profiler import (
+    RecordScope,
+    _ExtraFields_Allocation,
+    _ExtraFields_TorchOp,
+    _ProfilerEvent,
+    _RecordFunctionFast,
+)
+from torch.autograd.profiler import profile
+
+from layerscope.errors import UserError
+from layerscope.layers.calls import Call, CallTracker
+from layerscope.measure.node_layers import NodeLayers
+from layerscope.measure.step import Phase, Step
+
+Owner = tuple[str | None, Phase]
+
+_RANGE = "layerscope:"  # before a phase's name or a call's number, in the name of a range
+_NODE = "autograd::engine::evaluate_function: "
+_PHASES: Mapping[str, Phase] = {
+    f"{_RANGE}{phase}": phase for phase in ("forward", "loss", "backward")
+}
+
+
+class MemoryEvent(NamedTuple):
+    """The allocator gave memory, or took it back.
+
+    Args:
+        allocated_bytes: negative where memory was freed.
+        layer: that which was running, or was the last to run in this phase; None in the loss.
+        operation: the name of the outermost operation that was running.
+        operation_number: different for every run of an operation.
+    """
+
+    nanoseconds: int
+    allocated_bytes: int
+    address: int
+    layer: str | None
+    phase: Phase
+    operation: str | None
+    operation_number: int | None
+
+
+@dataclass
+class ProfiledStep:
+    """What the profiler saw of a step.
+
+    Args:
+        layers: every layer that ran, in execution order.
+        flops: as `with_flops` counts them.
+        operation_nanoseconds: of the outermost operations, which is the self time of all.
+        device_nanoseconds: of the kernels and copies on the device; empty on a CPU.
+        memory_events: of the allocator of the image's device, in the order of time.
+        step_nanoseconds: forward, loss and backward, the profiler's own work included.
+    """
+
+    layers: Mapping[str, None] = field(default_factory=dict)
+    flops: Counter[Owner] = field(default_factory=Counter)
+    operation_nanoseconds: Counter[Owner] = field(default_factory=Counter)
+    device_nanoseconds: Counter[Owner] = field(default_factory=Counter)
+    memory_events: list[MemoryEvent] = field(default_factory=list)
+    step_nanoseconds: int = 0
+
+
+def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = True) -> ProfiledStep:
+    """Run the step once under the profiler. The network is left as it was.
+
+    Raises:
+        UserError: the network does not run, or a profiler is running already.
+    """
+    if _profiler_enabled():
+        raise UserError("torch.profiler is running already: only one can at a time")
+    on_cuda = step.image.device.type == "cuda"
+    ranges = _Ranges()
+    tracker = ranges.tracker = CallTracker(step.network, ranges)
+    profiler = profile(
+        use_kineto=True,
+        use_device="cuda" if on_cuda else None,
+        with_flops=with_flops,
+        profile_memory=with_memory,
+    )
+    if on_cuda:  # libraries make their workspaces at first use, and keep them
+        with step.untouched():
+            step.run()
+    with step.untouched(), tracker:
+        with _quiet_start():
+            profiler.__enter__()
+        try:
+            loss = step.run(_phase_range)  # its release belongs to no phase: held to the end
+        finally:
+            profiler.__exit__(None, None, None)
+        del loss
+    assert profiler.kineto_results is not None
+    device = step.image.device.type
+    return _Reading(ranges, device, profiler.kineto_results, with_flops).result
+
+
+class _Ranges(NodeLayers):
+    """Opens a range of the profiler around every layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []  # the key of every call, by the number in its range's name
+        self.paths_after: list[str | None] = []  # of the module that runs when the call has ended
+        self._open: list[_RecordFunctionFast] = []
+
+    def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().layer_began(call, args, kwargs)
+        self._open.append(_RecordFunctionFast(f"{_RANGE}{len(self.calls)}"))
+        self.calls.append(call.key)
+        self.paths_after.append(None)
+        self._open[-1].__enter__()
+
+    def layer_ended(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        self._open.pop().__exit__(None, None, None)
+        self.paths_after[-1] = self.tracker.current_key
+        super().layer_ended(call, args, kwargs, output)
+
+
+def _phase_range(phase: Phase) -> AbstractContextManager[object]:
+    return _RecordFunctionFast(f"{_RANGE}{phase}")  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep the profiler's library from writing its log to stderr; it reads this at its start."""
+    name = "KINETO_LOG_LEVEL"
+    is_set = name in os.environ
+    os.environ.setdefault(name, "99")
+    try:
+        yield
+    finally:
+        if not is_set:
+            del os.environ[name]
+
+
+class _Place(NamedTuple):
+    """Where in the tree of events the reading stands."""
+
+    layer: str | None = None
+    phase: Phase = "forward"
+    is_owned: bool = False  # inside a layer's range or an autograd node
+    operation: str | None = None
+    operation_number: int | None = None
+
+
+class _Reading:
+    """Walks the tree of the profiler's events once, in the order of time."""
+
+    def __init__(
+        self, ranges: _Ranges, device: str, results: _ProfilerResult, with_flops: bool
+    ) -> None:
+        self.result = ProfiledStep(layers=ranges.keys)
+        self._ranges = ranges
+        self._device = device
+        self._last: dict[Phase, str | None] = {}
+        self._between: str | None = type(ranges.tracker.network).__name__
+        # The tree has neither FLOPs nor device times; they are found by the operation's number.
+        self._flops: dict[int, int] = {}
+        self._device_nanoseconds: Counter[int] = Counter()
+        if with_flops or device != "cpu":
+            self._read_flat(results)
+        roots = results.experimental_event_tree()
+        main_thread = next(event.start_tid for event in roots if event.name in _PHASES)
+        for event in roots:  # on CUDA the backward runs in a thread of its own
+            is_main = event.start_tid == main_thread
+            self._read(event, _Place(phase="forward" if is_main else "backward"))
+        self.result.memory_events.sort(key=lambda event: event.nanoseconds)
+
+    def _read_flat(self, results: _ProfilerResult) -> None:
+        for event in results.events():
+            flops = event.flops()
+            if flops:
+                self._flops[event.correlation_id()] = flops
+            if self._device == "cpu" or event.device_type() == DeviceType.CPU:
+                continue
+            if not event.is_user_annotation():
+                self._device_nanoseconds[event.linked_correlation_id()] += event.duration_ns()
+
+    def _read(self, event: _ProfilerEvent, place: _Place) -> None:
+        fields = event.extra_fields
+        if isinstance(fields, _ExtraFields_Allocation):
+            self._note_memory(event.start_time_ns, fields, place)
+            return
+        children = event.children
+        if isinstance(fields, _ExtraFields_TorchOp):
+            if children or place.operation is None:  # most are neither: the name takes a while
+                place = self._entered(event, fields, place)
+            number = event.correlation_id
+            if number in self._flops:
+                self.result.flops[place.layer, place.phase] += self._flops[number]
+            if number in self._device_nanoseconds:
+                owner = (place.layer, place.phase)
+                self.result.device_nanoseconds[owner] += self._device_nanoseconds[number]
+        for child in children:
+            self._read(child, place)
+
+    def _entered(
+        self, event: _ProfilerEvent, fields: _ExtraFields_TorchOp, place: _Place
+    ) -> _Place:
+        name = event.name
+        if name.startswith(_RANGE):
+            return self._entered_range(event, place)
+        if name.startswith(_NODE):
+            return self._entered_node(fields, place)
+        if place.operation is not None or fields.scope != RecordScope.FUNCTION:
+            return place
+        layer = place.layer if place.is_owned else self._unowned(place.phase)
+        self.result.operation_nanoseconds[layer, place.phase] += event.duration_time_ns
+        return _Place(layer, place.phase, place.is_owned, name, event.correlation_id)
+
+    def _entered_range(self, event: _ProfilerEvent, place: _Place) -> _Place:
+        name = event.name
+        if name in _PHASES:
+            self.result.step_nanoseconds += event.duration_time_ns
+            return _Place(phase=_PHASES[name])
+        if place.operation is not None:  # an autograd function whose forward calls layers
+            owner = (place.layer, place.phase)
+            self.result.operation_nanoseconds[owner] -= event.duration_time_ns
+        call = int(name.removeprefix(_RANGE))
+        self._between = self._ranges.paths_after[call]
+        layer = self._last["forward"] = self._ranges.calls[call]
+        return _Place(layer, "forward", is_owned=True)
+
+    def _entered_node(self, fields: _ExtraFields_TorchOp, place: _Place) -> _Place:
+        if place.phase == "backward" and place.is_owned:
+            return place  # a checkpoint's backward runs one of its own
+        if fields.sequence_number >= 0:  # a gradient accumulator has none
+            self._last["backward"] = self._ranges.layer_of(fields.sequence_number)
+        return _Place(self._last.get("backward"), "backward", is_owned=True)
+
+    def _unowned(self, phase: Phase) -> str | None:
+        """Whose an operation outside of any layer and node is."""
+        return self._between if phase == "forward" else self._last.get(phase)
+
+    def _note_memory(
+        self, nanoseconds: int, fields: _ExtraFields_Allocation, place: _Place
+    ) -> None:
+        if self._device != "cpu" and fields.device.type != self._device:
+            return
+        outside = not place.is_owned and place.operation is None
+        self.result.memory_events.append(
+            MemoryEvent(
+                nanoseconds,
+                fields.alloc_size,
+                fields.ptr,
+                self._last.get(place.phase) if outside else place.layer,
+                place.phase,
+                place.operation,
+                place.operation_number,
+            )
+        )
