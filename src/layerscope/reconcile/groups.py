@@ -1,0 +1,134 @@
+"""Which quantity each instrument is held against, and for which reasons it may differ."""
+
+from collections.abc import Mapping
+
+from layerscope.measure import ActivationRecord, FlopCounts
+from layerscope.reconcile.account import Account
+from layerscope.reconcile.flops import (
+    bias_gradient_reasons,
+    counter_backward_reasons,
+    counter_forward_reasons,
+    fvcore_flops_reasons,
+    fvcore_macs_reasons,
+    profiler_backward_reasons,
+    profiler_forward_reasons,
+)
+from layerscope.reconcile.measurements import Measurements, by_layer
+from layerscope.reconcile.memory import output_bytes_reasons, saved_bytes_reasons
+from layerscope.reconcile.rows import Reason, Row
+from layerscope.theory.step import StepMemory
+
+Rows = tuple[Row, ...]
+
+
+def row_groups(
+    theory: Account, paper: StepMemory, measured: Measurements, instruments: frozenset[str]
+) -> tuple[Rows, ...]:
+    """The rows of all layers, together by quantity and instrument.
+
+    Args:
+        paper: the step's memory as predicted, which says where gradients are added.
+    """
+    groups: list[Rows] = []
+    if measured.activations is not None and "outputs" in instruments:
+        groups += _output_rows(theory, measured.activations)
+    if measured.activations is not None and "saved" in instruments:
+        groups += [_saved_rows(theory, measured.activations)]
+    if measured.fvcore is not None:
+        groups += _fvcore_rows(theory, measured.fvcore.layers)
+    if measured.flop_counter is not None:
+        groups += _counter_rows(theory, measured.flop_counter)
+    if measured.profiler is not None:
+        groups += _profiler_rows(theory, paper, measured.profiler)
+    return tuple(groups)
+
+
+def _output_rows(theory: Account, record: ActivationRecord) -> list[Rows]:
+    def output_bytes(call: int) -> tuple[Reason, ...]:
+        return output_bytes_reasons(theory.network, call, theory.element_size)
+
+    def parameter_bytes(call: int) -> tuple[Reason, ...]:
+        spec = theory.network.layers[call]
+        difference = spec.parameter_bytes - spec.num_parameters * theory.element_size
+        text = "its parameters have another dtype than the input"
+        return (Reason("parameter_type", difference, text),) if difference else ()
+
+    reasons = {
+        "output_elements": _none,
+        "num_parameters": _none,
+        "parameter_bytes": parameter_bytes,
+        "buffer_bytes": _none,
+        "output_bytes": output_bytes,
+    }
+    return [
+        theory.rows(quantity, "outputs", by_layer(record, quantity), reasons_of)
+        for quantity, reasons_of in reasons.items()
+    ]
+
+
+def _saved_rows(theory: Account, record: ActivationRecord) -> Rows:
+    return theory.rows(
+        "saved_bytes",
+        "saved",
+        by_layer(record, "saved_bytes"),
+        lambda call: saved_bytes_reasons(theory.network, theory.saved, call, theory.element_size),
+    )
+
+
+def _fvcore_rows(theory: Account, counts: Mapping[str, int]) -> list[Rows]:
+    layers = theory.network.layers
+    return [
+        theory.rows("macs", "fvcore", counts, lambda call: fvcore_macs_reasons(layers[call])),
+        theory.rows(
+            "forward_flops", "fvcore", counts, lambda call: fvcore_flops_reasons(layers[call])
+        ),
+    ]
+
+
+def _counter_rows(theory: Account, counts: FlopCounts) -> list[Rows]:
+    network, saved = theory.network, theory.saved
+    return [
+        theory.rows(
+            "forward_flops",
+            "flop_counter",
+            counts.forward,
+            lambda call: counter_forward_reasons(network.layers[call]),
+        ),
+        theory.rows(
+            "backward_flops",
+            "flop_counter",
+            counts.backward,
+            lambda call: counter_backward_reasons(network, saved, call),
+        ),
+        theory.rows(
+            "bias_gradient_flops",
+            "flop_counter",
+            counts.bias_gradient,
+            lambda call: bias_gradient_reasons(network.layers[call]),
+        ),
+    ]
+
+
+def _profiler_rows(theory: Account, paper: StepMemory, counts: FlopCounts) -> list[Rows]:
+    network, saved = theory.network, theory.saved
+    under_autocast = network.autocast is not None
+    return [
+        theory.rows(
+            "forward_flops",
+            "profiler",
+            counts.forward,
+            lambda call: profiler_forward_reasons(network.layers[call], under_autocast),
+        ),
+        theory.rows(
+            "backward_flops",
+            "profiler",
+            counts.backward,
+            lambda call: profiler_backward_reasons(
+                network, saved, paper.accumulated.get(call, 0), call
+            ),
+        ),
+    ]
+
+
+def _none(call: int) -> tuple[Reason, ...]:
+    return ()

@@ -1,0 +1,109 @@
+"""Every instrument, run on one step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layerscope.measure import (
+    ActivationRecord,
+    FlopCounts,
+    FvcoreCounts,
+    FvcoreFailed,
+    MachineCeilings,
+    MemoryRecord,
+    Step,
+    TimeRecord,
+    activations_and_flops,
+    flop_counts,
+    flops_of,
+    fvcore_counts,
+    layer_times,
+    machine_ceilings,
+    memory_record,
+    profile_step,
+    step_activations,
+)
+from layerscope.reconcile.settings import Settings
+
+INSTRUMENTS = (
+    "outputs",
+    "saved",
+    "fvcore",
+    "flop_counter",
+    "profiler",
+    "memory",
+    "time",
+    "machine",
+)
+# Those whose figures do not depend on the clock.
+EXACT_INSTRUMENTS = frozenset(INSTRUMENTS) - {"time", "machine"}
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the instruments said; None where one was switched off or could not measure.
+
+    Args:
+        notes: why an instrument could not.
+    """
+
+    activations: ActivationRecord | None = None
+    fvcore: FvcoreCounts | None = None
+    flop_counter: FlopCounts | None = None
+    profiler: FlopCounts | None = None
+    memory: MemoryRecord | None = None
+    times: TimeRecord | None = None
+    machine: MachineCeilings | None = None
+    notes: tuple[str, ...] = ()
+
+
+def measure(step: Step, settings: Settings, instruments: frozenset[str]) -> Measurements:
+    """Run those that are named, several in one step where they can. The network is left as it was.
+
+    Raises:
+        UserError: the network does not run.
+    """
+    fvcore, notes = _fvcore(step, settings) if "fvcore" in instruments else (None, ())
+    activations, flop_counter = _counted(step, instruments)
+    profiled = None
+    if instruments & {"profiler", "memory"}:
+        profiled = profile_step(
+            step, with_flops="profiler" in instruments, with_memory="memory" in instruments
+        )
+    return Measurements(
+        activations=activations,
+        fvcore=fvcore,
+        flop_counter=flop_counter,
+        profiler=flops_of(profiled) if profiled and "profiler" in instruments else None,
+        memory=memory_record(profiled) if profiled and "memory" in instruments else None,
+        times=layer_times(step) if "time" in instruments else None,
+        machine=_machine(settings) if "machine" in instruments else None,
+        notes=notes,
+    )
+
+
+def _counted(
+    step: Step, instruments: frozenset[str]
+) -> tuple[ActivationRecord | None, FlopCounts | None]:
+    wants_activations = bool(instruments & {"outputs", "saved"})
+    if wants_activations and "flop_counter" in instruments:
+        return activations_and_flops(step)
+    return (
+        step_activations(step) if wants_activations else None,
+        flop_counts(step) if "flop_counter" in instruments else None,
+    )
+
+
+def _fvcore(step: Step, settings: Settings) -> tuple[FvcoreCounts | None, tuple[str, ...]]:
+    try:
+        return fvcore_counts(step.network, settings.input_shape), ()
+    except FvcoreFailed as error:
+        return None, (str(error),)
+
+
+def _machine(settings: Settings) -> MachineCeilings:
+    return machine_ceilings(settings.device, settings.arithmetic_dtype)
+
+
+def by_layer(record: ActivationRecord, field: str) -> Mapping[str, int]:
+    """One field of an activation record, by layer."""
+    return {layer.layer: getattr(layer, field) for layer in record.layers}

@@ -1,0 +1,102 @@
+"""A network's profile: theory, measurements, and every difference in named reasons."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from layerscope.layers import NetworkSpec
+from layerscope.measure import MachineCeilings, TimeRecord
+from layerscope.reconcile.account import Account, account, total
+from layerscope.reconcile.groups import row_groups
+from layerscope.reconcile.measurements import EXACT_INSTRUMENTS, Measurements, measure
+from layerscope.reconcile.peak import Peak, peak_of, peak_row
+from layerscope.reconcile.roofline import LayerTiming, layer_timings
+from layerscope.reconcile.rows import Row
+from layerscope.reconcile.settings import Settings, described, prepared
+from layerscope.theory import CostTable
+from layerscope.theory.step import step_memory
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Of one network under one set of settings.
+
+    Args:
+        rows: one per layer, quantity and instrument: the exact quantities, and seconds.
+        totals: one per exact quantity and instrument, and the peak.
+        times: None where time was not measured, as is `step`.
+        notes: what a reader has to know: instruments that could not measure, parameters that no
+            layer uses.
+    """
+
+    settings: Settings
+    network: NetworkSpec
+    costs: CostTable
+    rows: tuple[Row, ...]
+    totals: tuple[Row, ...]
+    peak: Peak
+    times: tuple[LayerTiming, ...] | None
+    step: TimeRecord | None
+    machine: MachineCeilings | None
+    notes: tuple[str, ...]
+
+
+def profile_network(
+    network: nn.Module,
+    settings: Settings,
+    instruments: frozenset[str] = EXACT_INSTRUMENTS,
+) -> Profile:
+    """Theory and the named instruments. The network is left as it was.
+
+    Raises:
+        UserError: a setting that cannot be, or a network that does not run.
+    """
+    with prepared(network, settings) as step:
+        theory = account(described(step, settings), settings.element_size)
+        paper = step_memory(theory.network, theory.saved)
+        measured = measure(step, settings, instruments)
+        peak = peak_of(step, settings, theory, paper, measured.memory)
+    groups = row_groups(theory, paper, measured, instruments)
+    times = _timings(theory, measured)
+    return Profile(
+        settings=settings,
+        network=theory.network,
+        costs=theory.costs,
+        rows=(*(row for rows in groups for row in rows), *_time_rows(times or ())),
+        totals=(*(total(rows) for rows in groups), peak_row(peak)),
+        peak=peak,
+        times=times,
+        step=measured.times,
+        machine=measured.machine,
+        notes=(*measured.notes, *_notes(theory)),
+    )
+
+
+def _timings(theory: Account, measured: Measurements) -> tuple[LayerTiming, ...] | None:
+    if measured.times is None:
+        return None
+    return layer_timings(theory.network, theory.costs, measured.times, measured.machine)
+
+
+def _time_rows(times: tuple[LayerTiming, ...]) -> Iterator[Row]:
+    """Medians; there is no theory of seconds."""
+    for time in times:
+        yield Row(time.layer, "forward_seconds", "time", None, (), time.forward.median)
+        if time.backward is not None:
+            yield Row(time.layer, "backward_seconds", "time", None, (), time.backward.median)
+
+
+def _notes(theory: Account) -> tuple[str, ...]:
+    network, notes = theory.network, []
+    if network.unused_parameters:
+        notes.append(
+            f"{network.unused_parameters:,} parameters ({network.unused_parameter_bytes:,} B) are "
+            "used by no layer of this forward pass and stand in no total"
+        )
+    unknown = theory.costs.total().unknown
+    if unknown:
+        notes.append(
+            f"no formula for {', '.join(unknown)}: totals of FLOPs and kept bytes are lower bounds"
+        )
+    return tuple(notes)
