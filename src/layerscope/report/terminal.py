@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from io import StringIO
 
 from rich.box import SIMPLE as SIMPLE_HEAD_AND_FOOT
 from rich.box import SIMPLE_HEAD
@@ -45,13 +46,18 @@ class Screen:
         rows: Sequence[Sequence[str]],
         num_text_columns: int = 1,
         total: Sequence[str] | None = None,
+        tight: bool = False,
     ) -> None:
-        """The first columns are text, the others numbers, right-aligned; the total stands apart."""
+        """The first columns are text, the others numbers, right-aligned; the total stands apart.
+
+        `tight`: one space between columns, for tables that would not fit otherwise.
+        """
         table = Table(
             title=title,
             title_justify="left",
             box=SIMPLE_HEAD if total is None else SIMPLE_HEAD_AND_FOOT,
             pad_edge=False,
+            padding=(0, 0) if tight else (0, 1),
             show_footer=total is not None,
         )
         for number, column in enumerate(columns):
@@ -59,6 +65,7 @@ class Screen:
                 column,
                 justify="left" if number < num_text_columns else "right",
                 overflow="fold",
+                no_wrap=tight and number >= num_text_columns,  # names give way, figures do not
                 footer="" if total is None else Text(total[number]),
             )
         for row in rows:
@@ -85,6 +92,32 @@ class Screen:
             transient=True,
             refresh_per_second=4,
             disable=not self.is_rich,
+        )
+
+
+class TextScreen(Screen):
+    """Keeps what is shown as plain text instead of printing it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_rich = False
+        self._file = StringIO()
+
+    @property
+    def text(self) -> str:
+        """Everything so far, no space at the ends of lines."""
+        return "\n".join(line.rstrip() for line in self._file.getvalue().split("\n")).rstrip("\n")
+
+    @property
+    def _console(self) -> Console:
+        return Console(
+            width=PLAIN_WIDTH,
+            file=self._file,
+            force_terminal=False,
+            force_jupyter=False,
+            color_system=None,
+            highlight=False,
+            soft_wrap=True,
         )
 
 

@@ -1,0 +1,230 @@
+"""A saved profile as a budget: which layers have grown beyond it."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from layerscope.errors import UserError
+from layerscope.reconcile.profile import Profile, Settings
+from layerscope.reconcile.rows import EXACT_QUANTITIES
+from layerscope.report.profile_format import share, unit_of
+from layerscope.report.profile_json import plain, row_record
+from layerscope.report.terminal import Screen
+
+# What may differ: two networks of other names can be compared.
+_NOT_COMPARED = frozenset({"network"})
+
+# Seconds differ from run to run.
+_COMPARED = frozenset({*EXACT_QUANTITIES, "peak_bytes"})
+
+Key = tuple[str, str, str]  # layer, quantity, instrument
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Theory and measurement of one row."""
+
+    theory: int | None
+    measured: int | None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a saved profile.json says.
+
+    Args:
+        layers: in order, without `total`.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    figures: Mapping[Key, Figures]
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a layer, or the total, differs from its budget.
+
+    Args:
+        quantity: empty for a layer that is new or has vanished, as are the figures.
+    """
+
+    layer: str
+    what: Literal["grew", "new", "vanished"]
+    quantity: str = ""
+    instrument: str = ""
+    budget: int | None = None
+    now: int | None = None
+
+    @property
+    def exceeds(self) -> bool:
+        """A layer that is gone costs nothing."""
+        return self.what != "vanished"
+
+    @property
+    def growth(self) -> float:
+        """Relative; infinite where there was nothing before."""
+        assert self.budget is not None
+        assert self.now is not None
+        return (self.now - self.budget) / self.budget if self.budget else float("inf")
+
+
+def read_budget(path: Path) -> Budget:
+    """Before a run, so that a wrong file costs nothing.
+
+    Raises:
+        UserError: it cannot be read or is no profile.json.
+    """
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"budget={path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise UserError(f"budget={path} is no profile.json: {error}") from error
+    try:
+        return _budget(path, record)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"budget={path} is no profile.json: {type(error).__name__} {error}"
+        ) from error
+
+
+def check_budget_settings(budget: Budget, settings: Settings) -> None:
+    """Figures of other settings say nothing about growth.
+
+    Raises:
+        UserError: names what differs.
+    """
+    ours = plain(settings)
+    differing = [
+        f"{name}={_text(ours.get(name))} here, {_text(budget.settings.get(name))} there"
+        for name in ours
+        if name not in _NOT_COMPARED and ours[name] != budget.settings.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"budget={budget.path} is of other settings: {'; '.join(differing)}: "
+            "profile with the same, or save a new budget"
+        )
+
+
+def compare_with_budget(
+    profile: Profile, path: str | Path, tolerance: float = 0.0
+) -> tuple[Change, ...]:
+    """Every quantity of every layer and of the total that grew; new and vanished layers.
+
+    What is compared is measured where both profiles have measured it, else theory. A quantity that
+    several instruments see is listed once, as the one with the largest growth sees it.
+
+    Args:
+        tolerance: relative growth that is still within the budget; 0.0 is none.
+
+    Raises:
+        UserError: see `read_budget` and `check_budget_settings`; or a negative tolerance.
+    """
+    if not tolerance >= 0:
+        raise UserError(f"tolerance={tolerance}: give 0 or a positive share, 0.05 for 5 %")
+    budget = read_budget(Path(path))
+    check_budget_settings(budget, profile.settings)
+    now = _figures(_records(profile))
+    layers = _layers(now)
+    changes = [Change(layer, "new") for layer in layers if layer not in budget.layers]
+    changes += [Change(layer, "vanished") for layer in budget.layers if layer not in layers]
+    return (*changes, *_grown(budget.figures, now, tolerance))
+
+
+def show_budget(screen: Screen, changes: Sequence[Change], tolerance: float) -> None:
+    """What exceeds it, largest growth first within the network's order; or that nothing does."""
+    grown = [change for change in changes if change.what == "grew"]
+    if not any(change.exceeds for change in changes):
+        screen.say(f"Within the budget: nothing grew by more than {share(tolerance)}.")
+    else:
+        screen.say(f"BUDGET EXCEEDED (tolerance {share(tolerance)}):")
+    for change in changes:
+        if change.what == "new":
+            screen.say(f"+ {change.layer}: a layer that the budget does not have")
+        elif change.what == "vanished":
+            screen.say(f"- {change.layer}: in the budget, but no longer in the network")
+    if grown:
+        screen.table(
+            "grew",
+            ("layer", "quantity", "instrument", "budget", "now", "growth"),
+            [_cells(change) for change in grown],
+            num_text_columns=3,
+            tight=True,
+        )
+
+
+def _cells(change: Change) -> tuple[str, ...]:
+    assert change.budget is not None
+    assert change.now is not None
+    unit = unit_of(change.quantity)
+    growth = "from 0" if change.budget == 0 else f"+{share(change.growth)}"
+    return (
+        *(change.layer, f"{change.quantity}{f', {unit}' if unit else ''}", change.instrument),
+        *(f"{change.budget:,}", f"{change.now:,}", growth),
+    )
+
+
+def _grown(
+    before: Mapping[Key, Figures], now: Mapping[Key, Figures], tolerance: float
+) -> tuple[Change, ...]:
+    worst: dict[tuple[str, str], Change] = {}
+    for key, figures in now.items():
+        pair = _comparable(before.get(key), figures)
+        if pair is None or pair[1] - pair[0] <= tolerance * pair[0]:
+            continue
+        layer, quantity, instrument = key
+        change = Change(layer, "grew", quantity, instrument, *pair)
+        known = worst.get((layer, quantity))
+        if known is None or change.growth > known.growth:
+            worst[layer, quantity] = change
+    return tuple(worst.values())
+
+
+def _comparable(before: Figures | None, now: Figures) -> tuple[int, int] | None:
+    if before is None:
+        return None
+    if before.measured is not None and now.measured is not None:
+        return before.measured, now.measured
+    if before.theory is not None and now.theory is not None:
+        return before.theory, now.theory
+    return None
+
+
+def _records(profile: Profile) -> list[dict[str, Any]]:
+    return [row_record(row) for row in (*profile.rows, *profile.totals)]
+
+
+def _budget(path: Path, record: Any) -> Budget:
+    figures = _figures([*record["rows"], *record["totals"]])
+    if not isinstance(record["settings"], dict):
+        raise TypeError("settings")
+    return Budget(path, record["settings"], figures, _layers(figures))
+
+
+def _figures(records: Iterable[Mapping[str, Any]]) -> dict[Key, Figures]:
+    return {
+        (record["layer"], record["quantity"], record["instrument"]): Figures(
+            _count(record["theory"]), _count(record["measured"])
+        )
+        for record in records
+        if record["quantity"] in _COMPARED
+    }
+
+
+def _count(value: Any) -> int | None:
+    if value is not None and not isinstance(value, int):
+        raise TypeError(f"{value!r} is no count")
+    return value
+
+
+def _layers(figures: Mapping[Key, Figures]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(layer for layer, _, _ in figures if layer != "total"))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value)

@@ -1,0 +1,205 @@
+"""A layer as the page shows it: a row to sort by, and what stands behind it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from layerscope.reconcile.profile import LayerTiming, Profile
+from layerscope.reconcile.rows import Row
+from layerscope.report.formulas import general_mathml, substituted_mathml
+from layerscope.report.profile_findings import (
+    is_accounted_for,
+    layer_seconds,
+    measured_or_predicted,
+)
+from layerscope.report.profile_format import (
+    amount,
+    at_least,
+    bytes_exact,
+    bytes_short,
+    count_exact,
+    count_short,
+    figure,
+    seconds_short,
+    shape_text,
+    shapes_tuple,
+    share,
+    signed,
+    unit_of,
+)
+from layerscope.theory.formulas import Formula
+from layerscope.theory.table import LayerCost
+
+
+@dataclass(frozen=True)
+class CellView:
+    """`sort` is empty where the value is unknown; `hint` is the exact figure."""
+
+    text: str
+    sort: str
+    hint: str = ""
+    is_number: bool = True
+
+
+@dataclass(frozen=True)
+class FormulaView:
+    """Quantities that one formula gives alike; the formulas are MathML."""
+
+    quantities: str
+    general: Any
+    substituted: Any
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One comparison, as text."""
+
+    quantity: str
+    instrument: str
+    theory: str
+    reasons: tuple[tuple[str, str], ...]
+    measured: str
+    unexplained: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """A row of the table and its details."""
+
+    key: str
+    kind: str
+    cells: tuple[CellView, ...]
+    facts: tuple[tuple[str, str], ...]
+    formulas: tuple[FormulaView, ...]
+    rows: tuple[RowView, ...]
+
+
+def layer_columns(profile: Profile) -> tuple[tuple[str, bool], ...]:
+    """Titles behind the layer's name, and whether they are numbers."""
+    columns = [
+        *(("kind", False), ("output, one image", True), ("parameters", True)),
+        *(("output", True), ("kept", True), ("forward FLOPs", True), ("backward FLOPs", True)),
+    ]
+    if profile.times:
+        columns += [("time", True), ("forward FLOP/s", True), ("of roofline", True)]
+    return (*columns, ("reasons", True))
+
+
+def layer_views(profile: Profile) -> tuple[LayerView, ...]:
+    """In execution order."""
+    kept = measured_or_predicted(profile, "saved_bytes", "saved")
+    times = {timing.layer: timing for timing in profile.times or ()}
+    rows: dict[str, list[Row]] = {}
+    for row in profile.rows:
+        rows.setdefault(row.layer, []).append(row)
+    views = []
+    for cost in profile.costs.layers:
+        mine = rows.get(cost.layer, [])
+        cells = [*_cost_cells(cost, kept)]
+        if profile.times:
+            cells += _time_cells(times.get(cost.layer))
+        num_reasons = sum(len(row.reasons) for row in mine)
+        views.append(
+            LayerView(
+                key=cost.layer,
+                kind=cost.kind,
+                cells=(*cells, CellView(str(num_reasons), str(num_reasons))),
+                facts=_facts(cost, times.get(cost.layer)),
+                formulas=_formulas(profile.costs.formulas.get(cost.layer, ())),
+                rows=tuple(row_view(row) for row in mine),
+            )
+        )
+    return tuple(views)
+
+
+def row_view(row: Row) -> RowView:
+    """Exact figures; the unit stands with the quantity, that of seconds with the figure."""
+    is_time = row.quantity.endswith("_seconds")
+    is_bound = row.lower_bound and row.theory is not None
+    unit = "" if is_time else unit_of(row.quantity)
+    return RowView(
+        quantity=f"{row.quantity}{f', {unit}' if unit else ''}",
+        instrument=row.instrument,
+        theory="–" if is_time else at_least(count_exact(row.theory), is_bound),
+        reasons=tuple((amount(r.amount, row.quantity), r.text) for r in row.reasons),
+        measured=figure(row.measured, row.quantity),
+        unexplained="–" if is_time else signed(row.unexplained),
+        holds=is_accounted_for(row),
+    )
+
+
+def _cost_cells(cost: LayerCost, kept: Mapping[str, int]) -> tuple[CellView, ...]:
+    shape = cost.output_shapes[0][1:] if cost.output_shapes else ()
+    elements = str(cost.output_elements)
+    return (
+        CellView(cost.kind, cost.kind, is_number=False),
+        CellView(shape_text(shape) or "–", elements, f"{cost.output_elements:,} elements"),
+        _count(cost.num_parameters, exact=True),
+        _bytes(cost.output_bytes),
+        _bytes(kept.get(cost.layer)),
+        _count(cost.forward_flops),
+        _count(cost.backward_flops),
+    )
+
+
+def _time_cells(timing: LayerTiming | None) -> tuple[CellView, ...]:
+    if timing is None:
+        return (CellView("unknown", ""),) * 3
+    seconds = layer_seconds(timing)
+    return (
+        CellView(seconds_short(seconds), repr(seconds)),
+        CellView(count_short(timing.flops_per_second), _sort(timing.flops_per_second)),
+        CellView(share(timing.roofline_fraction), _sort(timing.roofline_fraction)),
+    )
+
+
+def _count(count: int | None, exact: bool = False) -> CellView:
+    text = count_exact(count) if exact else count_short(count)
+    return CellView(text, _sort(count), count_exact(count))
+
+
+def _bytes(num_bytes: int | None) -> CellView:
+    return CellView(bytes_short(num_bytes), _sort(num_bytes), bytes_exact(num_bytes))
+
+
+def _sort(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _facts(cost: LayerCost, timing: LayerTiming | None) -> tuple[tuple[str, str], ...]:
+    facts = [
+        ("input", shapes_tuple(cost.input_shapes) or "–"),
+        ("output", shapes_tuple(cost.output_shapes) or "–"),
+    ]
+    if cost.num_calls > 1:
+        facts.append(("calls, summed in every figure", str(cost.num_calls)))
+    if cost.num_parameters:
+        facts.append(("parameters", bytes_exact(cost.parameter_bytes)))
+    if cost.buffer_bytes:
+        facts.append(("buffers", bytes_exact(cost.buffer_bytes)))
+    if timing is not None:
+        for name, spread in (("forward", timing.forward), ("backward", timing.backward)):
+            if spread is not None:
+                least, most = seconds_short(spread.minimum), seconds_short(spread.maximum)
+                median = seconds_short(spread.median)
+                facts.append((f"time, {name}", f"{median} median, {least} to {most}"))
+    return tuple(facts)
+
+
+def _formulas(formulas: Sequence[Formula]) -> tuple[FormulaView, ...]:
+    """The first call's; a formula that stands for several quantities is shown once."""
+    from markupsafe import Markup
+
+    groups: dict[tuple[Any, tuple[tuple[str, int], ...]], list[Formula]] = {}
+    for formula in formulas:
+        key = (formula.function, tuple(formula.arguments.items()))
+        groups.setdefault(key, []).append(formula)
+    return tuple(
+        FormulaView(
+            " = ".join(formula.quantity for formula in same),
+            Markup(general_mathml(same[0])),
+            Markup(substituted_mathml(same[0])),
+        )
+        for same in groups.values()
+    )

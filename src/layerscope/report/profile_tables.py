@@ -1,0 +1,237 @@
+"""Every table of the walkthrough, for any network: values, not yet text.
+
+profile.json, the Markdown and the HTML page write the same tables.
+"""
+
+from collections.abc import Sequence
+
+from layerscope.reconcile.profile import Profile
+from layerscope.report.profile_cells import BLANK, Cell, Column, Sum, Table
+from layerscope.report.profile_format import at_least, count_exact
+from layerscope.theory.table import CostTable, LayerCost, Total
+
+_LAYER = Column("layer", "layer", "text")
+_PARAMETERS = Column("num_parameters", "parameters", "count")
+_FORWARD = Column("forward_flops", "forward FLOPs", "flops")
+_BACKWARD = Column("backward_flops", "backward FLOPs", "flops")
+_OUTPUT_BYTES = Column("output_bytes", "output bytes", "bytes")
+_OUTPUT_SHAPE = Column("output_shapes", "output shape", "shapes")
+_INPUT_SHAPE = Column("input_shapes", "input shape", "shapes")
+_GRADIENT = (
+    Column("gradient_shape", "gradient shape", "shapes"),
+    Column("gradient_bytes", "gradient bytes", "bytes"),
+    Column("parameter_gradient_bytes", "parameter-gradient bytes", "bytes"),
+    _BACKWARD,
+    Column("bias_gradient_flops", "bias-sum FLOPs, apart", "flops"),
+)
+
+
+def walkthrough_tables(profile: Profile) -> tuple[Table, ...]:
+    """In the walkthrough's order; gradients in the order in which backward computes them."""
+    costs = profile.costs
+    blocks = costs.blocks()
+    return (
+        *(_forward_of_block(block, layers) for block, layers in blocks),
+        *(_backward_of_block(block, layers) for block, layers in reversed(blocks)),
+        _forward(costs),
+        _backward(costs),
+        _parameters(costs),
+        _memory(costs),
+        _computation(costs.total()),
+        _by_kind(costs),
+    )
+
+
+def _forward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
+    return Table(
+        f"forward:{block.name}",
+        f"Forward, {block.name}",
+        (_LAYER, _OUTPUT_SHAPE, _OUTPUT_BYTES, _PARAMETERS, _FORWARD),
+        tuple(
+            (c.layer, c.output_shapes, c.output_bytes, c.num_parameters, c.forward_flops)
+            for c in layers
+        ),
+        ("block total", BLANK, block.output_bytes, block.num_parameters, _forward_flops(block)),
+    )
+
+
+def _forward(costs: CostTable) -> Table:
+    rows: list[tuple[Cell, ...]] = [("input", BLANK, (costs.input_shape,), costs.input_bytes, 0, 0)]
+    rows += [
+        (
+            *(c.layer, c.input_shapes, c.output_shapes),
+            *(c.output_bytes, c.num_parameters, c.forward_flops),
+        )
+        for c in costs.layers
+    ]
+    total = costs.total()
+    return Table(
+        "forward",
+        "Forward pass",
+        (_LAYER, _INPUT_SHAPE, _OUTPUT_SHAPE, _OUTPUT_BYTES, _PARAMETERS, _FORWARD),
+        tuple(rows),
+        (
+            *("total, input included", BLANK, BLANK, total.output_bytes + costs.input_bytes),
+            *(total.num_parameters, _forward_flops(total)),
+        ),
+    )
+
+
+def _backward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
+    return Table(
+        f"backward:{block.name}",
+        f"Backward, {block.name}",
+        (_LAYER, *_GRADIENT),
+        tuple(_gradient_row(cost) for cost in reversed(layers)),
+        _gradient_total("block total", block),
+    )
+
+
+def _backward(costs: CostTable) -> Table:
+    return Table(
+        "backward",
+        "Backward pass",
+        (_LAYER, *_GRADIENT),
+        tuple(_gradient_row(cost) for cost in reversed(costs.layers)),
+        _gradient_total("total", costs.total()),
+        note="The gradient is that of the layer's input. Every layer computes one here, the first "
+        "too, as in the textbook; what this network really skips stands among the reasons.",
+    )
+
+
+def _gradient_row(cost: LayerCost) -> tuple[Cell, ...]:
+    return (
+        cost.layer,
+        BLANK if cost.gradient_shape is None else (cost.gradient_shape,),
+        cost.gradient_bytes,
+        cost.parameter_gradient_bytes,
+        cost.backward_flops,
+        cost.bias_gradient_flops,
+    )
+
+
+def _gradient_total(name: str, total: Total) -> tuple[Cell, ...]:
+    return (
+        *(name, BLANK, total.gradient_bytes, total.parameter_gradient_bytes),
+        *(_backward_flops(total), Sum(total.bias_gradient_flops, total.lower_bound)),
+    )
+
+
+def _parameters(costs: CostTable) -> Table:
+    def row(total: Total) -> tuple[Cell, ...]:
+        sizes = (total.num_parameters, total.parameter_bytes, total.buffer_bytes)
+        return (total.name, *sizes)
+
+    kinds = [kind for kind in costs.by_kind() if kind.num_parameters or kind.buffer_bytes]
+    return Table(
+        "parameters",
+        "Parameters and buffers",
+        (
+            Column("kind", "kind", "text"),
+            _PARAMETERS,
+            Column("parameter_bytes", "parameter bytes", "bytes"),
+            Column("buffer_bytes", "buffer bytes", "bytes"),
+        ),
+        tuple(row(kind) for kind in kinds),
+        row(costs.total()),
+        note="Buffers are statistics and counters; they are no parameters.",
+    )
+
+
+def _memory(costs: CostTable) -> Table:
+    total = costs.total()
+    outputs = total.output_bytes + costs.input_bytes
+    parameters, gradients = total.parameter_bytes, total.gradient_bytes
+    ours = total.parameter_gradient_bytes
+    return Table(
+        "memory",
+        f"Memory, batch of {costs.input_shape[0] if costs.input_shape else 1:,}",
+        (
+            Column("what", "what", "text"),
+            Column("forward_bytes", "forward", "bytes"),
+            Column("backward_bytes", "backward", "bytes"),
+            Column("total_bytes", "both", "bytes"),
+        ),
+        (
+            ("activations, input included", outputs, gradients, outputs + gradients),
+            ("parameters, the same in both", parameters, parameters, parameters),
+            ("parameter gradients", BLANK, ours, ours),
+        ),
+        (
+            *("total", outputs + parameters, gradients + parameters + ours),
+            outputs + gradients + parameters + ours,
+        ),
+        note="All that is ever written, as the textbook adds it up; the gradients of activations "
+        "stand in the backward column. No step holds it at one time: gradients are freed as they "
+        "are used, and not every output is kept. See the peak.",
+    )
+
+
+def _computation(total: Total) -> Table:
+    forward, backward = total.forward_flops, total.backward_flops
+
+    def row(name: str, flops: int) -> tuple[Cell, ...]:
+        part = _part(flops, forward + backward, total.lower_bound)
+        return (name, Sum(flops, total.lower_bound), part)
+
+    return Table(
+        "computation",
+        "Computational cost of a step",
+        (
+            Column("pass", "pass", "text"),
+            Column("flops", "FLOPs", "flops"),
+            Column("share", "of both", "share"),
+        ),
+        (row("forward", forward), row("backward", backward)),
+        row("total", forward + backward),
+        note="Bias sums are counted apart: "
+        f"{at_least(count_exact(total.bias_gradient_flops), total.lower_bound)} additions.",
+    )
+
+
+def _by_kind(costs: CostTable) -> Table:
+    whole = costs.total()
+
+    def row(kind: Total) -> tuple[Cell, ...]:
+        return (
+            *(kind.name, kind.num_layers, _forward_flops(kind)),
+            _part(kind.forward_flops, whole.forward_flops, whole.lower_bound),
+            _backward_flops(kind),
+            _part(kind.backward_flops, whole.backward_flops, whole.lower_bound),
+            kind.output_bytes,
+        )
+
+    return Table(
+        "kinds",
+        "Breakdown by kind of layer",
+        (
+            Column("kind", "kind", "text"),
+            Column("num_layers", "layers", "count"),
+            *(_FORWARD, Column("forward_share", "of forward", "share")),
+            *(_BACKWARD, Column("backward_share", "of backward", "share")),
+            _OUTPUT_BYTES,
+        ),
+        tuple(row(kind) for kind in costs.by_kind()),
+        row(whole),
+        note=f"Unknown, and missing in the totals: {', '.join(whole.unknown)}."
+        if whole.unknown
+        else "",
+    )
+
+
+def _forward_flops(total: Total) -> Cell:
+    return _unless_unknown(total.forward_flops, total)
+
+
+def _backward_flops(total: Total) -> Cell:
+    return _unless_unknown(total.backward_flops, total)
+
+
+def _unless_unknown(flops: int, total: Total) -> Cell:
+    """At least 0 FLOPs is no more than not knowing."""
+    return None if total.lower_bound and not flops else Sum(flops, total.lower_bound)
+
+
+def _part(part: int, whole: int, lower_bound: bool) -> float | None:
+    """Unknown where the whole is."""
+    return None if lower_bound or not whole else part / whole

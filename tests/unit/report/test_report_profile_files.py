@@ -1,0 +1,201 @@
+import csv
+import json
+import re
+from collections import OrderedDict
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from markdown_it import MarkdownIt
+from markupsafe import escape
+from torch import nn
+
+from layerscope.audit import audit_walkthrough
+from layerscope.report.profile_json import profile_record
+from layerscope.report.profile_report import ProfileReport
+from profile_example import EVIL, cifar_cnn_profile, example_audit, profile_of
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return cifar_cnn_profile()
+
+
+@pytest.fixture(scope="module")
+def saved(profile, tmp_path_factory):
+    """The texts of all files by their names' ends."""
+    folder = tmp_path_factory.mktemp("profile") / "made"
+    paths = ProfileReport(profile, example_audit()).save(folder)
+    assert [path.name for path in paths] == [
+        *(f"profile.{end}" for end in ("json", "csv", "md", "html")), "audit.json",
+    ]  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)
+    return {path.name: path.read_text() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def record(saved):
+    return json.loads(saved["profile.json"], parse_constant=pytest.fail)
+
+
+def evil_profile():
+    """Layers whose names are markup, formulas of a spreadsheet and more."""
+    layers = {EVIL: nn.Conv2d(3, 4, 3), "=1+1": nn.ReLU(), "a|b": nn.ReLU(), "*x* `y`": nn.ReLU()}
+    return profile_of(nn.Sequential(OrderedDict(layers)), (2, 3, 8, 8))
+
+
+def test_the_json_adds_up(record):
+    exact = [row for row in record["rows"] if row["instrument"] != "time"]
+    for row in (*exact, *record["totals"]):
+        predicted = row["theory"] + sum(reason["amount"] for reason in row["reasons"])
+        assert predicted + row["unexplained"] == row["measured"], row
+    saved = next(row for row in record["totals"] if row["quantity"] == "saved_bytes")
+    assert (saved["theory"], saved["measured"]) == (23_872_768, 19_941_120)
+    assert saved["lower_bound"] is False
+    seconds = record["rows"][-1]
+    assert (seconds["quantity"], seconds["theory"], seconds["unexplained"]) == (
+        "forward_seconds", None, None,
+    )  # fmt: skip
+    assert seconds["measured"] > 0
+    peak = record["totals"][-1]
+    assert (peak["quantity"], peak["unexplained"]) == ("peak_bytes", 4)
+
+
+def test_the_json_has_what_is_promised(record):
+    assert {"settings", "rows", "totals", "peak", "time", "machine"} <= set(record)
+    assert record["settings"]["input_shape"] == [32, 3, 32, 32]
+    assert list(record["rows"][0]) == [
+        "layer", "quantity", "instrument", "theory", "measured", "reasons", "unexplained",
+    ]  # fmt: skip
+    assert set(record["time"]["layers"][0]) >= {"layer", "forward_seconds", "backward_seconds"}
+    assert record["costs"]["layers"][0]["backward_flops"] == 113_246_208
+
+
+def test_the_tables_are_the_walkthroughs(record):
+    tables = {table["key"]: table for table in record["tables"]}
+    assert tables["forward:block1"]["total"]["forward_flops"] == 63_963_136
+    assert tables["backward:block3"]["total"]["parameter_gradient_bytes"] == 296_448
+    assert tables["forward"]["rows"][0]["layer"] == "input"
+    assert tables["forward"]["total"]["output_bytes"] == 24_265_984
+    assert tables["backward"]["rows"][0]["layer"] == "fc"
+    assert tables["backward"]["total"]["backward_flops"] == 1_334_280_192
+    kinds = {row["kind"]: row for row in tables["kinds"]["rows"]}
+    assert round(kinds["conv2d"]["forward_share"], 3) == 0.981
+    assert tables["parameters"]["total"]["num_parameters"] == 94_986
+    for table in tables.values():
+        keys = {column["key"] for column in table["columns"]}
+        assert all(set(row) <= keys | {"lower_bound"} for row in table["rows"])
+
+
+def test_a_total_that_lacks_a_summand_says_so():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return nn.functional.unfold(x, 2)
+
+    profile = profile_of(nn.Sequential(nn.Conv2d(3, 4, 3), Odd()), (2, 3, 8, 8), rows=(), totals=())
+    table = next(t for t in profile_record(profile)["tables"] if t["key"] == "forward")
+    assert table["rows"][-1]["forward_flops"] is None
+    assert table["total"]["lower_bound"] == ["forward_flops"]
+    assert (
+        "unfold"
+        in next(t for t in profile_record(profile)["tables"] if t["key"] == "kinds")["note"]
+    )
+
+
+def test_what_is_no_number_becomes_null(profile):
+    times = (replace(profile.times[0], intensity=float("nan"), flops_per_second=float("inf")),)
+    record = profile_record(replace(profile, times=times))
+    (layer,) = record["time"]["layers"]
+    assert layer["intensity"] is None
+    assert layer["flops_per_second"] is None
+    assert json.dumps(record, allow_nan=False)
+
+
+def test_the_csv_has_every_row(saved, record):
+    rows = list(csv.DictReader(saved["profile.csv"].splitlines()))
+    assert len(rows) == len(record["rows"]) + len(record["totals"])
+    assert rows[5]["layer"] == record["rows"][5]["layer"]
+    assert [int(row["measured"]) for row in rows[:5]] == [
+        row["measured"] for row in record["rows"]
+    ][:5]
+
+
+def test_the_audit_is_a_file_of_its_own(saved):
+    audit = json.loads(saved["audit.json"])
+    cell = audit["cells"][-1]
+    assert list(cell)[:4] == ["where", "printed", "right", "verdict"]
+    assert [*cell.values()][:4] == ["Total | all", EVIL, "23.8 MB", "wrong"]
+    assert set(audit["findings"][0]) == {"claim", "right", "why"}
+
+
+def test_without_an_audit_there_is_no_file(profile, tmp_path):
+    ProfileReport(profile).save(tmp_path)
+    assert not (tmp_path / "audit.json").exists()
+    assert "walkthrough" not in (tmp_path / "profile.md").read_text()
+
+
+def test_the_markdown_shows_what_differs_and_counts_the_rest(saved):
+    text = saved["profile.md"]
+    assert "| **total, input included** |" in text
+    assert "-7,340,032 B: the ReLU after it keeps its own result" in text
+    assert "4 in tables (3 agree, 0 rounding, 1 wrong)" in text
+    assert r"2 \times N \times C_{\text{out}}" in text
+
+
+def test_names_from_outside_are_only_names(tmp_path):
+    ProfileReport(evil_profile()).save(tmp_path)
+    page = (tmp_path / "profile.html").read_text()
+    assert EVIL not in page
+    assert "&lt;script&gt;alert(1)" in page
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table")
+    html = rendered.render((tmp_path / "profile.md").read_text())
+    assert "<script" not in html
+    assert "<em>" not in html
+    assert "<code>" not in html
+    assert _widths(html) == {1}
+    assert ">a|b</td>" in html
+    assert html.count(">=1+1</td>") > 5
+    for row in csv.reader((tmp_path / "profile.csv").read_text().splitlines()):
+        assert not any(cell.startswith(("=", "+", "@", "\t")) for cell in row)
+
+
+def _widths(html):
+    """How many different numbers of cells the rows of each table have."""
+
+    class Tables(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.tables = []
+
+        def handle_starttag(self, tag, attrs):
+            if tag == "table":
+                self.tables.append([])
+            elif tag == "tr":
+                self.tables[-1].append(0)
+            elif tag in ("td", "th"):
+                self.tables[-1][-1] += 1
+
+    parser = Tables()
+    parser.feed(html)
+    assert len(parser.tables) > 5
+    return {len(set(rows)) for rows in parser.tables}
+
+
+def test_the_page_is_one_small_file_with_everything_in(profile, tmp_path):
+    audit = audit_walkthrough(profile.costs, profile.peak.predicted_bytes)
+    ProfileReport(profile, audit).save(tmp_path)
+    page = (tmp_path / "profile.html").read_text()
+    assert len(page.encode()) < 500_000
+    assert all(escape(finding.claim) in page for finding in audit.findings)
+    assert not re.search(r"https?:|//[a-z]|src=|@import|url\(", page)
+    assert "default-src 'none'" in page
+    assert page.count("<math") > 30
+    assert page.count("<svg") == 3
+
+
+def test_a_profile_with_nothing_measured_can_be_saved(tmp_path):
+    profile = cifar_cnn_profile(rows=(), totals=(), times=None, step=None, machine=None)
+    peak = replace(profile.peak, measured_bytes=None, timeline=(), scratch_bytes_at_peak=None)
+    ProfileReport(replace(profile, peak=peak)).save(tmp_path)
+    assert "unknown" in (tmp_path / "profile.html").read_text()  # what is kept
+    assert "No instrument ran." in (tmp_path / "profile.md").read_text()
