@@ -295,6 +295,7 @@ class TrainConfig(Section):
     logger: LoggerConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     ckpt_path: str | None
+    profile: bool | Literal["auto"]
 
 
 GROUPS_WITH_VARIANTS = ("model", "data", "optimizer", "scheduler", "loss")
@@ -303,17 +304,17 @@ GROUPS_WITH_VARIANTS = ("model", "data", "optimizer", "scheduler", "loss")
 def parse_train_config(values: dict[str, Any]) -> TrainConfig:
     """A UserError names the first key that is wrong."""
     try:
-        return TrainConfig.model_validate(_frozen(values))
+        return TrainConfig.model_validate(frozen(values))
     except ValidationError as error:
         raise UserError(first_problem(error)) from error
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """Lists to tuples, all the way down: YAML has no tuples and a frozen section holds no lists."""
     if isinstance(value, dict):
-        return {key: _frozen(member) for key, member in value.items()}
+        return {key: frozen(member) for key, member in value.items()}
     if isinstance(value, list):
-        return tuple(_frozen(member) for member in value)
+        return tuple(frozen(member) for member in value)
     return value
 
 

@@ -14,6 +14,8 @@ from layerscope.networks import build_network
 FORMAT = 1
 FACTS_KEY = "layerscope"
 NETWORK_PREFIX = "network."
+# Keys that configurations have since got: what a checkpoint without them meant.
+LATER_KEYS = {"profile": "auto"}
 PREPROCESSING = {"image_size", "grayscale", "groups", "mean", "std"}
 
 
@@ -44,8 +46,9 @@ class RunFacts:
             )
         try:
             missing = PREPROCESSING - facts["preprocessing"].keys()
-            found = cls(facts["config"], facts["preprocessing"], facts["batches_seen"])
-        except (KeyError, AttributeError) as error:
+            config = {**LATER_KEYS, **facts["config"]}
+            found = cls(config, facts["preprocessing"], facts["batches_seen"])
+        except (KeyError, AttributeError, TypeError) as error:
             raise UserError(
                 f"the checkpoint lacks {error}: use one that a run has written"
             ) from error

@@ -137,3 +137,10 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
+
+
+def optimizer_memory(config: OptimizerConfig) -> str:
+    """The name under which theory/capacity.py knows what this optimizer keeps."""
+    if config.name in ("adam", "adamw"):
+        return "adam"
+    return "sgd" if isinstance(config, SGDConfig) and config.momentum == 0 else "momentum"

@@ -29,6 +29,11 @@ def describe_run(
     config: TrainConfig, overrides: tuple[str, ...], data: Provenance
 ) -> dict[str, Any]:
     """Plain data."""
+    return {**describe_environment(overrides), "seed": config.seed, "data": data}
+
+
+def describe_environment(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """The command, and what it ran on."""
     return {
         "command": [Path(sys.argv[0]).name, *overrides],
         "versions": {
@@ -38,8 +43,6 @@ def describe_run(
         "commit": _commit(),
         "hardware": describe_hardware(),
         "threads": torch.get_num_threads(),
-        "seed": config.seed,
-        "data": data,
     }
 
 

@@ -22,6 +22,7 @@ from layerscope.files import write_json, write_text
 from layerscope.networks import build_network, check_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
+from layerscope.report.profile_report import ProfileReport
 from layerscope.report.terminal import Screen, mebibytes, percent
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
@@ -34,6 +35,7 @@ from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
 from layerscope.training.provenance import describe_run, prepare_data
+from layerscope.training.run_profile import profile_run, wants_profile
 from layerscope.training.scoring import score_checkpoint
 from layerscope.training.trainer import make_trainer
 
@@ -247,11 +249,18 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     }
     write_json(directory / "results.json", results)
     save_curves(directory / "curves.svg", history.metrics)
+    report = None
+    if wants_profile(plan.config, results["steps"]):
+        batch_size = plan.largest_batch // num_processes(plan.config.trainer)
+        report = profile_run(plan.config, plan.target, batch_size, directory)
     if not plan.request.in_sweep:  # a sweep ends in a table of its own
-        screen.panel("run finished", _panel(results, directory))
+        screen.panel("run finished", _panel(results, report, directory))
 
 
-def _panel(results: dict[str, Any], directory: Path) -> list[tuple[str, str]]:
+def _panel(
+    results: dict[str, Any], report: ProfileReport | None, directory: Path
+) -> list[tuple[str, str]]:
+    profile = [] if report is None else [("profile", _profile_line(report, directory))]
     memory = json.loads((directory / "activation_memory.json").read_text())
     kept, batch_size = memory["totals"]["saved_bytes"], memory["batch_size"]
     return [
@@ -261,5 +270,12 @@ def _panel(results: dict[str, Any], directory: Path) -> list[tuple[str, str]]:
         ("speed", f"{results['images_per_second']:,.0f} images/s"),
         ("kept for backward", f"{mebibytes(kept)} at batch {batch_size}"),
         ("checkpoint", str(directory / "checkpoints" / "best.ckpt")),
+        *profile,
         ("all files", str(directory)),
     ]
+
+
+def _profile_line(report: ProfileReport, directory: Path) -> str:
+    exact = [row for row in report.rows if row.is_exact]
+    left = sum(row.unexplained != 0 for row in exact)
+    return f"{len(exact)} comparisons, {left} unexplained: {directory / 'profile.html'}"

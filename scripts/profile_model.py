@@ -1,0 +1,21 @@
+"""python scripts/profile_model.py model=cifar_cnn
+
+What every layer costs in theory, what the instruments measured, and why the two differ.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerscope.cli import Command, run_command
+from layerscope.profiling.command import check_profile
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def main(argv: Sequence[str]) -> int:
+    return run_command(argv, Command("profile", CONFIGS, check_profile))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

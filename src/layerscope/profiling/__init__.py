@@ -1,0 +1,3 @@
+from layerscope.profiling.library import profile
+
+__all__ = ["profile"]

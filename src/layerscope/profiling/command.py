@@ -1,0 +1,178 @@
+"""scripts/profile_model.py: from a configuration to a saved profile."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from torch import nn
+
+from layerscope.audit import Audit, audit_walkthrough
+from layerscope.cli import Job, Request
+from layerscope.config import (
+    Count,
+    NetworkConfig,
+    NonNegative,
+    OptimizerConfig,
+    Section,
+    first_problem,
+    frozen,
+)
+from layerscope.errors import RunFailed, UserError
+from layerscope.files import write_json
+from layerscope.layers import describe
+from layerscope.networks import build_network
+from layerscope.networks.cifar_cnn import CifarCNN
+from layerscope.reconcile import Settings, profile_network
+from layerscope.report.budget import (
+    Change,
+    check_budget_settings,
+    compare_with_budget,
+    read_budget,
+    show_budget,
+)
+from layerscope.report.profile_report import ProfileReport
+from layerscope.report.terminal import Screen
+from layerscope.theory import cost_table
+from layerscope.theory.saved import saved_memory
+from layerscope.theory.step import step_memory
+from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
+from layerscope.training.optimizers import optimizer_memory
+from layerscope.training.provenance import describe_environment
+
+# What the walkthrough is about, whatever the profile is of.
+WALKTHROUGH_SHAPE = (32, 3, 32, 32)
+WALKTHROUGH_ELEMENT_SIZE = 4
+
+# Groups that come with a network's recipe and say nothing about a profile.
+_RECIPE = ("loss", "trainer", "paths")
+
+
+class InstrumentsConfig(Section):
+    """Which of them run."""
+
+    outputs: bool
+    saved: bool
+    fvcore: bool
+    flop_counter: bool
+    profiler: bool
+    memory: bool
+    time: bool
+    machine: bool
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """Names of those that are on."""
+        return frozenset(name for name, is_on in self if is_on)
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class ProfileConfig(Section):
+    """A whole profile."""
+
+    model: NetworkConfig
+    optimizer: OptimizerConfig
+    ckpt_path: str | None
+    batch_size: Count
+    input_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None
+    dtype: Literal["float32", "bfloat16", "bf16_autocast"]
+    device: str
+    channels_last: bool
+    train: bool
+    freeze: Annotated[tuple[str, ...], BeforeValidator(_listed)]
+    input_requires_grad: bool
+    instruments: InstrumentsConfig
+    budget: str | None
+    tolerance: NonNegative
+
+    @property
+    def settings(self) -> Settings:
+        """What reconcile/ needs of it."""
+        return Settings(
+            network=self.model.family,
+            input_shape=(self.batch_size, *(self.input_shape or self.model.input_shape)),
+            dtype=self.dtype,
+            device=self.device,
+            channels_last=self.channels_last,
+            train=self.train,
+            freeze=self.freeze,
+            input_requires_grad=self.input_requires_grad,
+            optimizer=optimizer_memory(self.optimizer),
+        )
+
+
+def check_profile(request: Request) -> Job:
+    """Profile the network, and only then let anything be written.
+
+    Raises:
+        UserError: a key, the checkpoint or the budget is wrong, or the network does not run.
+    """
+    config = _parsed(request)
+    network = _network(config, request)
+    settings = config.settings
+    if config.budget is not None:
+        check_budget_settings(read_budget(Path(config.budget)), settings)
+    profile = profile_network(network, settings, config.instruments.chosen)
+    audit = walkthrough_audit() if config.model.family == "cifar_cnn" else None
+    return partial(_save, config, ProfileReport(profile, audit), request.overrides)
+
+
+def walkthrough_audit() -> Audit:
+    """The walkthrough's figures beside the right ones: at its own batch size, in float32."""
+    network = describe(CifarCNN(), WALKTHROUGH_SHAPE)
+    peak = step_memory(network, saved_memory(network)).peak
+    return audit_walkthrough(cost_table(network, WALKTHROUGH_ELEMENT_SIZE), peak.peak_bytes)
+
+
+def _parsed(request: Request) -> ProfileConfig:
+    """The command's own keys; the network's are the checkpoint's where there is one."""
+    values = {key: value for key, value in request.values.items() if key not in _RECIPE}
+    path = values["ckpt_path"]
+    if path is not None:
+        for override in request.overrides:
+            if override.split("=")[0].split(".")[0].lstrip("+") == "model" and not (
+                override.startswith(("model._target_=", "model=custom"))
+            ):
+                raise UserError(
+                    f"{override}: the checkpoint says which network it is; leave it out"
+                )
+        values["model"] = RunFacts.of(read_checkpoint(path)).config["model"]
+    try:
+        return ProfileConfig.model_validate(frozen(values))
+    except ValidationError as error:
+        raise UserError(first_problem(error)) from error
+
+
+def _network(config: ProfileConfig, request: Request) -> nn.Module:
+    network = build_network(config.model, request.typed("model._target_"))
+    if config.ckpt_path is not None:
+        load_weights(network, read_checkpoint(config.ckpt_path))
+    return network
+
+
+def _save(
+    config: ProfileConfig, report: ProfileReport, overrides: tuple[str, ...], directory: Path
+) -> None:
+    """Write every file, print the report, and hold it against the budget.
+
+    Raises:
+        RunFailed: the budget is exceeded.
+    """
+    screen = Screen()
+    write_json(directory / "run.json", describe_environment(overrides))
+    report.save(directory)
+    report.show(screen)
+    screen.say(f"all files: {directory}")
+    if config.budget is not None:
+        changes = compare_with_budget(report.profile, config.budget, config.tolerance)
+        show_budget(screen, changes, config.tolerance)
+        _refuse_growth(changes, config.budget)
+
+
+def _refuse_growth(changes: tuple[Change, ...], budget: str) -> None:
+    exceeding = sum(change.exceeds for change in changes)
+    if exceeding:
+        raise RunFailed(f"{exceeding} figures exceed the budget {budget}: see the list above")

@@ -1,0 +1,317 @@
+"""scripts/profile_model.py and layerscope.profile as a user runs them."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import SCRIPTS, TINY, read_json
+from torch import nn
+
+import layerscope
+from layerscope.errors import UserError
+from layerscope.networks.cifar_cnn import CifarCNN
+from layerscope.reconcile import EXACT_QUANTITIES
+
+QUICK = ("batch_size=4", "instruments.time=false", "instruments.machine=false")
+FILES = {"profile.json", "profile.csv", "profile.md", "profile.html", "run.json"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def profiled(run, directory, *keys):
+    result = run("profile_model", *keys, f"hydra.run.dir={directory}")
+    assert result.code == 0, result.err
+    assert result.err == ""
+    return result, read_json(directory / "profile.json")
+
+
+def adds_up(record):
+    if record["measured"] is None or record["theory"] is None:
+        return record["unexplained"] is None
+    amounts = sum(reason["amount"] for reason in record["reasons"])
+    return record["theory"] + amounts + record["unexplained"] == record["measured"]
+
+
+def test_cifar_cnn_with_everything(run, tmp_path):
+    result, profile = profiled(run, tmp_path / "p", "model=cifar_cnn", "batch_size=32")
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {*FILES, "audit.json"}
+    records = [*profile["rows"], *profile["totals"]]
+    exact = [record for record in records if record["quantity"] in EXACT_QUANTITIES]
+    assert {record["quantity"] for record in exact} == set(EXACT_QUANTITIES)
+    assert all(adds_up(record) for record in exact)
+    assert all(record["unexplained"] == 0 for record in exact)
+    totals = {(row["quantity"], row["instrument"]): row["measured"] for row in profile["totals"]}
+    assert totals["saved_bytes", "saved"] == 19_941_120
+    assert profile["peak"]["predicted_bytes"] == pytest.approx(21_503_792, rel=0.01)
+    assert profile["peak"]["measured_bytes"] == pytest.approx(21_503_792, rel=0.01)
+    assert profile["settings"]["input_shape"] == [32, 3, 32, 32]
+    assert profile["machine"]["copy_bytes_per_second"]["median"] > 0
+    timed = [row for row in profile["rows"] if row["quantity"] == "forward_seconds"]
+    assert {row["layer"] for row in timed} >= {"block1.conv", "fc"}
+    assert all(row["theory"] is None and row["unexplained"] is None for row in timed)
+    assert max(map(len, result.out.splitlines())) <= 100
+    assert "17 wrong" in " ".join(result.out.split())
+    assert (tmp_path / "p" / "profile.html").stat().st_size < 500_000
+
+
+def test_the_audit_is_of_batch_32_whatever_the_profile_is_of(run, tmp_path):
+    for name, keys in {"a": ["dtype=bf16_autocast"], "b": ["train=false"]}.items():
+        profiled(run, tmp_path / name, *QUICK, *keys)
+    first, second = (read_json(tmp_path / name / "audit.json") for name in "ab")
+    assert first == second
+    assert sum(cell["verdict"] == "wrong" for cell in first["cells"]) == 22
+    assert first["findings"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["model=tiny_cnn"],
+        ["model=simple_cnn", "dtype=bfloat16"],
+        ["model=torchvision", "model.name=resnet18", "input_shape=[3,64,64]"],
+        ["channels_last=true", "input_requires_grad=true"],
+        ["freeze=[block1,block2]", "dtype=bf16_autocast"],
+        ["freeze=block1", "optimizer=adam"],
+        ["model.width=0.5", "train=false", "device=cpu"],
+    ],
+)
+def test_keys(run, tmp_path, keys):
+    _, profile = profiled(run, tmp_path / "p", *QUICK, *keys)
+    exact = [r for r in profile["rows"] if r["quantity"] in EXACT_QUANTITIES]
+    assert exact
+    assert all(record["unexplained"] == 0 and adds_up(record) for record in exact)
+
+
+def test_an_instrument_that_is_off_has_no_rows(run, tmp_path):
+    keys = [
+        f"instruments.{name}=false" for name in ("fvcore", "flop_counter", "profiler", "memory")
+    ]
+    _, profile = profiled(run, tmp_path / "p", *QUICK, *keys, "instruments.saved=false")
+    assert {row["instrument"] for row in profile["rows"]} == {"outputs"}
+    assert profile["peak"]["measured_bytes"] is None
+    assert profile["peak"]["predicted_bytes"] > 0
+
+
+def test_a_trained_network(run, tmp_path, finished):
+    checkpoint = finished / "checkpoints" / "best.ckpt"
+    _, profile = profiled(run, tmp_path / "p", *QUICK, f"ckpt_path={checkpoint}")
+    assert next(row for row in profile["rows"] if row["layer"] == "block1.conv")
+    counted = {row["layer"]: row for row in profile["rows"] if row["quantity"] == "num_parameters"}
+    assert counted["block1.conv"]["measured"] == 4 * 27 + 4  # that run has four channels there
+    result = run("profile_model", f"ckpt_path={checkpoint}", "model.width=2")
+    assert (result.code, "model.width=2" in result.err) == (2, True)
+
+
+def test_the_csv_has_a_row_for_every_record(run, tmp_path):
+    _, profile = profiled(run, tmp_path / "p", *QUICK, "model=tiny_cnn")
+    with (tmp_path / "p" / "profile.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(profile["rows"]) + len(profile["totals"])
+
+
+class TestBudget:
+    KEYS = (*QUICK, "model=tiny_cnn")
+
+    @pytest.fixture
+    def saved(self, run, tmp_path):
+        profiled(run, tmp_path / "saved", *self.KEYS)
+        return tmp_path / "saved" / "profile.json"
+
+    def test_the_same_is_within(self, run, tmp_path, saved):
+        result, _ = profiled(run, tmp_path / "again", *self.KEYS, f"budget={saved}")
+        assert "Within the budget" in result.out
+
+    def test_growth_is_exit_1_and_everything_is_saved(self, run, tmp_path, saved):
+        keys = (*self.KEYS, "model.channels=[2,5,2]", f"budget={saved}")
+        result = run("profile_model", *keys, f"hydra.run.dir={tmp_path / 'grown'}")
+        assert result.code == 1
+        assert "exceed the budget" in result.err
+        assert result.err.count("\n") == 1
+        assert "conv2" in result.out
+        assert (tmp_path / "grown" / "profile.json").exists()
+        tolerant = run(
+            "profile_model", *keys, "tolerance=0.5", f"hydra.run.dir={tmp_path / 'tolerant'}"
+        )
+        assert tolerant.code == 0
+
+    def test_other_settings_cannot_be_compared(self, run, tmp_path, saved):
+        result = run("profile_model", *self.KEYS, "dtype=bfloat16", f"budget={saved}")
+        assert result.code == 2
+        assert "dtype" in result.err
+
+
+class Failing(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.fc = nn.Linear(3, num_classes)
+
+    def forward(self, x):
+        raise ValueError("no such thing")
+
+
+class Silent(Failing):
+    def forward(self, x):
+        return [int(size) for size in x.shape]
+
+
+class Choosy(Failing):
+    def forward(self, x):
+        return self.fc(x.mean((2, 3))) if x.sum() > 0 else x
+
+
+class Compiled(Failing):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.fc = torch.compile(nn.Linear(3, num_classes))
+
+
+class NoBackward(Failing):
+    def forward(self, x):
+        y = self.fc(x.mean((2, 3))).exp()
+        y += 1
+        return y
+
+
+BAD = {
+    "channels": (["input_shape=[1,32,32]"], "channels"),
+    "too small": (["input_shape=[3,4,4]"], "too small"),
+    "too few sizes": (["input_shape=[3]"], "input of shape (32, 3)"),
+    "no sizes": (["input_shape=[]"], "input_shape"),
+    "batch 0": (["batch_size=0"], "batch_size=0"),
+    "one image in batch norm": (
+        ["model=torchvision", "batch_size=1"],
+        "more than 1 value",
+    ),
+    "dtype": (["dtype=float16"], "dtype=float16"),
+    "device": (["device=tpu"], "device=tpu"),
+    "no gpu": (["device=cuda:7"], "device=cuda:7"),
+    "freeze": (["freeze=[block9]"], "freeze=block9"),
+    "unknown key": (["batchsize=3"], "did you mean batch_size"),
+    "unknown instrument": (["instruments.clock=true"], "instruments.clock"),
+    "not a flag": (["train=yes please"], "train=yes please"),
+    "tolerance": (["tolerance=-1"], "tolerance=-1"),
+    "no budget": (["budget=missing.json"], "budget=missing.json"),
+    "no checkpoint": (["ckpt_path=missing.ckpt"], "does not exist"),
+    "sweep": (["-m", "batch_size=1,2"], "only scripts/train.py sweeps"),
+    **{
+        name: (["model=custom", f"model._target_=test_profile.{name}"], words)
+        for name, words in {
+            "Failing": "no such thing",
+            "Silent": "no tensor",
+            "Choosy": "Choosy cannot run",
+            "Compiled": "compiled",
+            "NoBackward": "backward",
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_bad_input(run, tmp_path, monkeypatch, mistake):
+    monkeypatch.chdir(tmp_path)
+    keys, words = BAD[mistake]
+    result = run("profile_model", *keys)
+    assert result.code == 2
+    assert words in result.err
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_writes_its_profile(run, tmp_path):
+    result = run("train", *TINY, "profile=true", f"hydra.run.dir={tmp_path / 'run'}")
+    assert result.code == 0, result.err
+    profile = read_json(tmp_path / "run" / "profile.json")
+    assert profile["settings"]["input_shape"] == [16, 3, 32, 32]
+    assert profile["settings"]["channels_last"] is True
+    assert "0 unexplained" in result.out
+    kept = next(r for r in profile["totals"] if r["quantity"] == "saved_bytes")
+    recorded = read_json(tmp_path / "run" / "activation_memory.json")
+    assert kept["measured"] == recorded["totals"]["saved_bytes"]
+
+
+def test_a_short_run_writes_none_by_itself(finished):
+    assert not (finished / "profile.json").exists()
+
+
+class TestLibrary:
+    def test_two_lines(self, tmp_path):
+        code = (
+            "import sys, torch, layerscope\n"
+            "print(layerscope.profile(torch.nn.Conv2d(3, 4, 3), input_shape=(2, 3, 8, 8)))\n"
+            "loaded = {'lightning', 'pytorch_lightning', 'hydra', 'omegaconf', 'matplotlib',"
+            " 'jinja2'} & set(sys.modules)\n"
+            "assert not loaded, loaded\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "conv2d" in done.stdout
+        assert max(map(len, done.stdout.splitlines())) <= 100
+
+    def test_the_script_does_not_import_lightning_either(self, tmp_path):
+        code = (
+            "import runpy, sys\n"
+            f"sys.argv = ['profile_model.py', 'model=tiny_cnn', *{list(QUICK)!r}]\n"
+            "try:\n"
+            f"    runpy.run_path({str(SCRIPTS / 'profile_model.py')!r}, run_name='__main__')\n"
+            "except SystemExit as end:\n"
+            "    assert end.code == 0\n"
+            "assert not {'lightning', 'pytorch_lightning'} & set(sys.modules)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
+
+    def test_the_models_own_format_and_mode(self):
+        model = CifarCNN().to(memory_format=torch.channels_last).eval()
+        report = layerscope.profile(model, input_shape=(4, 3, 32, 32))
+        settings = report.profile.settings
+        assert (settings.channels_last, settings.dtype, settings.train) == (True, "float32", None)
+        assert all(row.unexplained == 0 for row in report.rows)
+        assert not model.training
+
+    def test_the_model_is_as_it_was(self):
+        model = CifarCNN()
+        model.block1.bn.eval()
+        model.block2.requires_grad_(False)
+        model.fc.weight.grad = gradient = torch.ones_like(model.fc.weight)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        generator = torch.get_rng_state()
+        layerscope.profile(model, (2, 3, 32, 32), train=True, freeze=["block1"], channels_last=True)
+        layerscope.profile(model, (2, 3, 32, 32), train=True, freeze=["block1"])
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+        assert torch.equal(generator, torch.get_rng_state())
+        assert not model.block1.bn.training
+        assert model.block3.bn.training
+        assert model.block1.conv.weight.requires_grad
+        assert not model.block2.conv.weight.requires_grad
+        assert model.fc.weight.grad is gradient
+        assert model.block1.conv.weight.is_contiguous()
+
+    def test_a_mistake_is_one_line(self):
+        with pytest.raises(UserError, match="instruments: clock is none of"):
+            layerscope.profile(CifarCNN(), (2, 3, 32, 32), instruments=["clock"])
+        with pytest.raises(UserError, match="must be at least 1"):
+            layerscope.profile(CifarCNN(), (0, 3, 32, 32))
+
+    def test_saving(self, tmp_path):
+        report = layerscope.profile(nn.Linear(3, 4), (2, 3))
+        names = {path.name for path in report.save(tmp_path / "new")}
+        assert names == FILES - {"run.json"}
+        assert json.loads((tmp_path / "new" / "profile.json").read_text())["rows"]
