@@ -7,6 +7,7 @@ from layerscope.layers.spec import (
     StorageSpec,
     TensorSpec,
     calls_by_layer,
+    calls_that_matter,
 )
 from layerscope.layers.untouched import untouched
 
@@ -20,6 +21,7 @@ __all__ = [
     "StorageSpec",
     "TensorSpec",
     "calls_by_layer",
+    "calls_that_matter",
     "describe",
     "fake_forward",
     "track_calls",

@@ -51,7 +51,11 @@ def describe(
     if next(tensors_in(outputs), None) is None:
         name, kind = type(run.network).__name__, type(outputs).__name__
         raise UserError(f"{name} returns {kind}, no tensor: there is nothing to account for")
-    return recorder.network_spec(outputs, run.device, autocast)
+    spec = recorder.network_spec(outputs, run.device, autocast)
+    if not spec.layers:
+        name = type(run.network).__name__
+        raise UserError(f"{name} runs no layer on this input: there is nothing to account for")
+    return spec
 
 
 def fake_forward(network: nn.Module, input_shape: Shape, dtype: torch.dtype | None = None) -> Any:
@@ -84,10 +88,12 @@ class _FakeRun:
     def forward(self, image: torch.Tensor, observer: CallObserver) -> Any:
         """Grad mode is on, since the forward may ask for it, and no tensor requires a gradient."""
         with (
-            untouched(self.network),
+            torch.inference_mode(False),
             torch.enable_grad(),
+            untouched(self.network),
             track_calls(self.network, observer, self._shortcuts),
             _quiet(),
+            _custom_functions(observer),
             torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
         ):
             self._put_stand_ins()
@@ -125,6 +131,27 @@ class _FakeRun:
 def _refusal(network: nn.Module, shape: Shape, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     return f"{type(network).__name__} cannot run on an input of shape {shape}: {reason}"
+
+
+@contextmanager
+def _custom_functions(observer: CallObserver) -> Iterator[None]:
+    """Tell the recorder what a custom autograd.Function returns: no mode of torch's sees that."""
+    if not isinstance(observer, SpecRecorder):
+        yield
+        return
+    original = vars(torch.autograd.Function)["apply"]
+
+    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+        output = original.__get__(None, cls)(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            observer.custom_function_ended(output)
+        return output
+
+    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = original
 
 
 @contextmanager

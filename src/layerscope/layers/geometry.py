@@ -33,6 +33,7 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "flatten": ("start_dim", "end_dim"),
     "softmax": ("dim",),
     "log_softmax": ("dim",),
+    "interpolate": ("mode",),
 }
 
 # The names of a function's positional arguments, where its kind has settings.
@@ -70,6 +71,7 @@ _SIGNATURES: dict[str, tuple[str, ...]] = {
     "chunk": ("input", "chunks", "dim"),
     "split": ("input", "split_size", "dim"),
     "transpose": ("input", "dim0", "dim1"),
+    "interpolate": ("input", "size", "scale_factor", "mode"),
 }
 
 _DEFAULTS: dict[str, dict[str, Any]] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from layerscope.layers.calls import Call, CallObserver
 from layerscope.layers.geometry import module_geometry, operation_geometry, operation_parameters
@@ -68,6 +69,7 @@ class SpecRecorder(CallObserver):
         self._storages: list[StorageSpec] = []
         self._num_alive: list[int] = []
         self._num_values = 0
+        self._num_unseen = 0
         self._inputs: tuple[TensorSpec, ...] = ()
         self._counted: set[int] = set()
         self._versions: dict[int, int] = {}
@@ -131,6 +133,16 @@ class SpecRecorder(CallObserver):
             )
         )
 
+    def custom_function_ended(self, output: Any) -> None:
+        """A custom autograd.Function returned: what its backward does is not known."""
+        for tensor in tensors_in(output):
+            self._num_unseen += 1
+            if not hasattr(tensor, _KNOWN):
+                self._know(tensor, "unseen", False)
+            known: _Known = getattr(tensor, _KNOWN)
+            known.value = self._new_value()
+            known.requires_grad = torch.is_grad_enabled() and tensor.is_floating_point()
+
     def network_spec(
         self, outputs: Any, device: torch.device, autocast: torch.dtype | None
     ) -> NetworkSpec:
@@ -154,6 +166,7 @@ class SpecRecorder(CallObserver):
             outputs=specs,
             device=device,
             autocast=autocast,
+            num_unseen=self._num_unseen,
             unused_parameters=sum(tensor.numel() for tensor in parameters),
             unused_parameter_bytes=sum(tensor.nbytes for tensor in parameters),
             unused_buffer_bytes=sum(tensor.nbytes for tensor in buffers),
@@ -192,7 +205,10 @@ class SpecRecorder(CallObserver):
     def _know_stranger(self, tensor: torch.Tensor) -> None:
         """A tensor that no layer returned: the network's state, or a constant."""
         real = self._stand_ins.real.get(id(tensor))
-        if real is None:
+        if real is None and isinstance(tensor, FakeTensor):  # made in this forward, by no layer
+            self._num_unseen += 1
+            self._know(tensor, "unseen", torch.is_grad_enabled() and tensor.is_floating_point())
+        elif real is None:
             self._know(tensor, "constant", False)
         elif isinstance(real, nn.Parameter):
             self._know(tensor, "parameter", real.requires_grad)

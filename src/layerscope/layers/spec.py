@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 Shape = tuple[int, ...]
-Origin = Literal["layer", "input", "parameter", "buffer", "constant"]
+Origin = Literal["layer", "input", "parameter", "buffer", "constant", "unseen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,8 @@ class NetworkSpec:
         inputs: what the network was called with.
         outputs: what it returned, in order.
         autocast: the dtype that torch.autocast lowers to; None where it is off.
+        num_unseen: tensors that appeared without a layer having returned them: those of a custom
+            autograd.Function, say. What made them is not known.
         unused_parameters: elements of the parameters that no layer of this forward used.
         unused_parameter_bytes: of these.
         unused_buffer_bytes: of the buffers that no layer used.
@@ -150,9 +152,26 @@ class NetworkSpec:
     outputs: tuple[TensorSpec, ...]
     device: torch.device
     autocast: torch.dtype | None = None
+    num_unseen: int = 0
     unused_parameters: int = 0
     unused_parameter_bytes: int = 0
     unused_buffer_bytes: int = 0
+
+
+def calls_that_matter(network: NetworkSpec) -> frozenset[int]:
+    """Calls on which an output, or a running statistic, depends; the others' results are dropped.
+
+    Calls are indices into `network.layers`.
+    """
+    wanted = {tensor.value for tensor in network.outputs}
+    found: set[int] = set()
+    for call in range(len(network.layers) - 1, -1, -1):
+        spec = network.layers[call]
+        updates = spec.kind == "batch_norm" and spec.geometry.get("training")
+        if updates or any(tensor.value in wanted for tensor in spec.outputs):
+            found.add(call)
+            wanted.update(tensor.value for tensor in spec.arguments)
+    return frozenset(found)
 
 
 def calls_by_layer(specs: Iterable[LayerSpec]) -> dict[str, tuple[LayerSpec, ...]]:

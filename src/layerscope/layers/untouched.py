@@ -36,13 +36,17 @@ def untouched(network: nn.Module, *inputs: torch.Tensor) -> Iterator[None]:
                 _restore(module, contents)
 
 
-_Contents = tuple[dict[str, Any], dict[str, dict[Any, Any]]]
+_Contents = tuple[dict[str, Any], dict[str, dict[Any, Any] | list[Any] | set[Any]]]
 
 
 def _contents(module: nn.Module) -> _Contents:
-    """The attributes, and what stands in those that are dicts (hooks, parameters, buffers)."""
+    """The attributes, and what stands in those that are dicts (hooks, ...), lists or sets."""
     attributes = dict(vars(module))
-    inner = {name: dict(value) for name, value in attributes.items() if isinstance(value, dict)}
+    inner = {
+        name: value.copy()
+        for name, value in attributes.items()
+        if isinstance(value, dict | list | set)
+    }
     return attributes, inner
 
 
@@ -53,7 +57,7 @@ def _restore(module: nn.Module, contents: _Contents) -> None:
     for name, items in inner.items():
         value = attributes[name]
         value.clear()
-        value.update(items)
+        value.extend(items) if isinstance(value, list) else value.update(items)
 
 
 def _copy_buffers(modules: list[nn.Module]) -> None:

@@ -7,7 +7,6 @@ from layerscope.measure.activations import (
 from layerscope.measure.counted_step import activations_and_flops, step_activations
 from layerscope.measure.flop_counter import FlopCounts, FlopRecorder, flop_counts
 from layerscope.measure.fvcore import FvcoreCounts, FvcoreFailed, fvcore_counts
-from layerscope.measure.heap import release_free_memory
 from layerscope.measure.machine import MachineCeilings, machine_ceilings
 from layerscope.measure.memory import (
     Block,
@@ -50,6 +49,5 @@ __all__ = [
     "profile_step",
     "profiler_flops",
     "record_activations",
-    "release_free_memory",
     "step_activations",
 ]

@@ -110,9 +110,8 @@ class Step:
         return loss
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.image.device.type, self.autocast)
+        device = self.image.device.type
+        return torch.autocast(device, self.autocast, enabled=self.autocast is not None)
 
 
 def _refused(network: nn.Module, what: str, error: Exception) -> UserError:

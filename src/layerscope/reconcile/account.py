@@ -70,8 +70,12 @@ def account(network: NetworkSpec, element_size: int) -> Account:
     return Account(network, cost_table(network, element_size), saved_memory(network))
 
 
-def total(rows: Iterable[Row]) -> Row:
-    """Their sum; what is unknown is missing in it, and makes it a lower bound."""
+def total(rows: Iterable[Row], num_unseen: int = 0) -> Row:
+    """Their sum; what is unknown is missing in it, and makes it a lower bound.
+
+    Args:
+        num_unseen: tensors that no layer made: then layers may be missing altogether.
+    """
     rows = tuple(rows)
     measured = [row.measured for row in rows]
     known = [row for row in rows if row.theory is not None]
@@ -82,7 +86,7 @@ def total(rows: Iterable[Row]) -> Row:
         theory=sum(row.theory or 0 for row in known),
         reasons=merged(reason for row in known for reason in row.reasons),
         measured=None if None in measured else sum(value or 0 for value in measured),
-        lower_bound=len(known) < len(rows),
+        lower_bound=bool(num_unseen) or any(row.predicted is None for row in rows),
     )
 
 

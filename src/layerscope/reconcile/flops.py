@@ -4,7 +4,7 @@ from math import prod
 
 from layerscope.layers.spec import LayerSpec, NetworkSpec
 from layerscope.reconcile.rows import Reason
-from layerscope.theory.kept import weight_of
+from layerscope.theory.kept import weight_learns
 from layerscope.theory.kinds import KINDS
 from layerscope.theory.saved import SavedMemory
 from layerscope.theory.table import textbook_flops
@@ -24,13 +24,16 @@ def has_macs(spec: LayerSpec) -> bool:
 def fvcore_count(spec: LayerSpec) -> int:
     """What fvcore counts for one call: a multiply-accumulate as one."""
     if has_macs(spec):
-        return 0 if isinstance(spec.geometry.get("padding"), str) else _known(spec, "macs")
+        return 0 if _pads_by_name(spec) else _known(spec, "macs")
     elements = prod(spec.input_shape) if spec.inputs else 0
     if spec.kind == "batch_norm":
         affine = spec.geometry.get("affine", True)
         return elements * ((5 if affine else 4) if _uses_batch(spec) else (2 if affine else 1))
     if spec.kind in ("layer_norm", "group_norm", "instance_norm"):
         return elements * (5 if spec.parameters else 4)
+    if spec.kind == "interpolate" and len(spec.input_shape) == 4:
+        per_output = {"nearest": 1, "bilinear": 4}
+        return per_output.get(spec.geometry.get("mode", "nearest"), 0) * spec.output_elements
     if spec.kind == "adaptive_avg_pool" and len(spec.input_shape) == 4:
         return elements
     return 0
@@ -57,6 +60,18 @@ def fvcore_flops_reasons(spec: LayerSpec) -> Reasons:
     return _reason("no_affine", count - theory, "without scale and shift fvcore counts 4")
 
 
+def _pads_by_name(spec: LayerSpec) -> bool:
+    """Whether torch is told "same" or "valid"; modes other than zeros pad in a step before."""
+    by_name = isinstance(spec.geometry.get("padding"), str)
+    return by_name and spec.geometry.get("padding_mode", "zeros") == "zeros"
+
+
+def fvcore_untraced_reasons(spec: LayerSpec) -> Reasons:
+    """The trace that it counts leaves out what no output depends on."""
+    text = "no output depends on it, and the trace that fvcore counts leaves it out"
+    return _reason("not_traced", -fvcore_count(spec), text)
+
+
 def _uses_batch(spec: LayerSpec) -> bool:
     return bool(spec.geometry.get("training")) or not spec.geometry.get("track_running_stats", True)
 
@@ -80,7 +95,7 @@ def counter_backward_reasons(network: NetworkSpec, saved: SavedMemory, call: int
         return _not_counted(_backward(spec), spec.kind)
     reasons = missing_gradients(spec)
     groups = spec.geometry.get("groups", 1)
-    if groups > 1 and weight_of(spec).requires_grad:
+    if groups > 1 and weight_learns(spec):
         amount = (groups - 1) * _known(spec, "weight_gradient_flops")
         text = f"the counter's formula counts the weight gradient of each of the {groups} groups "
         reasons += (Reason("grouped_weight_gradient", amount, text + "as if there were one"),)
@@ -93,7 +108,7 @@ def missing_gradients(spec: LayerSpec) -> Reasons:
     if not spec.inputs[0].requires_grad:
         amount = -_known(spec, "input_gradient_flops")
         reasons += _reason("no_input_gradient", amount, "nothing before it needs a gradient")
-    if not weight_of(spec).requires_grad:
+    if not weight_learns(spec):
         amount = -_known(spec, "weight_gradient_flops")
         reasons += _reason("frozen_weight", amount, "its weight requires no gradient")
     return reasons
@@ -151,7 +166,7 @@ def profiler_forward_reasons(spec: LayerSpec, under_autocast: bool) -> Reasons:
 def profiler_forward_count(spec: LayerSpec, under_autocast: bool) -> int:
     """What it counts for one call."""
     if spec.kind == "conv2d":
-        unread = isinstance(spec.geometry.get("padding"), str) or len(spec.input_shape) != 4
+        unread = _pads_by_name(spec) or len(spec.input_shape) != 4
         return 0 if unread else _known(spec, "forward_flops") * (2 if under_autocast else 1)
     if spec.kind == "linear":
         return _known(spec, "forward_flops")

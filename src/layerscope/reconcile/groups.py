@@ -1,15 +1,18 @@
 """Which quantity each instrument is held against, and for which reasons it may differ."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from layerscope.layers import LayerSpec, calls_that_matter
 from layerscope.measure import ActivationRecord, FlopCounts
 from layerscope.reconcile.account import Account
 from layerscope.reconcile.flops import (
+    Reasons,
     bias_gradient_reasons,
     counter_backward_reasons,
     counter_forward_reasons,
     fvcore_flops_reasons,
     fvcore_macs_reasons,
+    fvcore_untraced_reasons,
     profiler_backward_reasons,
     profiler_forward_reasons,
 )
@@ -76,12 +79,19 @@ def _saved_rows(theory: Account, record: ActivationRecord) -> Rows:
 
 
 def _fvcore_rows(theory: Account, counts: Mapping[str, int]) -> list[Rows]:
-    layers = theory.network.layers
+    traced = calls_that_matter(theory.network)
+
+    def reasons_by(reasons_of: Callable[[LayerSpec], Reasons]) -> Callable[[int], Reasons]:
+        def of_call(call: int) -> Reasons:
+            spec = theory.network.layers[call]
+            untraced = () if call in traced else fvcore_untraced_reasons(spec)
+            return (*reasons_of(spec), *untraced)
+
+        return of_call
+
     return [
-        theory.rows("macs", "fvcore", counts, lambda call: fvcore_macs_reasons(layers[call])),
-        theory.rows(
-            "forward_flops", "fvcore", counts, lambda call: fvcore_flops_reasons(layers[call])
-        ),
+        theory.rows("macs", "fvcore", counts, reasons_by(fvcore_macs_reasons)),
+        theory.rows("forward_flops", "fvcore", counts, reasons_by(fvcore_flops_reasons)),
     ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from layerscope.layers.spec import LayerSpec, NetworkSpec
-from layerscope.reconcile.rows import Reason
+from layerscope.reconcile.rows import UNKNOWN, Reason
 from layerscope.theory.kept import Kept
 from layerscope.theory.kinds import KINDS
 from layerscope.theory.saved import SavedMemory
@@ -100,6 +100,7 @@ _OWN_TEXTS = {
     "log_probabilities": "the logarithms of the probabilities",
     "weight_sum": "the sum of the labels' weights",
     "input_copy": "a copy of its input",
+    "padded_input": "the input with its padding, made by a step of its own",
     "repeated_weight": "a copy of its weight for every image",
 }
 
@@ -112,14 +113,16 @@ def _own_memory(item: Kept) -> Reason:
 
 
 def _unknown(network: NetworkSpec, saved: SavedMemory, call: int) -> Iterator[Reason]:
-    """Of no amount, so that what is not known shows as unexplained."""
+    """Reasons of no amount: the row has no prediction."""
     if call in saved.unknown:
         kind = network.layers[call].kind
-        yield Reason("unknown_kind", 0, f"it is not known what {kind} keeps")
+        yield Reason(UNKNOWN, 0, f"it is not known what {kind} keeps")
+    if network.num_unseen and network.layers[call].records_gradient:
+        yield Reason(UNKNOWN, 0, "something that is no layer runs here, and may keep it")
     for storage in own_outputs(network, call):
         for reader in saved.unknown:
             spec = network.layers[reader]
             if reader != call and any(tensor.storage == storage for tensor in spec.inputs):
                 yield Reason(
-                    "unknown_kind", 0, f"it is not known whether {spec.key} ({spec.kind}) keeps it"
+                    UNKNOWN, 0, f"it is not known whether {spec.key} ({spec.kind}) keeps it"
                 )

@@ -64,7 +64,7 @@ def profile_network(
         network=theory.network,
         costs=theory.costs,
         rows=(*(row for rows in groups for row in rows), *_time_rows(times or ())),
-        totals=(*(total(rows) for rows in groups), peak_row(peak)),
+        totals=(*(total(rows, theory.network.num_unseen) for rows in groups), peak_row(peak)),
         peak=peak,
         times=times,
         step=measured.times,
@@ -96,7 +96,13 @@ def _notes(theory: Account) -> tuple[str, ...]:
         )
     unknown = theory.costs.total().unknown
     if unknown:
+        notes.append(f"no formula for {', '.join(unknown)}: totals of FLOPs are lower bounds")
+    kinds = dict.fromkeys(network.layers[call].kind for call in sorted(theory.saved.unknown))
+    if kinds:
+        notes.append(f"what {', '.join(kinds)} keeps is not known: kept bytes are lower bounds")
+    if network.num_unseen:
         notes.append(
-            f"no formula for {', '.join(unknown)}: totals of FLOPs and kept bytes are lower bounds"
+            f"{network.num_unseen} tensors were made by something that is no layer (a custom "
+            "autograd.Function, or a checkpoint): totals are lower bounds"
         )
     return tuple(notes)

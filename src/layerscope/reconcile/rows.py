@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# The code of a reason that says that something is not known; its amount is 0.
+UNKNOWN = "unknown_kind"
+
 # Exact quantities are integers, and nothing of them may stay unexplained.
 EXACT_QUANTITIES = (
     "output_elements",
@@ -56,14 +59,14 @@ class Row:
 
     @property
     def predicted(self) -> int | None:
-        """Theory and all reasons."""
-        if self.theory is None:
+        """Theory and all reasons; None where a part of it is not known."""
+        if self.theory is None or any(reason.code == UNKNOWN for reason in self.reasons):
             return None
         return self.theory + sum(reason.amount for reason in self.reasons)
 
     @property
     def unexplained(self) -> int | float | None:
-        """What is measured beyond theory and reasons; None where either is unknown."""
-        if self.measured is None or self.predicted is None:
+        """What is measured beyond theory and reasons; None where a part of these is unknown."""
+        if self.measured is None or self.predicted is None or self.lower_bound:
             return None
         return self.measured - self.predicted

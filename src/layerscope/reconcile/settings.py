@@ -1,10 +1,10 @@
 """How a network is profiled, and the network made ready for it."""
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -15,12 +15,13 @@ from layerscope.layers.calls import unwrapped
 from layerscope.measure import Step
 from layerscope.theory.capacity import OPTIMIZERS
 
-DType = Literal["float32", "bfloat16", "bf16_autocast"]
 # Of the network and its input, and what autocast lowers to.
 DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "float32": (torch.float32, None),
     "bfloat16": (torch.bfloat16, None),
     "bf16_autocast": (torch.float32, torch.bfloat16),
+    "float16": (torch.float16, None),
+    "float64": (torch.float64, None),
 }
 
 
@@ -79,16 +80,23 @@ def prepared(network: nn.Module, settings: Settings) -> Iterator[Step]:
     """
     network = unwrapped(network)
     check_settings(network, settings)
-    network = _converted(network, settings)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever is on or off around it
+        network = _converted(network, settings)
+        with _flags_put_back(network):
+            if settings.train is not None:
+                network.train(settings.train)
+            for name, parameter in network.named_parameters():
+                if any(_is_below(name, prefix) for prefix in settings.freeze):
+                    parameter.requires_grad_(False)
+            yield Step(network, _image(settings), settings.autocast)
+
+
+@contextmanager
+def _flags_put_back(network: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in network.modules()}
     flags = {parameter: parameter.requires_grad for parameter in network.parameters()}
     try:
-        if settings.train is not None:
-            network.train(settings.train)
-        for name, parameter in network.named_parameters():
-            if any(_is_below(name, prefix) for prefix in settings.freeze):
-                parameter.requires_grad_(False)
-        yield Step(network, _image(settings), settings.autocast)
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -115,6 +123,8 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
         UserError: naming the setting and the mend.
     """
     shape = settings.input_shape
+    if not all(isinstance(size, int) for size in shape):
+        raise UserError("input_shape is the sizes of the input, (N, C, H, W), not the input itself")
     if not shape or any(size < 1 for size in shape):
         raise UserError(f"input_shape={list(shape)}: every size, the batch too, must be at least 1")
     if settings.dtype not in DTYPES:
@@ -181,8 +191,15 @@ def _needs_change(network: nn.Module, settings: Settings) -> bool:
 def _image(settings: Settings) -> torch.Tensor:
     """Random values that leave the global generators alone."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(settings.input_shape, generator=generator)
-    image = image.to(settings.device, settings.tensor_dtype)
+    try:
+        image = torch.randn(settings.input_shape, generator=generator)
+        image = image.to(settings.device, settings.tensor_dtype)
+    except RuntimeError as error:  # of the allocator
+        num_bytes = math.prod(settings.input_shape) * settings.element_size
+        raise UserError(
+            f"an input of shape {settings.input_shape} takes {num_bytes:,} B, more than there is: "
+            "lower the batch size"
+        ) from error
     if settings.channels_last and image.dim() == 4:
         image = image.contiguous(memory_format=torch.channels_last)
     return image.requires_grad_(settings.input_requires_grad)

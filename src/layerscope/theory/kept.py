@@ -44,7 +44,8 @@ class Kept:
     parameter: str | None = None
 
 
-KeptRule = Callable[[LayerSpec, Surroundings], tuple[Kept, ...]]
+# None: for this very call it is not known.
+KeptRule = Callable[[LayerSpec, Surroundings], "tuple[Kept, ...] | None"]
 
 
 def nothing(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
@@ -56,7 +57,16 @@ def its_input(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
     """Before it is overwritten, where the call is in place: then a copy."""
     if spec.in_place:
         return (Kept("input_copy", num_bytes=spec.inputs[0].num_bytes),)
-    return (Kept("input", spec.inputs[0]),)
+    return (_seen_input(spec, around),)
+
+
+def _seen_input(spec: LayerSpec, around: Surroundings) -> Kept:
+    """The input; its copy where autocast has the operation compute in float32."""
+    image = spec.inputs[0]
+    widened = image.dtype == around.autocast and spec.outputs[0].dtype is torch.float32
+    if widened:
+        return Kept("autocast_copy", num_bytes=image.num_elements * torch.float32.itemsize)
+    return Kept("input", image)
 
 
 def its_output(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
@@ -69,24 +79,87 @@ def input_or_its_result(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ..
     return its_output(spec, around) if spec.in_place else its_input(spec, around)
 
 
-def conv_operands(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
+def conv_operands(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...] | None:
     """Input and weight, whichever of the gradients is asked for."""
-    return (*_operand(spec.inputs[0], around), *_weight(spec, around))
+    weight = weight_of(spec)
+    if weight is None:
+        return None
+    image, padded = spec.inputs[0], _padded_elements(spec)
+    if padded == image.num_elements:
+        return (*_operand(image, around), *_weight(spec, weight, around))
+    size = (around.autocast or image.dtype).itemsize
+    padding = Kept("padded_input", num_bytes=padded * size)
+    return (*_mirrored(spec, around), padding, *_weight(spec, weight, around))
 
 
-def linear_operands(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
+def _mirrored(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
+    """What padding by reflection or replication keeps; autocast has it compute in float32."""
+    image = spec.inputs[0]
+    if spec.geometry.get("padding_mode") not in ("reflect", "replicate"):
+        return ()
+    if around.autocast is not None and image.dtype is not torch.float32:
+        size = torch.float32.itemsize
+        return (Kept("autocast_copy", num_bytes=image.num_elements * size),)
+    return (Kept("input", image),)
+
+
+def _padded_elements(spec: LayerSpec) -> int:
+    """Of what a convolution's kernel really reads, where it pads in a step of its own.
+
+    So it does where the padding is not zeros, and where the same size needs more on one side.
+    """
+    geometry, shape = spec.geometry, spec.input_shape
+    kernel, padding = geometry["kernel_size"], geometry["padding"]
+    spans = [d * (k - 1) for k, d in zip(kernel, geometry["dilation"], strict=True)]
+    extra = [0] * len(kernel)
+    if geometry.get("padding_mode", "zeros") != "zeros":
+        extra = [2 * p for p in padding] if isinstance(padding, tuple) else spans
+        extra = [0] * len(kernel) if padding == "valid" else extra
+    elif padding == "same":
+        extra = [span % 2 for span in spans]
+    sizes = shape[len(shape) - len(kernel) :]
+    leading = prod(shape[: len(shape) - len(kernel)])
+    return leading * prod(size + more for size, more in zip(sizes, extra, strict=True))
+
+
+def linear_operands(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...] | None:
     """The input if the weight learns, the weight if the input needs a gradient."""
+    weight = weight_of(spec)
+    if weight is None:
+        return None
     kept: tuple[Kept, ...] = ()
-    if weight_of(spec).requires_grad:
-        kept += _operand(spec.inputs[0], around)
+    if weight.requires_grad:
+        kept += _rows(spec.inputs[0], around)
     if spec.inputs[0].requires_grad:
-        kept += _weight(spec, around)
+        kept += _weight(spec, weight, around)
     return kept
 
 
-def weight_of(spec: LayerSpec) -> TensorSpec:
-    """Of a convolution or linear layer: a parameter, or whatever the operation was given."""
-    return spec.parameters["weight"] if "weight" in spec.parameters else spec.arguments[1]
+def _rows(tensor: TensorSpec, around: Surroundings) -> tuple[Kept, ...]:
+    """The input as a matrix: a copy where its strides allow no such view."""
+    shape, strides = tensor.shape, tensor.strides
+    is_view = all(strides[d] == strides[d + 1] * shape[d + 1] for d in range(len(shape) - 2))
+    if is_view or around.autocast not in (None, tensor.dtype):
+        return _operand(tensor, around)
+    return (Kept("input_copy", num_bytes=tensor.num_bytes),)
+
+
+def weight_of(spec: LayerSpec) -> TensorSpec | None:
+    """Of a convolution or linear layer: a parameter, or whatever the operation was given.
+
+    None where the layer computes its weight from other parameters (weight norm).
+    """
+    if "weight" in spec.parameters:
+        return spec.parameters["weight"]
+    return spec.arguments[1] if len(spec.arguments) > 1 else None
+
+
+def weight_learns(spec: LayerSpec) -> bool:
+    """Whether a gradient of the weight is asked for."""
+    weight = weight_of(spec)
+    if weight is None:
+        return any(tensor.requires_grad for tensor in spec.parameters.values())
+    return weight.requires_grad
 
 
 def _operand(tensor: TensorSpec, around: Surroundings) -> tuple[Kept, ...]:
@@ -95,8 +168,7 @@ def _operand(tensor: TensorSpec, around: Surroundings) -> tuple[Kept, ...]:
     return (Kept("autocast_copy", num_bytes=tensor.num_elements * around.autocast.itemsize),)
 
 
-def _weight(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
-    weight = weight_of(spec)
+def _weight(spec: LayerSpec, weight: TensorSpec, around: Surroundings) -> tuple[Kept, ...]:
     if "weight" not in spec.parameters:
         return _operand(weight, around)
     if around.autocast in (None, weight.dtype):
@@ -159,9 +231,9 @@ def max_pool(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
     """The input, and for each output where its maximum was."""
     pooled, *indices = spec.outputs
     if indices:  # they were asked for and are an output
-        return (Kept("input", spec.inputs[0]), Kept("output", indices[0]))
+        return (_seen_input(spec, around), Kept("output", indices[0]))
     num_bytes = pooled.num_elements * INDEX_BYTES
-    return (Kept("input", spec.inputs[0]), Kept("indices", num_bytes=num_bytes))
+    return (_seen_input(spec, around), Kept("indices", num_bytes=num_bytes))
 
 
 def adaptive_avg_pool(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
@@ -206,10 +278,17 @@ def factors(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
     second = others[0]
     kept: tuple[Kept, ...] = ()
     if second.requires_grad:
-        kept += (Kept("input", first),)
+        kept += (_before(spec, first),)
     if first.requires_grad:
         kept += (Kept("input", second),)
     return kept
+
+
+def _before(spec: LayerSpec, first: TensorSpec) -> Kept:
+    """The first operand as it was; in place, a copy of it."""
+    if spec.in_place:
+        return Kept("input_copy", num_bytes=first.num_bytes)
+    return Kept("input", first)
 
 
 def dividend_and_divisor(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:
@@ -218,7 +297,7 @@ def dividend_and_divisor(spec: LayerSpec, around: Surroundings) -> tuple[Kept, .
     if not others:
         return ()
     kept = (Kept("input", others[0]),)
-    return (*kept, Kept("input", first)) if others[0].requires_grad else kept
+    return (*kept, _before(spec, first)) if others[0].requires_grad else kept
 
 
 def both(spec: LayerSpec, around: Surroundings) -> tuple[Kept, ...]:

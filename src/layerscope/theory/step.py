@@ -121,6 +121,9 @@ class _Memory:
     def num_holders(self, block: int) -> int:
         return self.blocks[block][2]
 
+    def part(self, block: int) -> str:
+        return self.blocks[block][1]
+
     def by_part(self) -> dict[str, int]:
         parts: dict[str, int] = {}
         for num_bytes, part, _ in self.blocks.values():
@@ -143,7 +146,7 @@ class _Simulation:
         self._own: dict[int, list[int]] = {}  # call to the blocks of its own kept memory
         self._gradients: dict[int, _Gradient] = {}  # value to gradient
         self._waiting = {storage: len(calls) for storage, calls in saved.storages.items()}
-        self._with_gradient: set[int] = set()  # storages of parameters that have one
+        self._parameter_gradients: dict[int, _Gradient] = {}  # by the parameter's storage
 
     def forward(self) -> None:
         releases: dict[int, list[int]] = {}
@@ -222,7 +225,7 @@ class _Simulation:
                 for number, tensor in enumerate(spec.inputs)
                 if tensor.requires_grad
             ]
-            self._parameter_gradients(spec)
+            self._make_parameter_gradients(call, spec)
             self._reduce_broadcast(spec)
             if spec.inputs:
                 self._note(backward_transient_bytes(spec, arrived[0].channels_last))
@@ -263,11 +266,16 @@ class _Simulation:
         for block in blocks:
             self._memory.release(block)
 
-    def _parameter_gradients(self, spec: LayerSpec) -> None:
-        for parameter in spec.parameters.values():
-            if parameter.requires_grad and parameter.storage not in self._with_gradient:
-                self._with_gradient.add(parameter.storage)
-                self._memory.allocate(parameter.num_bytes, "parameter_gradients")
+    def _make_parameter_gradients(self, call: int, spec: LayerSpec) -> None:
+        """A linear layer's weight gets a transposed view of what the product made."""
+        for name, parameter in spec.parameters.items():
+            if parameter.requires_grad:
+                block = self._memory.allocate(parameter.num_bytes, "parameter_gradients")
+                gradient = _Gradient(block, is_view=spec.kind == "linear" and name == "weight")
+                first = self._parameter_gradients.get(parameter.storage)
+                if first is not None:
+                    gradient = self._added(call, parameter, first, gradient)
+                self._parameter_gradients[parameter.storage] = gradient
 
     def _release_kept(self, call: int) -> None:
         for block in self._own.get(call, ()):
@@ -279,22 +287,26 @@ class _Simulation:
                     self._memory.release(self._storages[storage])
 
     def _arrive(self, call: int | None, tensor: TensorSpec, gradient: _Gradient) -> None:
-        """A second gradient is added into the first where nobody else sees that one's memory."""
         first = self._gradients.get(tensor.value)
-        if first is None:
-            self._gradients[tensor.value] = gradient
-            return
+        if first is not None:
+            gradient = self._added(call, tensor, first, gradient)
+        self._gradients[tensor.value] = gradient
+
+    def _added(
+        self, call: int | None, tensor: TensorSpec, first: _Gradient, second: _Gradient
+    ) -> _Gradient:
+        """A second gradient is added into the first where nobody else sees that one's memory."""
         if not first.is_view and self._memory.num_holders(first.block) == 1:
-            self._memory.release(gradient.block)
-            return
-        block = self._memory.allocate(tensor.num_bytes, "gradients")
+            self._memory.release(second.block)
+            return first
+        part = self._memory.part(first.block)
+        block = self._memory.allocate(tensor.num_bytes, part)
         self._note()
         if call is not None:
-            added = self.accumulated.get(call, 0) + tensor.num_elements
-            self.accumulated[call] = added
+            self.accumulated[call] = self.accumulated.get(call, 0) + tensor.num_elements
         self._memory.release(first.block)
-        self._memory.release(gradient.block)
-        self._gradients[tensor.value] = _Gradient(block, is_view=False)
+        self._memory.release(second.block)
+        return _Gradient(block, is_view=False)
 
     def _begin(self) -> None:
         self._call_peak = self._call_live = self._memory.total

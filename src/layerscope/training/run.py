@@ -252,7 +252,10 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     report = None
     if wants_profile(plan.config, results["steps"]):
         batch_size = plan.largest_batch // num_processes(plan.config.trainer)
-        report = profile_run(plan.config, plan.target, batch_size, directory)
+        try:
+            report = profile_run(plan.config, plan.target, batch_size, directory)
+        except UserError as error:  # the run is complete: that an instrument fails is no reason
+            screen.say(f"no profile: {error}")
     if not plan.request.in_sweep:  # a sweep ends in a table of its own
         screen.panel("run finished", _panel(results, report, directory))
 

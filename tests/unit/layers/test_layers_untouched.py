@@ -109,3 +109,24 @@ def test_an_input_that_is_no_leaf_is_left_alone():
         pass
     image.sum().backward()
     assert base.grad is not None
+
+
+def test_lists_and_sets_of_a_module():
+    class Remembering(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen, self.sizes = [1], {2}
+
+        def forward(self, x):
+            self.seen.append(x)
+            self.sizes.add(x.shape)
+            return x
+
+    network = Remembering()
+    seen, sizes = network.seen, network.sizes
+    with untouched(network):
+        network(torch.ones(3))
+        assert len(seen) == len(sizes) == 2
+    assert (network.seen, network.sizes) == ([1], {2})
+    assert network.seen is seen
+    assert network.sizes is sizes

@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from layerscope.errors import UserError
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
@@ -277,7 +278,7 @@ class TestLiars:
         }
 
 
-def test_what_is_unknown_stays_unexplained():
+def test_what_is_unknown_is_none_and_makes_totals_lower_bounds():
     class Product(nn.Module):
         def forward(self, x):
             return torch.exp(x) @ torch.sin(x)
@@ -289,8 +290,63 @@ def test_what_is_unknown_stays_unexplained():
     assert (product.theory, product.measured, product.unexplained) == (None, 54, None)
     # exp keeps its own result; sin's, and whether the product keeps it, is not known here
     kept = rows["sin", "saved_bytes", "saved"]
-    assert kept.unexplained == 36
+    assert (kept.theory, kept.measured, kept.unexplained) == (36, 36, None)
     assert "unknown_kind" in amounts(kept)
-    total = totals(profile)["forward_flops", "flop_counter"]
-    assert total.lower_bound
+    for key in (("forward_flops", "flop_counter"), ("saved_bytes", "saved")):
+        total = totals(profile)[key]
+        assert total.lower_bound
+        assert total.unexplained is None
+    assert not totals(profile)["output_bytes", "outputs"].lower_bound
     assert any("no formula for sin, matmul" in note for note in profile.notes)
+    assert any("what sin, matmul keeps is not known" in note for note in profile.notes)
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return 2 * x * gradient
+
+
+def test_what_is_no_layer_is_not_silently_left_out():
+    class Squared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            return self.b(Square.apply(self.a(x)))
+
+    profile = profile_network(Squared(), Settings("squared", (2, 3, 8, 8)))
+    rows = {(row.layer, row.quantity, row.instrument): row for row in profile.rows}
+    assert "no_gradient" not in amounts(rows["a", "backward_flops", "flop_counter"])
+    assert rows["a", "backward_flops", "flop_counter"].unexplained == 0
+    assert rows["a", "saved_bytes", "saved"].unexplained is None
+    assert all(row.lower_bound for row in profile.totals if row.is_exact)
+    assert any("autograd.Function" in note for note in profile.notes)
+
+
+@pytest.mark.parametrize(
+    "surroundings",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+    ],
+)
+def test_what_is_switched_on_or_off_around_it_does_not_matter(surroundings):
+    network, settings = TinyCNN(), Settings("tiny_cnn", (4, 1, 8, 8))
+    plain = profile_network(network, settings)
+    with surroundings():
+        inside = profile_network(network, settings)
+    assert inside.rows == plain.rows
+
+
+def test_a_network_without_layers_is_refused():
+    with pytest.raises(UserError, match="runs no layer"):
+        profile_network(nn.Sequential(), Settings("empty", (2, 3)))

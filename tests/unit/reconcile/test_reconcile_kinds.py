@@ -93,6 +93,11 @@ KINDS = {
     "contiguous that copies": lambda x: x.permute(0, 2, 3, 1).contiguous(),
     "to": lambda x: x.to(torch.float64),
     "identity": nn.Identity(),
+    "gate in place": lambda x: (x * 1).mul_(torch.sigmoid(x)),
+    "conv of the same size with an even kernel": nn.Conv2d(4, 4, 2, padding="same"),
+    "conv that reflects": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+    "conv of the same size that wraps": nn.Conv2d(4, 4, 3, padding="same", padding_mode="circular"),
+    "linear of channels": nn.Sequential(nn.Conv2d(4, 4, 1), nn.Linear(6, 3)),
     "conv of the same size": nn.Conv2d(4, 4, 3, padding="same"),
     "grouped, dilated conv": nn.Conv2d(4, 8, 3, 2, 1, 2, 4),
     "conv_transpose": nn.ConvTranspose2d(4, 4, 3, 2),
@@ -118,6 +123,7 @@ class Behind(nn.Module):
         return self.operation(self.conv(x))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_unexplained(kind, setting):

@@ -148,10 +148,10 @@ def test_the_optimizers_step_needs_what_is_said(name, optimizer):
         if isinstance(value, torch.Tensor) and value.dim()
     ]
     assert sum(map(torch.Tensor.numel, states)) == OPTIMIZERS[name].num_states * 94_986
-    with torch.profiler.profile(profile_memory=True) as profiler:
+    with torch.autograd.profiler.profile(profile_memory=True, use_kineto=True) as profiler:
         instance.step()
     alive = most = 0
-    for event in profiler.profiler.kineto_results.events():
+    for event in profiler.kineto_results.events():
         if event.name() == "[memory]":
             alive += event.nbytes()
             most = max(most, alive)
