@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from layerscope.audit import audit_walkthrough
-from layerscope.report.profile_report import ProfileReport
+from layerscope.report.profile.report import ProfileReport
 from profile_example import cifar_cnn_profile, profile_of
 
 pytestmark = pytest.mark.browser

@@ -134,7 +134,7 @@ class TestBudget:
         keys = (*self.KEYS, "model.channels=[2,5,2]", f"budget={saved}")
         result = run("profile_model", *keys, f"hydra.run.dir={tmp_path / 'grown'}")
         assert result.code == 1
-        assert "exceed the budget" in result.err
+        assert "exceed budget=" in result.err
         assert result.err.count("\n") == 1
         assert "conv2" in result.out
         assert (tmp_path / "grown" / "profile.json").exists()

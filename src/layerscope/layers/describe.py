@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.nn.parameter import is_lazy
 
 from layerscope.errors import UserError
@@ -130,6 +134,8 @@ class _FakeRun:
 
 def _refusal(network: nn.Module, shape: Shape, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+        reason = f"it decides by the values in a tensor what to compute ({reason})"
     return f"{type(network).__name__} cannot run on an input of shape {shape}: {reason}"
 
 

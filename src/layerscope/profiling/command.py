@@ -24,14 +24,14 @@ from layerscope.layers import describe
 from layerscope.networks import build_network
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import Settings, profile_network
-from layerscope.report.budget import (
+from layerscope.report.profile.budget import (
     Change,
     check_budget_settings,
     compare_with_budget,
     read_budget,
     show_budget,
 )
-from layerscope.report.profile_report import ProfileReport
+from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen
 from layerscope.theory import cost_table
 from layerscope.theory.saved import saved_memory
@@ -116,8 +116,13 @@ def check_profile(request: Request) -> Job:
     if config.budget is not None:
         check_budget_settings(read_budget(Path(config.budget)), settings)
     profile = profile_network(network, settings, config.instruments.chosen)
+    changes = (
+        None
+        if config.budget is None
+        else compare_with_budget(profile, config.budget, config.tolerance)
+    )
     audit = walkthrough_audit() if config.model.family == "cifar_cnn" else None
-    return partial(_save, config, ProfileReport(profile, audit), request.overrides)
+    return partial(_save, config, ProfileReport(profile, audit), changes, request.overrides)
 
 
 def walkthrough_audit() -> Audit:
@@ -154,9 +159,13 @@ def _network(config: ProfileConfig, request: Request) -> nn.Module:
 
 
 def _save(
-    config: ProfileConfig, report: ProfileReport, overrides: tuple[str, ...], directory: Path
+    config: ProfileConfig,
+    report: ProfileReport,
+    changes: tuple[Change, ...] | None,
+    overrides: tuple[str, ...],
+    directory: Path,
 ) -> None:
-    """Write every file, print the report, and hold it against the budget.
+    """Write every file, print the report and how it differs from the budget.
 
     Raises:
         RunFailed: the budget is exceeded.
@@ -166,13 +175,8 @@ def _save(
     report.save(directory)
     report.show(screen)
     screen.say(f"all files: {directory}")
-    if config.budget is not None:
-        changes = compare_with_budget(report.profile, config.budget, config.tolerance)
+    if changes is not None:
         show_budget(screen, changes, config.tolerance)
-        _refuse_growth(changes, config.budget)
-
-
-def _refuse_growth(changes: tuple[Change, ...], budget: str) -> None:
-    exceeding = sum(change.exceeds for change in changes)
-    if exceeding:
-        raise RunFailed(f"{exceeding} figures exceed the budget {budget}: see the list above")
+        exceeding = sum(change.exceeds for change in changes)
+        if exceeding:
+            raise RunFailed(f"{exceeding} figures exceed budget={config.budget}: see above")

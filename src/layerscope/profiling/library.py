@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from layerscope.errors import UserError
 from layerscope.reconcile import (
@@ -12,7 +13,7 @@ from layerscope.reconcile import (
     Settings,
     profile_network,
 )
-from layerscope.report.profile_report import ProfileReport
+from layerscope.report.profile.report import ProfileReport
 
 
 def profile(
@@ -38,7 +39,7 @@ def profile(
         dtype: `float32`, `bfloat16` or `bf16_autocast`; by default the model's own, as are device
             and memory format.
         train: None leaves every submodule in the mode that it has.
-        freeze: beginnings of parameter names whose parameters shall require no gradient.
+        freeze: paths of modules, or names of parameters, that shall require no gradient.
         optimizer: `sgd`, `momentum` or `adam`: whose state counts for the largest batch that fits.
         instruments: names of layerscope.reconcile.INSTRUMENTS. `time` and `machine` depend on the
             clock, take longest, and are not among the default ones.
@@ -46,7 +47,11 @@ def profile(
     Raises:
         UserError: the model does not run on this shape, or a setting is none.
     """
-    chosen = frozenset(instruments)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
+    if isinstance(input_shape, int):
+        raise UserError(f"input_shape={input_shape}: give all sizes, (N, C, H, W)")
+    chosen = frozenset([instruments] if isinstance(instruments, str) else instruments)
     unknown = sorted(chosen - set(INSTRUMENTS))
     if unknown:
         raise UserError(f"instruments: {unknown[0]} is none of {', '.join(INSTRUMENTS)}")
@@ -57,9 +62,10 @@ def profile(
         device=device or _own_device(model),
         channels_last=_is_channels_last(model) if channels_last is None else channels_last,
         train=train,
-        freeze=tuple(freeze),
+        freeze=(freeze,) if isinstance(freeze, str) else tuple(freeze),
         input_requires_grad=input_requires_grad,
         optimizer=optimizer,
+        as_it_is=dtype is None and device is None and channels_last is None,
     )
     return ProfileReport(profile_network(model, settings, chosen))
 
@@ -77,7 +83,8 @@ def _own_device(model: nn.Module) -> str:
 def _is_channels_last(model: nn.Module) -> bool:
     """Whether some 4-D parameter is in this format and not in the plain one."""
     return any(
-        parameter.dim() == 4
+        not is_lazy(parameter)
+        and parameter.dim() == 4
         and not parameter.is_contiguous()
         and parameter.is_contiguous(memory_format=torch.channels_last)
         for parameter in model.parameters()

@@ -69,6 +69,16 @@ def _output_rows(theory: Account, record: ActivationRecord) -> list[Rows]:
     ]
 
 
+def input_row(theory: Account, record: ActivationRecord) -> Row:
+    """The network's input is a row of its own, and in no total."""
+    actual = sum(tensor.num_bytes for tensor in theory.network.inputs)
+    difference = actual - theory.costs.input_bytes
+    reasons = (Reason("wider_type", difference, "it has another dtype"),) if difference else ()
+    return Row(
+        "input", "output_bytes", "outputs", theory.costs.input_bytes, reasons, record.input_bytes
+    )
+
+
 def _saved_rows(theory: Account, record: ActivationRecord) -> Rows:
     return theory.rows(
         "saved_bytes",

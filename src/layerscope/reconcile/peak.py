@@ -27,7 +27,7 @@ class Peak:
         scratch_bytes_at_peak: measured; allocated inside an operation, neither its output nor kept.
         parts: what the predicted peak consists of.
         largest_batch: by bytes of memory, with the optimizer's state; None where the memory does
-            not grow with the batch, or the network does not run at other batch sizes.
+            not grow with the batch, or the network runs otherwise at another batch size.
     """
 
     predicted_bytes: int
@@ -79,6 +79,8 @@ def _largest_batches(
         larger = described(step, replace(settings, input_shape=doubled))
     except UserError:  # made for one batch size only
         return None
+    if [spec.key for spec in larger.layers] != [spec.key for spec in network.layers]:
+        return None  # what it computes depends on the batch size
     memory = training_memory(
         (network, paper),
         (larger, step_memory(larger, saved_memory(larger))),

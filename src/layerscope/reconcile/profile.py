@@ -8,7 +8,7 @@ from torch import nn
 from layerscope.layers import NetworkSpec
 from layerscope.measure import MachineCeilings, TimeRecord
 from layerscope.reconcile.account import Account, account, total
-from layerscope.reconcile.groups import row_groups
+from layerscope.reconcile.groups import input_row, row_groups
 from layerscope.reconcile.measurements import EXACT_INSTRUMENTS, Measurements, measure
 from layerscope.reconcile.peak import Peak, peak_of, peak_row
 from layerscope.reconcile.roofline import LayerTiming, layer_timings
@@ -23,7 +23,8 @@ class Profile:
     """Of one network under one set of settings.
 
     Args:
-        rows: one per layer, quantity and instrument: the exact quantities, and seconds.
+        rows: one per layer, quantity and instrument: exact quantities, and seconds. `input` is a
+            row of its own, in no total.
         totals: one per exact quantity and instrument, and the peak.
         times: None where time was not measured, as is `step`.
         notes: what a reader has to know: instruments that could not measure, parameters that no
@@ -63,7 +64,11 @@ def profile_network(
         settings=settings,
         network=theory.network,
         costs=theory.costs,
-        rows=(*(row for rows in groups for row in rows), *_time_rows(times or ())),
+        rows=(
+            *_input_rows(theory, measured, instruments),
+            *(row for rows in groups for row in rows),
+            *_time_rows(times or ()),
+        ),
         totals=(*(total(rows, theory.network.num_unseen) for rows in groups), peak_row(peak)),
         peak=peak,
         times=times,
@@ -77,6 +82,13 @@ def _timings(theory: Account, measured: Measurements) -> tuple[LayerTiming, ...]
     if measured.times is None:
         return None
     return layer_timings(theory.network, theory.costs, measured.times, measured.machine)
+
+
+def _input_rows(
+    theory: Account, measured: Measurements, instruments: frozenset[str]
+) -> Iterator[Row]:
+    if measured.activations is not None and "outputs" in instruments:
+        yield input_row(theory, measured.activations)
 
 
 def _time_rows(times: tuple[LayerTiming, ...]) -> Iterator[Row]:

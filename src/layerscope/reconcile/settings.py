@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from layerscope.errors import UserError
 from layerscope.layers import NetworkSpec, Shape, describe
@@ -33,7 +34,9 @@ class Settings:
         network: its name, for the reports.
         input_shape: with N.
         train: None leaves every submodule in the mode that it has.
-        freeze: prefixes of parameter names whose parameters require no gradient.
+        freeze: paths of modules, or names of parameters, that shall require no gradient.
+        as_it_is: dtypes, device and memory formats of the parameters stay what they are, mixed or
+            not; `dtype` and `channels_last` are the input's.
         optimizer: whose state counts for the largest batch that fits; no instrument runs it.
     """
 
@@ -46,6 +49,7 @@ class Settings:
     freeze: tuple[str, ...] = ()
     input_requires_grad: bool = False
     optimizer: str = "momentum"
+    as_it_is: bool = False
 
     @property
     def tensor_dtype(self) -> torch.dtype:
@@ -123,7 +127,7 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
         UserError: naming the setting and the mend.
     """
     shape = settings.input_shape
-    if not all(isinstance(size, int) for size in shape):
+    if not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
         raise UserError("input_shape is the sizes of the input, (N, C, H, W), not the input itself")
     if not shape or any(size < 1 for size in shape):
         raise UserError(f"input_shape={list(shape)}: every size, the batch too, must be at least 1")
@@ -132,9 +136,18 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
     if settings.optimizer not in OPTIMIZERS:
         raise UserError(f"optimizer={settings.optimizer}: choose one of {', '.join(OPTIMIZERS)}")
     names = [name for name, _ in network.named_parameters()]
+    if any(is_lazy(parameter) for parameter in network.parameters()):
+        raise UserError(
+            "the network has lazy parameters: run it once before, so that they are made"
+        )
     for prefix in settings.freeze:
         if not any(_is_below(name, prefix) for name in names):
-            raise UserError(f"freeze={prefix}: no parameter's name begins so, e.g. {names[:1]}")
+            raise UserError(
+                f"freeze={prefix} is no module's path and no parameter's name: "
+                f"give one, such as {names[0].rpartition('.')[0] or names[0]}"
+                if names
+                else f"freeze={prefix}: the network has no parameters"
+            )
     check_device(settings.device)
 
 
@@ -158,7 +171,7 @@ def _is_below(name: str, prefix: str) -> bool:
 
 
 def _converted(network: nn.Module, settings: Settings) -> nn.Module:
-    if not _needs_change(network, settings):
+    if settings.as_it_is or not _needs_change(network, settings):
         return network
     try:
         network = copy.deepcopy(network)

@@ -81,7 +81,8 @@ def open_plain(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else makes the reader raise anything
-        reason = str(error).split("\n", 1)[0].split(". ", 1)[0]
+        first = str(error).split("\n", 1)[0].split(". ", 1)[0]
+        reason = type(error).__name__ if first.isdigit() or not first else first
         raise UserError(f"ckpt_path={path} is no readable checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"ckpt_path={path} holds a {type(checkpoint).__name__}, not a checkpoint")

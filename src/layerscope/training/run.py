@@ -22,7 +22,7 @@ from layerscope.files import write_json, write_text
 from layerscope.networks import build_network, check_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
-from layerscope.report.profile_report import ProfileReport
+from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen, mebibytes, percent
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
@@ -280,5 +280,9 @@ def _panel(
 
 def _profile_line(report: ProfileReport, directory: Path) -> str:
     exact = [row for row in report.rows if row.is_exact]
-    left = sum(row.unexplained != 0 for row in exact)
-    return f"{len(exact)} comparisons, {left} unexplained: {directory / 'profile.html'}"
+    left = sum(bool(row.unexplained) for row in exact)
+    unknown = sum(row.unexplained is None for row in exact)
+    counts = f"{len(exact)} comparisons, {left} unexplained" + f", {unknown} unknown" * bool(
+        unknown
+    )
+    return f"{counts}: {directory / 'profile.html'}"

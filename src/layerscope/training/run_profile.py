@@ -5,7 +5,7 @@ from pathlib import Path
 from layerscope.config import TrainConfig
 from layerscope.networks import build_network
 from layerscope.reconcile import INSTRUMENTS, Settings, profile_network
-from layerscope.report.profile_report import ProfileReport
+from layerscope.report.profile.report import ProfileReport
 from layerscope.training.hardware import uses_gpu
 from layerscope.training.optimizers import optimizer_memory
 

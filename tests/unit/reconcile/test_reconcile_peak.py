@@ -118,6 +118,18 @@ class TestLargestBatch:
         assert self.memory(CifarCNN()).step_bytes(batch_size) == pytest.approx(expected, rel=1e-6)
         assert specs.inputs[0].shape[0] == batch_size
 
+    def test_calls_that_depend_on_the_batch_size_have_none(self):
+        class Looping(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = torch.nn.Conv2d(3, 4, 3)
+
+            def forward(self, x):
+                return torch.cat([self.conv(part) for part in x.split(2)])
+
+        peak = profile_network(Looping(), Settings("looping", (4, 3, 8, 8)), MEMORY).peak
+        assert peak.largest_batch is None
+
     def test_nothing_fits(self):
         assert self.memory(CifarCNN()).largest_batch(1000) == 0
 

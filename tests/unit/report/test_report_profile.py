@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 from layerscope.reconcile import Reason, Row
-from layerscope.report.profile_findings import bottleneck, gaps, peak_lines, verdict
-from layerscope.report.profile_report import ProfileReport
+from layerscope.report.profile.findings import bottleneck, gaps, peak_lines, verdict
+from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen
 from profile_example import cifar_cnn_profile, example_audit, profile_of
 
@@ -135,7 +135,7 @@ def test_the_peak_in_words(profile):
 
 def test_printing_needs_neither_sympy_nor_jinja():
     code = (
-        "import sys, layerscope.report.profile_report;"
+        "import sys, layerscope.report.profile.report;"
         "print({'sympy', 'jinja2', 'matplotlib', 'lightning', 'hydra'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,8 +5,8 @@ import pytest
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.report.budget import compare_with_budget, read_budget, show_budget
-from layerscope.report.profile_report import ProfileReport
+from layerscope.report.profile.budget import compare_with_budget, read_budget, show_budget
+from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import TextScreen
 from profile_example import cifar_cnn_profile, profile_of
 

@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import pytest
 
 from layerscope.measure import MemoryPoint, Spread
-from layerscope.report.profile_charts import layer_bars, roofline
-from layerscope.report.profile_svg import Scale, log_scale, plain_tick, rising_scale, staircase
-from layerscope.report.profile_timeline import memory_timeline
+from layerscope.report.profile.charts import layer_bars, roofline
+from layerscope.report.profile.svg import Scale, log_scale, plain_tick, rising_scale, staircase
+from layerscope.report.profile.timeline import memory_timeline
 from layerscope.theory.step import Moment
 from profile_example import cifar_cnn_profile
 

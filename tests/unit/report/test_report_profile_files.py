@@ -11,8 +11,8 @@ from markupsafe import escape
 from torch import nn
 
 from layerscope.audit import audit_walkthrough
-from layerscope.report.profile_json import profile_record
-from layerscope.report.profile_report import ProfileReport
+from layerscope.report.profile.records import profile_record
+from layerscope.report.profile.report import ProfileReport
 from profile_example import EVIL, cifar_cnn_profile, example_audit, profile_of
 
 

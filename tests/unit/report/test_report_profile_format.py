@@ -1,6 +1,6 @@
 import pytest
 
-from layerscope.report.profile_format import (
+from layerscope.report.profile.formatting import (
     amount,
     bytes_exact,
     bytes_short,

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from layerscope.report.formulas import (
+from layerscope.report.profile.formulas import (
     general_latex,
     general_mathml,
     substituted_latex,

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from layerscope.errors import UserError
 from layerscope.reconcile.profile import Profile, Settings
 from layerscope.reconcile.rows import EXACT_QUANTITIES
-from layerscope.report.profile_format import share, unit_of
-from layerscope.report.profile_json import plain, row_record
+from layerscope.report.profile.formatting import share, unit_of
+from layerscope.report.profile.records import plain, row_record
 from layerscope.report.terminal import Screen
 
-# What may differ: two networks of other names can be compared.
-_NOT_COMPARED = frozenset({"network"})
+# What may differ: the network's name, and what decides no figure that is compared.
+_NOT_COMPARED = frozenset({"network", "optimizer", "as_it_is"})
 
 # Seconds differ from run to run.
 _COMPARED = frozenset({*EXACT_QUANTITIES, "peak_bytes"})
@@ -123,14 +123,19 @@ def compare_with_budget(
         tolerance: relative growth that is still within the budget; 0.0 is none.
 
     Raises:
-        UserError: see `read_budget` and `check_budget_settings`; or a negative tolerance.
+        UserError: see `read_budget` and `check_budget_settings`; a negative tolerance; no figure
+            that both have.
     """
     if not tolerance >= 0:
         raise UserError(f"tolerance={tolerance}: give 0 or a positive share, 0.05 for 5 %")
     budget = read_budget(Path(path))
     check_budget_settings(budget, profile.settings)
     now = _figures(_records(profile))
-    layers = _layers(now)
+    layers = tuple(cost.layer for cost in profile.costs.layers)
+    if not any(_comparable(budget.figures.get(key), figures) for key, figures in now.items()):
+        raise UserError(
+            f"budget={budget.path} has no figure that this profile has: switch on its instruments"
+        )
     changes = [Change(layer, "new") for layer in layers if layer not in budget.layers]
     changes += [Change(layer, "vanished") for layer in budget.layers if layer not in layers]
     return (*changes, *_grown(budget.figures, now, tolerance))
@@ -203,7 +208,8 @@ def _budget(path: Path, record: Any) -> Budget:
     figures = _figures([*record["rows"], *record["totals"]])
     if not isinstance(record["settings"], dict):
         raise TypeError("settings")
-    return Budget(path, record["settings"], figures, _layers(figures))
+    layers = tuple(str(cost["layer"]) for cost in record["costs"]["layers"])
+    return Budget(path, record["settings"], figures, layers)
 
 
 def _figures(records: Iterable[Mapping[str, Any]]) -> dict[Key, Figures]:
@@ -220,10 +226,6 @@ def _count(value: Any) -> int | None:
     if value is not None and not isinstance(value, int):
         raise TypeError(f"{value!r} is no count")
     return value
-
-
-def _layers(figures: Mapping[Key, Figures]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(layer for layer, _, _ in figures if layer != "total"))
 
 
 def _text(value: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from layerscope.layers.spec import Shape
-from layerscope.report.profile_format import (
+from layerscope.report.profile.formatting import (
     UNKNOWN,
     at_least,
     bytes_exact,

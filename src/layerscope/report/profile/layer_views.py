@@ -6,13 +6,12 @@ from typing import Any
 
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.rows import Row
-from layerscope.report.formulas import general_mathml, substituted_mathml
-from layerscope.report.profile_findings import (
+from layerscope.report.profile.findings import (
     is_accounted_for,
     layer_seconds,
     measured_or_predicted,
 )
-from layerscope.report.profile_format import (
+from layerscope.report.profile.formatting import (
     amount,
     at_least,
     bytes_exact,
@@ -27,6 +26,7 @@ from layerscope.report.profile_format import (
     signed,
     unit_of,
 )
+from layerscope.report.profile.formulas import general_mathml, substituted_mathml
 from layerscope.theory.formulas import Formula
 from layerscope.theory.table import LayerCost
 

@@ -6,8 +6,8 @@ from html import escape
 from itertools import groupby
 
 from layerscope.reconcile.profile import Peak
-from layerscope.report.profile_format import bytes_short
-from layerscope.report.profile_svg import (
+from layerscope.report.profile.formatting import bytes_short
+from layerscope.report.profile.svg import (
     FONT_SIZE,
     Scale,
     chart,

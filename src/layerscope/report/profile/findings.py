@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.rows import EXACT_QUANTITIES, Row
-from layerscope.report.profile_format import (
+from layerscope.report.profile.formatting import (
     amount,
     bytes_exact,
     bytes_short,
@@ -91,6 +91,8 @@ def verdict(profile: Profile) -> str:
     compared = [row for row in rows if row.unexplained is not None]
     open_rows = unexplained_rows(profile)
     unknown = len(rows) - len(compared)
+    if not rows:
+        return "Theory only: no instrument was switched on."
     text = (
         f"{len(open_rows)} of {len(compared):,} comparisons leave something UNEXPLAINED."
         if open_rows

@@ -10,9 +10,9 @@ from layerscope.audit import Audit
 from layerscope.files import write_json
 from layerscope.reconcile.profile import LayerTiming, Peak, Profile
 from layerscope.reconcile.rows import Row
-from layerscope.report.profile_cells import Blank, Cell, Sum, Table
-from layerscope.report.profile_format import amount
-from layerscope.report.profile_tables import walkthrough_tables
+from layerscope.report.profile.cells import Blank, Cell, Sum, Table
+from layerscope.report.profile.formatting import amount
+from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.tables import write_table
 from layerscope.theory.table import LayerCost
 

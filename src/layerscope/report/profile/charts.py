@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from layerscope.reconcile.profile import LayerTiming, Profile
-from layerscope.report.profile_findings import bound_by
-from layerscope.report.profile_format import count_short, number, rate, seconds_short, share
-from layerscope.report.profile_svg import (
+from layerscope.report.profile.findings import bound_by
+from layerscope.report.profile.formatting import count_short, number, rate, seconds_short, share
+from layerscope.report.profile.svg import (
     Scale,
     bottom_axis,
     chart,

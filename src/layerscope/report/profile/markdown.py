@@ -7,11 +7,10 @@ from layerscope.audit import Audit
 from layerscope.measure.timing import Spread
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import Row
-from layerscope.report.formulas import general_latex, substituted_latex
-from layerscope.report.profile_audit import audit_line
-from layerscope.report.profile_cells import Table, row_texts
-from layerscope.report.profile_conventions import CONVENTIONS
-from layerscope.report.profile_findings import (
+from layerscope.report.profile.audit import audit_line
+from layerscope.report.profile.cells import Table, row_texts
+from layerscope.report.profile.conventions import CONVENTIONS
+from layerscope.report.profile.findings import (
     bottleneck,
     bound_by,
     exact_rows,
@@ -22,7 +21,7 @@ from layerscope.report.profile_findings import (
     peak_lines,
     verdict,
 )
-from layerscope.report.profile_format import (
+from layerscope.report.profile.formatting import (
     amount,
     at_least,
     count_exact,
@@ -34,8 +33,9 @@ from layerscope.report.profile_format import (
     signed,
     unit_of,
 )
-from layerscope.report.profile_tables import walkthrough_tables
-from layerscope.report.profile_terminal import NUM_GAPS, settings_line
+from layerscope.report.profile.formulas import general_latex, substituted_latex
+from layerscope.report.profile.summary import NUM_GAPS, settings_line
+from layerscope.report.profile.tables import walkthrough_tables
 
 
 def profile_markdown(profile: Profile, audit: Audit | None = None) -> str:

@@ -6,9 +6,9 @@ from itertools import groupby
 from layerscope.audit import Audit
 from layerscope.reconcile.profile import Profile, Settings
 from layerscope.reconcile.rows import Row
-from layerscope.report.profile_audit import audit_line
-from layerscope.report.profile_cells import sum_known
-from layerscope.report.profile_findings import (
+from layerscope.report.profile.audit import audit_line
+from layerscope.report.profile.cells import sum_known
+from layerscope.report.profile.findings import (
     bottleneck,
     gap_sentence,
     gaps,
@@ -19,7 +19,7 @@ from layerscope.report.profile_findings import (
     unexplained_rows,
     verdict,
 )
-from layerscope.report.profile_format import (
+from layerscope.report.profile.formatting import (
     at_least,
     bytes_short,
     count_exact,

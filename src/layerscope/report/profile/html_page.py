@@ -7,11 +7,11 @@ from typing import Any
 
 from layerscope.audit import Audit
 from layerscope.reconcile.profile import Profile
-from layerscope.report.profile_audit import audit_line
-from layerscope.report.profile_cells import Table, row_texts
-from layerscope.report.profile_charts import layer_bars, roofline
-from layerscope.report.profile_conventions import CONVENTIONS
-from layerscope.report.profile_findings import (
+from layerscope.report.profile.audit import audit_line
+from layerscope.report.profile.cells import Table, row_texts
+from layerscope.report.profile.charts import layer_bars, roofline
+from layerscope.report.profile.conventions import CONVENTIONS
+from layerscope.report.profile.findings import (
     bottleneck,
     gap_sentence,
     gaps,
@@ -20,16 +20,16 @@ from layerscope.report.profile_findings import (
     unexplained_rows,
     verdict,
 )
-from layerscope.report.profile_format import (
+from layerscope.report.profile.formatting import (
     at_least,
     bytes_short,
     count_short,
     seconds_short,
 )
-from layerscope.report.profile_layer_views import layer_columns, layer_views, row_view
-from layerscope.report.profile_tables import walkthrough_tables
-from layerscope.report.profile_terminal import NUM_GAPS, settings_line
-from layerscope.report.profile_timeline import memory_timeline
+from layerscope.report.profile.layer_views import layer_columns, layer_views, row_view
+from layerscope.report.profile.summary import NUM_GAPS, settings_line
+from layerscope.report.profile.tables import walkthrough_tables
+from layerscope.report.profile.timeline import memory_timeline
 
 
 def profile_html(profile: Profile, audit: Audit | None = None) -> str:
@@ -38,7 +38,7 @@ def profile_html(profile: Profile, audit: Audit | None = None) -> str:
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("layerscope", "report/html"),
+        loader=jinja2.PackageLoader("layerscope", "report/profile/html"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -114,7 +114,7 @@ def _table_view(table: Table) -> dict[str, Any]:
 
 
 def _resource(name: str) -> str:
-    return (resources.files("layerscope.report") / "html" / name).read_text("utf-8")
+    return (resources.files("layerscope.report.profile") / "html" / name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

@@ -6,8 +6,8 @@ from layerscope.audit import Audit
 from layerscope.files import write_text
 from layerscope.reconcile.profile import Peak, Profile
 from layerscope.reconcile.rows import Row
-from layerscope.report.profile_json import save_audit, save_profile_csv, save_profile_json
-from layerscope.report.profile_terminal import show_profile
+from layerscope.report.profile.records import save_audit, save_profile_csv, save_profile_json
+from layerscope.report.profile.summary import show_profile
 from layerscope.report.terminal import Screen, TextScreen
 from layerscope.theory.table import CostTable
 
@@ -58,8 +58,8 @@ class ProfileReport:
         The directory is made. Returns what was written.
         """
         # sympy and jinja2 cost memory that a printed report does not need.
-        from layerscope.report.profile_html import profile_html
-        from layerscope.report.profile_markdown import profile_markdown
+        from layerscope.report.profile.html_page import profile_html
+        from layerscope.report.profile.markdown import profile_markdown
 
         folder = Path(directory)
         paths = [folder / f"profile.{end}" for end in ("json", "csv", "md", "html")]
