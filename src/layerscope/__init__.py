@@ -6,6 +6,7 @@ Neither imports Lightning.
 """
 
 from layerscope.profiling import profile
+from layerscope.reconcile import INSTRUMENTS
 from layerscope.training.checkpoints import load
 
-__all__ = ["load", "profile"]
+__all__ = ["INSTRUMENTS", "load", "profile"]

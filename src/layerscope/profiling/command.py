@@ -1,5 +1,6 @@
 """scripts/profile_model.py: from a configuration to a saved profile."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,10 +12,12 @@ from layerscope.audit import Audit, audit_walkthrough
 from layerscope.cli import Job, Request
 from layerscope.config import (
     Count,
+    CustomConfig,
     NetworkConfig,
     NonNegative,
     OptimizerConfig,
     Section,
+    TorchvisionConfig,
     first_problem,
     frozen,
 )
@@ -112,10 +115,12 @@ def check_profile(request: Request) -> Job:
     """
     config = _parsed(request)
     network = _network(config, request)
-    settings = config.settings
+    settings = replace(config.settings, network=_name(config.model, network))
     if config.budget is not None:
         check_budget_settings(read_budget(Path(config.budget)), settings)
-    profile = profile_network(network, settings, config.instruments.chosen)
+    instruments = config.instruments.chosen
+    Screen().say(f"profiling {settings.network} by theory and {len(instruments)} instruments ...")
+    profile = profile_network(network, settings, instruments)
     changes = (
         None
         if config.budget is None
@@ -123,6 +128,13 @@ def check_profile(request: Request) -> Job:
     )
     audit = walkthrough_audit() if config.model.family == "cifar_cnn" else None
     return partial(_save, config, ProfileReport(profile, audit), changes, request.overrides)
+
+
+def _name(config: NetworkConfig, network: nn.Module) -> str:
+    """For the reports: torchvision's own name, a user's class, or the name of ours."""
+    if isinstance(config, TorchvisionConfig):
+        return config.name
+    return type(network).__name__ if isinstance(config, CustomConfig) else config.family
 
 
 def walkthrough_audit() -> Audit:
@@ -146,9 +158,14 @@ def _parsed(request: Request) -> ProfileConfig:
                 )
         values["model"] = RunFacts.of(read_checkpoint(path)).config["model"]
     try:
-        return ProfileConfig.model_validate(frozen(values))
+        config = ProfileConfig.model_validate(frozen(values))
     except ValidationError as error:
         raise UserError(first_problem(error)) from error
+    if len(config.input_shape or ()) > len(config.model.input_shape):
+        raise UserError(
+            f"input_shape={list(config.input_shape or ())}: give [C,H,W]; the batch is batch_size"
+        )
+    return config
 
 
 def _network(config: ProfileConfig, request: Request) -> nn.Module:

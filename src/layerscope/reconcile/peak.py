@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from layerscope.errors import UserError
-from layerscope.layers import NetworkSpec
 from layerscope.measure import MemoryPoint, MemoryRecord, Step
 from layerscope.reconcile.account import Account
 from layerscope.reconcile.rows import Reason, Row
@@ -27,7 +26,8 @@ class Peak:
         scratch_bytes_at_peak: measured; allocated inside an operation, neither its output nor kept.
         parts: what the predicted peak consists of.
         largest_batch: by bytes of memory, with the optimizer's state; None where the memory does
-            not grow with the batch, or the network runs otherwise at another batch size.
+            not grow with the batch, the network runs otherwise at another batch size, or it is not
+            known what a layer keeps.
     """
 
     predicted_bytes: int
@@ -67,13 +67,16 @@ def peak_of(
         measured_live_bytes=None if record is None else live_peak_bytes(record),
         scratch_bytes_at_peak=None if record is None else record.scratch_bytes_at_peak,
         timeline=() if record is None else record.points,
-        largest_batch=_largest_batches(step, settings, theory.network, paper),
+        largest_batch=_largest_batches(step, settings, theory, paper),
     )
 
 
 def _largest_batches(
-    step: Step, settings: Settings, network: NetworkSpec, paper: StepMemory
+    step: Step, settings: Settings, theory: Account, paper: StepMemory
 ) -> Mapping[int, int] | None:
+    if theory.saved.unknown or theory.network.num_unseen:
+        return None  # it is not known what they keep
+    network = theory.network
     doubled = (2 * settings.input_shape[0], *settings.input_shape[1:])
     try:
         larger = described(step, replace(settings, input_shape=doubled))

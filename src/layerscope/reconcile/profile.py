@@ -69,7 +69,10 @@ def profile_network(
             *(row for rows in groups for row in rows),
             *_time_rows(times or ()),
         ),
-        totals=(*(total(rows, theory.network.num_unseen) for rows in groups), peak_row(peak)),
+        totals=(
+            *(total(rows, theory.network.num_unseen) for rows in groups),
+            *([] if measured.memory is None else [peak_row(peak)]),
+        ),
         peak=peak,
         times=times,
         step=measured.times,

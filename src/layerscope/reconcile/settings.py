@@ -154,6 +154,10 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
 def check_device(device: str) -> None:
     """Raises:
     UserError: there is no such device here."""
+    if device == "meta":
+        raise UserError(
+            "the network is on the meta device, without weights: build it on a real one"
+        )
     try:
         kind = torch.device(device)
     except RuntimeError as error:
@@ -181,6 +185,10 @@ def _converted(network: nn.Module, settings: Settings) -> nn.Module:
             f"format: {' '.join(str(error).split())}"
         ) from error
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise UserError(
+            "the network is on the meta device, without weights: build it on a real one"
+        )
     return network.to(settings.device, settings.tensor_dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 

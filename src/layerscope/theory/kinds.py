@@ -249,6 +249,23 @@ _MOVES_DATA = Kind(keeps=kept.nothing)
 _MAKES_DATA = Kind(keeps=kept.nothing)
 
 KINDS: dict[str, Kind] = {
+    # Known to have no MACs; what else they compute is not. An entry further down comes before.
+    **dict.fromkeys(
+        (
+            *("local_response_norm", "normalize", "rms_norm", "prelu", "rrelu", "hardshrink"),
+            *("softshrink", "softsign", "threshold", "softmin", "glu", "lp_pool1d", "lp_pool2d"),
+            *("alpha_dropout", "drop_block2d", "drop_block3d", "index_select", "gather"),
+            *("masked_fill", "where", "cpu", "cuda", "interpolate", "log_sigmoid"),
+            *("unfold", "fold", "embedding", "one_hot", "floor_divide", "remainder", "pow", "log"),
+            *("sign", "sin", "cos", "round", "floor", "ceil", "eq", "ne", "lt", "le", "gt", "ge"),
+            *("logical_and", "logical_or", "logical_not", "isnan", "isinf", "isfinite"),
+            *("nan_to_num", "amax", "amin", "max", "min", "argmax", "argmin", "std", "var"),
+            *("cumsum", "norm", "topk", "sort", "prod", "meshgrid", "fill", "zero", "copy"),
+            *("bernoulli", "uniform", "normal", "setitem", "index", "nll_loss", "mse_loss"),
+            *("l1_loss", "smooth_l1_loss"),
+        ),
+        Kind(known=False),
+    ),
     **{f"conv{n}d": _products(conv_macs, conv_flops, _conv) for n in (1, 2, 3)},
     **{
         f"conv_transpose{n}d": _products(conv_transpose_macs, conv_transpose_flops, _conv_transpose)
@@ -341,22 +358,5 @@ KINDS: dict[str, Kind] = {
             *("new_empty", "new_zeros", "new_ones", "new_full"),
         ),
         _MAKES_DATA,
-    ),
-    # Known to have no MACs; what else they compute is not.
-    **dict.fromkeys(
-        (
-            *("local_response_norm", "normalize", "rms_norm", "prelu", "rrelu", "hardshrink"),
-            *("softshrink", "softsign", "threshold", "softmin", "glu", "lp_pool1d", "lp_pool2d"),
-            *("alpha_dropout", "drop_block2d", "drop_block3d", "index_select", "gather"),
-            *("masked_fill", "where", "cpu", "cuda", "interpolate", "log_sigmoid"),
-            *("unfold", "fold", "embedding", "one_hot", "floor_divide", "remainder", "pow", "log"),
-            *("sign", "sin", "cos", "round", "floor", "ceil", "eq", "ne", "lt", "le", "gt", "ge"),
-            *("logical_and", "logical_or", "logical_not", "isnan", "isinf", "isfinite"),
-            *("nan_to_num", "amax", "amin", "max", "min", "argmax", "argmin", "std", "var"),
-            *("cumsum", "norm", "topk", "sort", "prod", "meshgrid", "fill", "zero", "copy"),
-            *("bernoulli", "uniform", "normal", "setitem", "index", "nll_loss", "mse_loss"),
-            *("l1_loss", "smooth_l1_loss"),
-        ),
-        Kind(known=False),
     ),
 }

@@ -16,6 +16,7 @@ def audit_line(audit: Audit) -> str:
             f"{wrong:,} wrong)"
         )
     return (
-        f"The walkthrough's figures, recomputed at batch 32 in fp32: {', '.join(parts)}; findings "
-        f"about its sentences: {len(audit.findings):,}."
+        "Not about this profile: the figures that the walkthrough of this network prints, "
+        f"recomputed at batch 32 in fp32: {', '.join(parts)}; findings about its sentences: "
+        f"{len(audit.findings):,}."
     )

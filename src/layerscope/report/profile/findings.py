@@ -96,7 +96,7 @@ def verdict(profile: Profile) -> str:
     text = (
         f"{len(open_rows)} of {len(compared):,} comparisons leave something UNEXPLAINED."
         if open_rows
-        else f"All {len(compared):,} comparisons hold: theory + reasons = measured, nothing left."
+        else f"All {len(compared):,} exact comparisons hold: theory + reasons = measured."
     )
     return text + (f" {unknown:,} have no theory to compare with." if unknown else "")
 
@@ -170,7 +170,8 @@ def _bottleneck_in_theory(profile: Profile) -> str:
         _largest(kept, bytes_short, "keeps most for backward"),
     ]
     found = " and ".join(part for part in parts if part)
-    return f"Bottleneck (no times measured): {found or 'nothing is known'}."
+    known = ", of what is known" if profile.costs.total().lower_bound else ""
+    return f"Bottleneck (no times measured{known}): {found or 'nothing is known'}."
 
 
 def _largest(values: dict[str, int], text: Callable[[int], str], does: str) -> str:
@@ -195,10 +196,21 @@ def peak_lines(profile: Profile) -> tuple[str, ...]:
             f"The library's scratch at the measured peak: {bytes_exact(peak.scratch_bytes_at_peak)}"
             "."
         )
+    if peak.measured_live_bytes is not None:
+        lines.append(
+            "Without what operations allocate and free within themselves: predicted "
+            f"{bytes_exact(peak.predicted_live_bytes)}, measured "
+            f"{bytes_exact(peak.measured_live_bytes)}."
+        )
     batches = peak.largest_batch or {}
     fits = [f"{batch:,} in {bytes_short(size)}" for size, batch in batches.items()]
     if fits:
-        lines.append(f"Largest batch that fits: {', '.join(fits)}.")
+        optimizer = profile.settings.optimizer
+        lines.append(
+            f"Largest batch that fits, by prediction, with {optimizer}'s state: {', '.join(fits)}."
+        )
+    else:
+        lines.append("Largest batch that fits: not known.")
     return tuple(lines)
 
 
@@ -211,7 +223,7 @@ def _peak_values(profile: Profile) -> str:
     measured = f"measured {bytes_exact(peak.measured_bytes)}"
     measured += _place(peak.measured_layer, peak.measured_phase)
     off = peak.measured_bytes - peak.predicted_bytes
-    part = f"{100 * off / max(1, peak.measured_bytes):+.2f} %"
+    part = f"{100 * off / max(1, peak.predicted_bytes):+.2f} % of the prediction"
     return (
         f"{predicted}, {measured}, {amount(off, 'peak_bytes')} ({part})"
         if off

@@ -97,13 +97,20 @@ def _show_layers(screen: Screen, profile: Profile) -> None:
     for name, cost in names:
         rows.append([name] + [""] * (len(columns) - 1) if cost is None else cells(cost, name))
     screen.table(
-        "layers, whole batch (output: of one image; bwd: input and weight gradient)",
+        _layers_title(profile),
         columns,
         [[_short_unknown(cell) for cell in row] for row in rows],
         num_text_columns=3,
         total=_layer_totals(profile, kept, seconds),
         tight=True,
     )
+
+
+def _layers_title(profile: Profile) -> str:
+    title = "layers, whole batch (output: of one image); by theory"
+    measured = ["kept B"] if any(row.quantity == "saved_bytes" for row in profile.rows) else []
+    measured += ["time (fwd + bwd)"] if profile.times else []
+    return title + (f", but measured: {', '.join(measured)}" if measured else "")
 
 
 def _layer_totals(
