@@ -81,6 +81,7 @@ def test_the_audit_is_of_batch_32_whatever_the_profile_is_of(run, tmp_path):
         ["channels_last=true", "input_requires_grad=true"],
         ["freeze=[block1,block2]", "dtype=bf16_autocast"],
         ["freeze=block1", "optimizer=adam"],
+        ["freeze=[block]"],
         ["model.width=0.5", "train=false", "device=cpu"],
     ],
 )

@@ -39,7 +39,8 @@ def profile(
         dtype: `float32`, `bfloat16` or `bf16_autocast`; by default the model's own, as are device
             and memory format.
         train: None leaves every submodule in the mode that it has.
-        freeze: paths of modules, or names of parameters, that shall require no gradient.
+        freeze: modules by their paths, or beginnings of parameter names, that shall require no
+            gradient.
         optimizer: `sgd`, `momentum` or `adam`: whose state counts for the largest batch that fits.
         instruments: names of layerscope.reconcile.INSTRUMENTS. `time` and `machine` depend on the
             clock, take longest, and are not among the default ones.

@@ -34,7 +34,8 @@ class Settings:
         network: its name, for the reports.
         input_shape: with N.
         train: None leaves every submodule in the mode that it has.
-        freeze: paths of modules, or names of parameters, that shall require no gradient.
+        freeze: modules by their paths, or beginnings of parameter names, that shall require no
+            gradient.
         as_it_is: dtypes, device and memory formats of the parameters stay what they are, mixed or
             not; `dtype` and `channels_last` are the input's.
         optimizer: whose state counts for the largest batch that fits; no instrument runs it.
@@ -89,8 +90,8 @@ def prepared(network: nn.Module, settings: Settings) -> Iterator[Step]:
         with _flags_put_back(network):
             if settings.train is not None:
                 network.train(settings.train)
-            for name, parameter in network.named_parameters():
-                if any(_is_below(name, prefix) for prefix in settings.freeze):
+            for prefix in settings.freeze:
+                for parameter in _parameters_below(network, prefix):
                     parameter.requires_grad_(False)
             yield Step(network, _image(settings), settings.autocast)
 
@@ -135,19 +136,15 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
         raise UserError(f"dtype={settings.dtype}: choose one of {', '.join(DTYPES)}")
     if settings.optimizer not in OPTIMIZERS:
         raise UserError(f"optimizer={settings.optimizer}: choose one of {', '.join(OPTIMIZERS)}")
-    names = [name for name, _ in network.named_parameters()]
     if any(is_lazy(parameter) for parameter in network.parameters()):
         raise UserError(
             "the network has lazy parameters: run it once before, so that they are made"
         )
     for prefix in settings.freeze:
-        if not any(_is_below(name, prefix) for name in names):
-            raise UserError(
-                f"freeze={prefix} is no module's path and no parameter's name: "
-                f"give one, such as {names[0].rpartition('.')[0] or names[0]}"
-                if names
-                else f"freeze={prefix}: the network has no parameters"
-            )
+        if not _parameters_below(network, prefix):
+            names = [name for name, _ in network.named_parameters()]
+            example = f", as {names[0]} does" if names else ": there are no parameters"
+            raise UserError(f"freeze={prefix}: no parameter's name begins so{example}")
     check_device(settings.device)
 
 
@@ -170,8 +167,12 @@ def check_device(device: str) -> None:
         raise UserError(f"device={device}: there are {torch.cuda.device_count()} CUDA devices")
 
 
-def _is_below(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix.rstrip(".") + ".")
+def _parameters_below(network: nn.Module, prefix: str) -> list[nn.Parameter]:
+    """Those of the module of this path; where there is none, those whose names begin so."""
+    parameters = dict(network.named_parameters())
+    path = prefix.rstrip(".")
+    own = [p for name, p in parameters.items() if name == path or name.startswith(path + ".")]
+    return own or [p for name, p in parameters.items() if name.startswith(prefix)]
 
 
 def _converted(network: nn.Module, settings: Settings) -> nn.Module:
