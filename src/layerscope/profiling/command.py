@@ -10,6 +10,7 @@ from torch import nn
 
 from layerscope.audit import Audit, audit_walkthrough
 from layerscope.cli import Job, Request
+from layerscope.composition import key_of
 from layerscope.config import (
     Count,
     CustomConfig,
@@ -113,8 +114,12 @@ def check_profile(request: Request) -> Job:
     Raises:
         UserError: a key, the checkpoint or the budget is wrong, or the network does not run.
     """
-    config = _parsed(request)
-    network = _network(config, request)
+    path = request.values["ckpt_path"]
+    checkpoint = None if path is None else read_checkpoint(path)
+    config = _parsed(request, checkpoint)
+    network = build_network(config.model, request.typed("model._target_"))
+    if checkpoint is not None:
+        load_weights(network, checkpoint)
     settings = replace(config.settings, network=_name(config.model, network))
     if config.budget is not None:
         check_budget_settings(read_budget(Path(config.budget)), settings)
@@ -144,19 +149,12 @@ def walkthrough_audit() -> Audit:
     return audit_walkthrough(cost_table(network, WALKTHROUGH_ELEMENT_SIZE), peak.peak_bytes)
 
 
-def _parsed(request: Request) -> ProfileConfig:
+def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfig:
     """The command's own keys; the network's are the checkpoint's where there is one."""
     values = {key: value for key, value in request.values.items() if key not in _RECIPE}
-    path = values["ckpt_path"]
-    if path is not None:
-        for override in request.overrides:
-            if override.split("=")[0].split(".")[0].lstrip("+") == "model" and not (
-                override.startswith(("model._target_=", "model=custom"))
-            ):
-                raise UserError(
-                    f"{override}: the checkpoint says which network it is; leave it out"
-                )
-        values["model"] = RunFacts.of(read_checkpoint(path)).config["model"]
+    if checkpoint is not None:
+        _refuse_another_network(request.overrides)
+        values["model"] = RunFacts.of(checkpoint).config["model"]
     try:
         config = ProfileConfig.model_validate(frozen(values))
     except ValidationError as error:
@@ -168,11 +166,12 @@ def _parsed(request: Request) -> ProfileConfig:
     return config
 
 
-def _network(config: ProfileConfig, request: Request) -> nn.Module:
-    network = build_network(config.model, request.typed("model._target_"))
-    if config.ckpt_path is not None:
-        load_weights(network, read_checkpoint(config.ckpt_path))
-    return network
+def _refuse_another_network(overrides: tuple[str, ...]) -> None:
+    """Beside a checkpoint only a user's own class is named again."""
+    for override in overrides:
+        is_own_class = override == "model=custom" or key_of(override) == "model._target_"
+        if key_of(override).split(".")[0] == "model" and not is_own_class:
+            raise UserError(f"{override}: the checkpoint says which network it is; leave it out")
 
 
 def _save(

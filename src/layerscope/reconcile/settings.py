@@ -25,6 +25,8 @@ DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "float64": (torch.float64, None),
 }
 
+_ON_META = "the network is on the meta device, without weights: build it on a real one"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -149,12 +151,13 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raises:
-    UserError: there is no such device here."""
+    """Whether it is there.
+
+    Raises:
+        UserError: it is not, or is none that can be profiled on.
+    """
     if device == "meta":
-        raise UserError(
-            "the network is on the meta device, without weights: build it on a real one"
-        )
+        raise UserError(_ON_META)
     try:
         kind = torch.device(device)
     except RuntimeError as error:
@@ -187,9 +190,7 @@ def _converted(network: nn.Module, settings: Settings) -> nn.Module:
         ) from error
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     if any(parameter.is_meta for parameter in network.parameters()):
-        raise UserError(
-            "the network is on the meta device, without weights: build it on a real one"
-        )
+        raise UserError(_ON_META)
     return network.to(settings.device, settings.tensor_dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 

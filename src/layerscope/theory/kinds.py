@@ -245,8 +245,7 @@ def _norm(keeps: KeptRule | None) -> Kind:
 
 _VIEW = Kind(keeps=kept.nothing, is_view=True, gradient="view")
 _PART = Kind(keeps=kept.nothing, is_view=True)
-_MOVES_DATA = Kind(keeps=kept.nothing)
-_MAKES_DATA = Kind(keeps=kept.nothing)
+_COMPUTES_NOTHING = Kind(keeps=kept.nothing)  # moves data, or makes some
 
 KINDS: dict[str, Kind] = {
     # Known to have no MACs; what else they compute is not. An entry further down comes before.
@@ -346,7 +345,7 @@ KINDS: dict[str, Kind] = {
             *("clone", "repeat", "tile", "roll", "flip"),
             *("pad", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
         ),
-        _MOVES_DATA,
+        _COMPUTES_NOTHING,
     ),
     **dict.fromkeys(
         ("cat", "stack", "hstack", "vstack"), Kind(keeps=kept.nothing, gradient="slices")
@@ -357,6 +356,6 @@ KINDS: dict[str, Kind] = {
             *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"),
             *("new_empty", "new_zeros", "new_ones", "new_full"),
         ),
-        _MAKES_DATA,
+        _COMPUTES_NOTHING,
     ),
 }

@@ -146,6 +146,10 @@ class _Simulation:
         self._own: dict[int, list[int]] = {}  # call to the blocks of its own kept memory
         self._gradients: dict[int, _Gradient] = {}  # value to gradient
         self._waiting = {storage: len(calls) for storage, calls in saved.storages.items()}
+        self._held: dict[int, list[int]] = {}  # call to the storages that autograd holds for it
+        for storage, calls in saved.storages.items():
+            for call in calls:
+                self._held.setdefault(call, []).append(storage)
         self._parameter_gradients: dict[int, _Gradient] = {}  # by the parameter's storage
 
     def forward(self) -> None:
@@ -280,11 +284,10 @@ class _Simulation:
     def _release_kept(self, call: int) -> None:
         for block in self._own.get(call, ()):
             self._memory.release(block)
-        for storage, holders in self.saved.storages.items():
-            if call in holders:
-                self._waiting[storage] -= holders.count(call)
-                if self._waiting[storage] == 0:
-                    self._memory.release(self._storages[storage])
+        for storage in self._held.get(call, ()):
+            self._waiting[storage] -= 1
+            if self._waiting[storage] == 0:
+                self._memory.release(self._storages[storage])
 
     def _arrive(self, call: int | None, tensor: TensorSpec, gradient: _Gradient) -> None:
         first = self._gradients.get(tensor.value)
