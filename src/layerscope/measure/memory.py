@@ -3,7 +3,8 @@
 The events are torch.profiler's: on a CPU every allocation that goes through torch's allocator,
 oneDNN's reorders among them; on CUDA every block that the caching allocator hands out, at the
 size of the block. Counting starts at 0 with parameters, buffers and the input in place and without
-gradients; the gradients of the parameters (and of the input, where it requires one) are the step's,
+gradients; what is released of that (garbage of earlier work, collected now) does not count. The
+gradients of the parameters (and of the input, where it requires one) are the step's,
 the network's outputs are dropped once the loss has been computed, and there is no optimizer.
 """
 
@@ -95,8 +96,9 @@ def memory_timeline(step: Step) -> MemoryRecord:
 
 def memory_record(profiled: ProfiledStep) -> MemoryRecord:
     """The timeline of a step that was profiled with its memory."""
-    points = _points(profiled.memory_events)
-    blocks = _blocks(profiled.memory_events)
+    events = _of_the_step(profiled.memory_events)
+    points = _points(events)
+    blocks = _blocks(events)
     position = _peak_position(points)
     peak = points[position] if points else None
     return MemoryRecord(
@@ -110,6 +112,21 @@ def memory_record(profiled: ProfiledStep) -> MemoryRecord:
         scratch=MappingProxyType(_most_scratch(profiled.layers, blocks)),
         blocks=blocks,
     )
+
+
+def _of_the_step(events: Sequence[MemoryEvent]) -> list[MemoryEvent]:
+    """Without the releases of what was there before."""
+    held: set[int] = set()
+    own: list[MemoryEvent] = []
+    for event in events:
+        if event.allocated_bytes > 0:
+            held.add(event.address)
+        elif event.address in held:
+            held.remove(event.address)
+        else:
+            continue
+        own.append(event)
+    return own
 
 
 def _points(events: Sequence[MemoryEvent]) -> tuple[MemoryPoint, ...]:
@@ -129,7 +146,7 @@ def _blocks(events: Sequence[MemoryEvent]) -> tuple[Block, ...]:
     for position, event in enumerate(events):
         if event.allocated_bytes > 0:
             held[event.address] = position
-        elif event.address in held:  # what was there before the step has no block
+        else:
             freed[held.pop(event.address)] = position
     return tuple(
         _block(events, position, freed.get(position))

@@ -164,3 +164,18 @@ def test_on_a_gpu_it_is_the_allocators_own_peak(memory_format):
     assert record.peak_bytes == peak_bytes
     assert record.peak_layer in record.scratch
     del loss
+
+
+def test_garbage_of_earlier_work_does_not_count():
+    class DropsGarbage(nn.Module):
+        def forward(self, image):
+            garbage.clear()
+            return image.relu()
+
+    image = torch.ones(4)
+    with profile(use_kineto=True, profile_memory=True):  # the allocator notes its size
+        garbage = [torch.empty(1000)]
+    record = memory_timeline(Step(DropsGarbage(), image))
+    assert not garbage
+    assert [point.allocated_bytes for point in record.points] == [16, 0]
+    assert record.peak_bytes == 16
