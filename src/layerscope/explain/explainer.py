@@ -1,0 +1,52 @@
+"""What a kind of layer needs in order to be explained. A new kind is one entry in kinds.EXPLAINERS."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from layerscope.explain.captured import Captured
+from layerscope.explain.values import Position, Value
+from layerscope.layers.spec import LayerSpec
+
+
+@dataclass(frozen=True)
+class GeneralFormula:
+    """A formula with indices, for every position.
+
+    Args:
+        quantity: `y`, `dL/dx`, `dL/dw`, `dL/db`, `mean`, ...
+        latex: without dollar signs.
+        where: what its symbols mean and where they run, a sentence in Markdown with `$...$`.
+    """
+
+    quantity: str
+    latex: str
+    where: str = ""
+
+
+Explain = Callable[[Captured, Position], tuple[Value, ...]]
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """How a kind's numbers come about.
+
+    Each function takes a position (of the output, of the input, of the weight, of the bias) and
+    returns what is computed on the way (a norm's statistics) first and the value itself last.
+
+    Args:
+        formulas: forward and backward, for a layer with these settings: without padding, say, the
+            formula has none.
+        first_input: of an output position, the first input position of its receptive field that is
+            no padding.
+        first_weight: of an output position, the first weight that it uses; None without weights.
+        bias: likewise, which bias.
+    """
+
+    formulas: Callable[[LayerSpec], tuple[GeneralFormula, ...]]
+    output: Explain
+    input_gradient: Explain
+    first_input: Callable[[LayerSpec, Position], Position]
+    weight_gradient: Explain | None = None
+    bias_gradient: Explain | None = None
+    first_weight: Callable[[LayerSpec, Position], Position] | None = None
+    bias: Callable[[LayerSpec, Position], Position] | None = None
