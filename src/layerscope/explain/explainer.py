@@ -1,4 +1,4 @@
-"""What a kind of layer needs in order to be explained. A new kind is one entry in kinds.EXPLAINERS."""
+"""What a kind of layer needs in order to be explained: one entry in kinds.EXPLAINERS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
