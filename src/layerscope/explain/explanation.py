@@ -1,0 +1,192 @@
+"""Everything that is said of a network's arithmetic: what the documents and explain.json read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from layerscope.config import CrossEntropyConfig, LossConfig
+from layerscope.explain.explainer import GeneralFormula
+from layerscope.explain.values import Position, Value
+from layerscope.layers.spec import LayerSpec, NetworkSpec, Shape
+from layerscope.theory import CostTable, LayerCost
+
+# The same network with some keys of its configuration changed (`{"width": 2.0}`); None where it has
+# no such key, or cannot be built so.
+Rebuild = Callable[[Mapping[str, Any]], nn.Module | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is explained.
+
+    Args:
+        network: its name, for the reports.
+        input_shape: with N.
+        dtype: of the network: `float32`, `float64` or `bfloat16`.
+        train: None leaves every submodule in the mode that it has.
+        layer: whose values are explained; None for all layers. A position can only be chosen
+            together with a layer.
+        position: of the layer's output.
+        input_position: at which dL/dx is explained.
+        weight_position: at which dL/dw is explained, and updated.
+        loss: what is differentiated.
+        target: the class that the loss compares every image with.
+        learning_rate: of the updates.
+        origin: where weights and image come from, (key, value) as a reader should see them.
+    """
+
+    network: str
+    input_shape: Shape
+    dtype: str = "float32"
+    train: bool | None = None
+    layer: str | None = None
+    position: Position | None = None
+    input_position: Position | None = None
+    weight_position: Position | None = None
+    loss: LossConfig = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
+    target: int = 0
+    learning_rate: float = 0.1
+    origin: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class LayerExplanation:
+    """One layer, explained by its first call.
+
+    The values of a quantity are in order: what is computed on the way first, the value itself last.
+    They are empty where there is nothing to say: the layer has no weight, another layer was asked
+    for (`is_chosen` is false), the loss does not depend on it (`note` says so), or `refused`.
+
+    Args:
+        cost: the textbook's, of all calls.
+        formulas: for every position; empty where there is no explanation.
+        position: of the output; None where the values are empty, as the positions that follow.
+        num_calls: of this layer in one forward pass.
+        refused: why there is no explanation.
+        note: what a reader has to know, in sentences.
+    """
+
+    key: str
+    spec: LayerSpec
+    cost: LayerCost
+    formulas: tuple[GeneralFormula, ...] = ()
+    position: Position | None = None
+    input_position: Position | None = None
+    weight_position: Position | None = None
+    bias_position: Position | None = None
+    output_values: tuple[Value, ...] = ()
+    input_gradient_values: tuple[Value, ...] = ()
+    weight_gradient_values: tuple[Value, ...] = ()
+    bias_gradient_values: tuple[Value, ...] = ()
+    num_calls: int = 1
+    is_chosen: bool = True
+    refused: str | None = None
+    note: str = ""
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Of all quantities: output, input gradient, weight gradient, bias gradient."""
+        return (
+            *self.output_values,
+            *self.input_gradient_values,
+            *self.weight_gradient_values,
+            *self.bias_gradient_values,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LossExplanation:
+    """The loss L, the mean over the batch, and its gradient of the network's outputs.
+
+    Args:
+        kind: `cross_entropy` or `mse`.
+        target: the class of each image, (N,).
+        values: `layer` of each is `loss`.
+    """
+
+    kind: str
+    target: tuple[int, ...]
+    label_smoothing: float
+    formulas: tuple[GeneralFormula, ...]
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What one step of an optimizer makes of one parameter's element.
+
+    Args:
+        layer: its key.
+        parameter: `weight` or `bias`.
+        position: in the parameter.
+        values: what is computed on the way first, the new parameter last (`w_new[...]`,
+            `b_new[...]`); `actual` is torch.optim's.
+    """
+
+    layer: str
+    parameter: Literal["weight", "bias"]
+    position: Position
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float
+    formulas: tuple[GeneralFormula, ...]
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Of one network and one training step.
+
+    Args:
+        network: the module itself, in the dtype and with the weights that were explained; its modes
+            are those that it had before.
+        specs: every call of every layer.
+        costs: the textbook's tables, at the element size of the dtype.
+        layers: in the order of their first calls; all of them, whichever was asked for.
+        updates: SGD's and Adam's, of the weight and the bias of every layer that is explained.
+        analysis: what the Analysis section of the documents says (explain/analysis.py).
+    """
+
+    settings: Settings
+    network: nn.Module
+    specs: NetworkSpec
+    costs: CostTable
+    layers: tuple[LayerExplanation, ...]
+    loss: LossExplanation
+    updates: tuple[Update, ...] = ()
+    analysis: tuple[Any, ...] = ()
+
+    @property
+    def network_name(self) -> str:
+        """For titles."""
+        return self.settings.network
+
+    @property
+    def input_shape(self) -> Shape:
+        """With N."""
+        return self.settings.input_shape
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Every one, layer by layer, then the loss's, then the updates'."""
+        return (
+            *(value for layer in self.layers for value in layer.values),
+            *self.loss.values,
+            *(value for update in self.updates for value in update.values),
+        )
+
+    @property
+    def refused_kinds(self) -> tuple[str, ...]:
+        """Kinds of the layers that were asked for and have no explanation, each once."""
+        return tuple(
+            dict.fromkeys(layer.spec.kind for layer in self.layers if layer.refused is not None)
+        )
+
+    def layer(self, key: str) -> LayerExplanation:
+        """By its key."""
+        return next(layer for layer in self.layers if layer.key == key)
+
+    def updates_of(self, key: str) -> tuple[Update, ...]:
+        """Of one layer."""
+        return tuple(update for update in self.updates if update.layer == key)
