@@ -78,7 +78,7 @@ def _facts(profile: Profile) -> dict[str, Any]:
         "columns": layer_columns(profile),
         "layers": layer_views(profile),
         "totals": [row_view(row) for row in profile.totals],
-        "tables": [_table_view(table) for table in walkthrough_tables(profile)],
+        "tables": [_table_view(table) for table in walkthrough_tables(profile.costs)],
         "machine": machine_line(profile),
         "conventions": CONVENTIONS,
     }

@@ -1,14 +1,14 @@
 """profile.md: every table of the walkthrough for this network, and what the instruments say."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from layerscope.audit import Audit
 from layerscope.measure.timing import Spread
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import Row
+from layerscope.report.document.escape import escaped
+from layerscope.report.document.tables import pipes, titled_table
 from layerscope.report.profile.audit import audit_line
-from layerscope.report.profile.cells import Table, row_texts
 from layerscope.report.profile.conventions import CONVENTIONS
 from layerscope.report.profile.findings import (
     bottleneck,
@@ -51,7 +51,7 @@ def profile_markdown(profile: Profile, audit: Audit | None = None) -> str:
         "## Conventions",
         _list(CONVENTIONS),
         "## Theory",
-        *(_table(table) for table in walkthrough_tables(profile)),
+        *(titled_table(table) for table in walkthrough_tables(profile.costs)),
         "### Formulas",
         _formulas(profile),
         "## Theory beside the instruments",
@@ -64,37 +64,12 @@ def profile_markdown(profile: Profile, audit: Audit | None = None) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def escaped(text: str) -> str:
-    """Names come from outside: nothing in them is markup, and no cell ends early."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
-    # An underscore inside of a word is none of Markdown's.
-    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
-    return " ".join(text.split())
-
-
 def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {escaped(line)}" for line in lines)
 
 
 def _numbered(lines: Iterable[str]) -> str:
     return "\n".join(f"{place}. {escaped(line)}" for place, line in enumerate(lines, 1))
-
-
-def _pipes(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the columns are titles and whether they are numbers. Cells are markup already."""
-    titles = [title for title, _ in columns]
-    rules = ["---:" if is_number else ":---" for _, is_number in columns]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rules, *rows))
-
-
-def _table(table: Table) -> str:
-    columns = [(escaped(column.title), column.is_number) for column in table.columns]
-    rows = [[escaped(text) for text in row_texts(table, row)] for row in table.rows]
-    if table.total is not None:
-        rows.append([f"**{escaped(text)}**" for text in row_texts(table, table.total)])
-    parts = [f"### {escaped(table.title)}", _pipes(columns, rows)]
-    return "\n\n".join([*parts, escaped(table.note)] if table.note else parts)
 
 
 def _formulas(profile: Profile) -> str:
@@ -111,7 +86,7 @@ def _formulas(profile: Profile) -> str:
             example = f"{escaped(cost.layer)}: ${substituted_latex(formula)}$"
             rows.append((escaped(cost.kind), formula.quantity, f"${general}$", example))
     columns = [(title, False) for title in ("kind", "quantity", "formula", "for example")]
-    return _pipes(columns, rows) if rows else "No layer has one."
+    return pipes(columns, rows) if rows else "No layer has one."
 
 
 _ROW_COLUMNS = (
@@ -123,7 +98,7 @@ _ROW_COLUMNS = (
 def _totals(totals: Sequence[Row]) -> str:
     if not totals:
         return "No instrument ran."
-    return _pipes(_ROW_COLUMNS[1:], [_row(row)[1:] for row in totals])
+    return pipes(_ROW_COLUMNS[1:], [_row(row)[1:] for row in totals])
 
 
 def _differences(rows: Sequence[Row]) -> str:
@@ -132,9 +107,7 @@ def _differences(rows: Sequence[Row]) -> str:
     shown = [row for row in exact if row.reasons or row.unexplained or row.theory is None]
     agreed = len(exact) - len(shown)
     line = f"{agreed:,} further comparisons agree with the textbook as they are."
-    return (
-        "\n\n".join([_pipes(_ROW_COLUMNS, [_row(row) for row in shown]), line]) if shown else line
-    )
+    return "\n\n".join([pipes(_ROW_COLUMNS, [_row(row) for row in shown]), line]) if shown else line
 
 
 def _row(row: Row) -> list[str]:
@@ -164,7 +137,7 @@ def _time(profile: Profile) -> Iterable[str]:
         *(("backward, median (least–most)", True), ("forward rate", True), ("moved", True)),
         *(("FLOP/B", True), ("bound by", False), ("of the roofline", True)),
     ]
-    yield _pipes(
+    yield pipes(
         columns,
         [
             (
@@ -200,7 +173,7 @@ def _audit(audit: Audit | None) -> Iterable[str]:
     yield escaped(audit_line(audit))
     off = [cell for cell in audit.cells if cell.verdict != "agrees"]
     if off:
-        yield _pipes(
+        yield pipes(
             [
                 *(("where", False), ("what", False), ("printed", True), ("right", True)),
                 ("verdict", False),
@@ -212,7 +185,7 @@ def _audit(audit: Audit | None) -> Iterable[str]:
         )
     if audit.findings:
         yield "### Findings"
-        yield _pipes(
+        yield pipes(
             [("claim", False), ("right", False), ("why", False)],
             [[escaped(t) for t in (f.claim, f.right, f.why)] for f in audit.findings],
         )

@@ -5,7 +5,6 @@ profile.json, the Markdown and the HTML page write the same tables.
 
 from collections.abc import Sequence
 
-from layerscope.reconcile.profile import Profile
 from layerscope.report.profile.cells import BLANK, Cell, Column, Sum, Table
 from layerscope.report.profile.formatting import at_least, count_exact
 from layerscope.theory.table import CostTable, LayerCost, Total
@@ -26,13 +25,19 @@ _GRADIENT = (
 )
 
 
-def walkthrough_tables(profile: Profile) -> tuple[Table, ...]:
+def walkthrough_tables(costs: CostTable) -> tuple[Table, ...]:
     """In the walkthrough's order; gradients in the order in which backward computes them."""
-    costs = profile.costs
     blocks = costs.blocks()
     return (
-        *(_forward_of_block(block, layers) for block, layers in blocks),
-        *(_backward_of_block(block, layers) for block, layers in reversed(blocks)),
+        *(forward_of_block(block, layers) for block, layers in blocks),
+        *(backward_of_block(block, layers) for block, layers in reversed(blocks)),
+        *summary_tables(costs),
+    )
+
+
+def summary_tables(costs: CostTable) -> tuple[Table, ...]:
+    """Those of the whole network: both passes, parameters, memory, computation, kinds."""
+    return (
         _forward(costs),
         _backward(costs),
         _parameters(costs),
@@ -42,7 +47,8 @@ def walkthrough_tables(profile: Profile) -> tuple[Table, ...]:
     )
 
 
-def _forward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
+def forward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
+    """What its layers make, and their sum."""
     return Table(
         f"forward:{block.name}",
         f"Forward, {block.name}",
@@ -77,7 +83,8 @@ def _forward(costs: CostTable) -> Table:
     )
 
 
-def _backward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
+def backward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
+    """The gradients of its layers, the last layer's first, and their sum."""
     return Table(
         f"backward:{block.name}",
         f"Backward, {block.name}",
