@@ -1,6 +1,5 @@
 """Everything that is said of a network's arithmetic: what the documents and explain.json read."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,9 +11,7 @@ from layerscope.explain.values import Position, Value
 from layerscope.layers.spec import LayerSpec, NetworkSpec, Shape
 from layerscope.theory import CostTable, LayerCost
 
-# The same network with some keys of its configuration changed (`{"width": 2.0}`); None where it has
-# no such key, or cannot be built so.
-Rebuild = Callable[[Mapping[str, Any]], nn.Module | None]
+PLAIN_CROSS_ENTROPY = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,9 @@ class Settings:
     position: Position | None = None
     input_position: Position | None = None
     weight_position: Position | None = None
-    loss: LossConfig = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
+    loss: LossConfig = PLAIN_CROSS_ENTROPY
     target: int = 0
-    learning_rate: float = 0.1
+    learning_rate: float = 0.01
     origin: tuple[tuple[str, str], ...] = ()
 
 
