@@ -40,6 +40,8 @@ class Explainer:
             no padding.
         first_weight: of an output position, the first weight that it uses; None without weights.
         bias: likewise, which bias.
+        refuses: why a call with these settings cannot be explained; None where it can. Asked before
+            anything else.
     """
 
     formulas: Callable[[LayerSpec], tuple[GeneralFormula, ...]]
@@ -50,3 +52,4 @@ class Explainer:
     bias_gradient: Explain | None = None
     first_weight: Callable[[LayerSpec, Position], Position] | None = None
     bias: Callable[[LayerSpec, Position], Position] | None = None
+    refuses: Callable[[LayerSpec], str | None] = lambda spec: None

@@ -1,0 +1,78 @@
+"""The settings of a convolution as numbers per dimension, and which input its windows read."""
+
+from dataclasses import dataclass
+
+from layerscope.explain import windows
+from layerscope.layers.geometry import spatial_dims
+from layerscope.layers.spec import LayerSpec
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a convolution, each size per dimension.
+
+    Args:
+        padding: before the first input; PyTorch's `same` puts the odd one behind the last.
+        mode: `zeros`, or how the padding repeats the input.
+    """
+
+    dims: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    in_per_group: int
+    out_per_group: int
+    mode: str
+
+    def group_of_output(self, channel: int) -> int:
+        """Which group makes this output channel."""
+        return channel // self.out_per_group
+
+    def group_of_input(self, channel: int) -> int:
+        """Which group reads this input channel."""
+        return channel // self.in_per_group
+
+
+def settings(spec: LayerSpec) -> Settings:
+    """A convolution's, transposed or not."""
+    geometry, dims = spec.geometry, spatial_dims(spec.kind)
+    kernel_size = windows.per_dimension(geometry["kernel_size"], dims)
+    dilation = windows.per_dimension(geometry["dilation"], dims)
+    groups = geometry["groups"]
+    return Settings(
+        dims=dims,
+        kernel_size=kernel_size,
+        stride=windows.per_dimension(geometry["stride"], dims),
+        padding=_padding(geometry["padding"], kernel_size, dilation),
+        dilation=dilation,
+        groups=groups,
+        in_per_group=geometry["in_channels"] // groups,
+        out_per_group=geometry["out_channels"] // groups,
+        mode=geometry.get("padding_mode", "zeros"),
+    )
+
+
+def _padding(
+    padding: object, kernel_size: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, ...]:
+    if padding == "valid":
+        return (0,) * len(kernel_size)
+    if padding == "same":
+        return tuple(d * (k - 1) // 2 for k, d in zip(kernel_size, dilation, strict=True))
+    return windows.per_dimension(padding, len(kernel_size))
+
+
+def axes(spec: LayerSpec) -> windows.Axes:
+    """Which input each kernel cell of each output reads, per spatial dimension."""
+    conv = settings(spec)
+    found = map(
+        windows.sliding_axis,
+        windows.spatial_sizes(spec.input_shape, conv.dims),
+        windows.spatial_sizes(spec.output_shape, conv.dims),
+        *(conv.kernel_size, conv.stride, conv.padding, conv.dilation),
+    )
+    if conv.mode == "zeros":
+        return tuple(found)
+    return tuple(windows.padded_with_itself(axis, conv.mode) for axis in found)

@@ -1,0 +1,143 @@
+"""Parts that every kind's explanation is put together from: places, factors and values."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscope.explain.captured import Captured
+from layerscope.explain.values import Factor, Floats, Indices, Position, Terms, Value, indexed
+
+DL_DY = r"\frac{\partial L}{\partial y}"
+
+
+def grid(*indices: Indices) -> Indices:
+    """(num_rows, num_indices), every combination; the last index runs fastest."""
+    columns = np.meshgrid(*indices, indexing="ij")
+    return np.stack([column.reshape(-1) for column in columns], axis=-1)
+
+
+def places(*parts: int | Indices) -> Indices:
+    """(num_rows, num_dims), of single indices and of (num_rows,) or (num_rows, k) columns."""
+    num_rows = max((len(part) for part in parts if isinstance(part, np.ndarray)), default=1)
+    columns = [
+        _columns(part) if isinstance(part, np.ndarray) else np.full((num_rows, 1), part)
+        for part in parts
+    ]
+    return np.concatenate(columns, axis=1) if columns else np.zeros((1, 0), dtype=np.int64)
+
+
+def _columns(part: Indices) -> Indices:
+    return part if part.ndim == 2 else part[:, None]
+
+
+def every_place(shape: tuple[int, ...]) -> Indices:
+    """(num_elements, num_dims), in row-major order."""
+    return grid(*map(np.arange, shape)) if shape else places()
+
+
+def gathered(
+    symbol: str, array: Floats, where: Indices, present: NDArray[np.bool_] | None = None
+) -> Factor:
+    """An array's numbers at these places; 0 where `present` is False, which is padding."""
+    if present is None:
+        return Factor(symbol, array[tuple(where.T)], where)
+    values = np.zeros(len(where))
+    values[present] = array[tuple(where[present].T)]
+    return Factor(symbol, values, where)
+
+
+def single(symbol: str, array: Floats, position: Position) -> Factor:
+    """One number of an array, the only one or the same in all terms."""
+    return Factor(symbol, array[position].reshape(1), np.array([position], dtype=np.int64))
+
+
+def constant(symbol: str, value: float) -> Factor:
+    """A number without an index, the same in all terms."""
+    return Factor(symbol, np.asarray(value, dtype=np.float64))
+
+
+def product(*factors: Factor, is_padding: NDArray[np.bool_] | None = None) -> Terms:
+    """As many terms as the first factor has values.
+
+    Another factor of one value that has a place is the same in all terms.
+    """
+    num_terms = factors[0].values.size
+    spread = tuple(_spread(factor, num_terms) for factor in factors)
+    return Terms(spread, num_terms, is_padding)
+
+
+def _spread(factor: Factor, num_terms: int) -> Factor:
+    if factor.places is None or len(factor.places) == num_terms:
+        return factor
+    where = np.repeat(factor.places, num_terms, axis=0)
+    return Factor(factor.symbol, np.repeat(factor.values, num_terms), where)
+
+
+def total(
+    captured: Captured,
+    name: str,
+    groups: tuple[Terms, ...],
+    actual: float | None = None,
+    note: str = "",
+) -> Value:
+    """A sum of terms in a layer."""
+    return Value(name, captured.spec.key, "sum", groups, actual, captured.dtype, note)
+
+
+def number_at(array: Floats | None, position: Position) -> float | None:
+    """None where there is no array."""
+    return None if array is None else float(array[position])
+
+
+def input_gradient_at(captured: Captured, position: Position) -> float | None:
+    """Autograd's dL/dx of the first input; None where autograd gives none."""
+    return number_at(next(iter(captured.input_gradients), None), position)
+
+
+def parameter_gradient_at(captured: Captured, name: str, position: Position) -> float | None:
+    """Autograd's dL/dw or dL/db; None where the parameter is frozen."""
+    return number_at(captured.parameter_gradients.get(name), position)
+
+
+def output_gradient(captured: Captured) -> Floats:
+    """dL/dy, in an explanation that `where_used` lets through."""
+    assert captured.output_gradient is not None
+    return captured.output_gradient
+
+
+def where_used(
+    symbol: str, explain: Callable[[Captured, Position], tuple[Value, ...]]
+) -> Callable[[Captured, Position], tuple[Value, ...]]:
+    """A gradient's explanation; no terms at all where L does not depend on the layer's output.
+
+    Args:
+        symbol: the gradient's: `dL/dx`.
+    """
+
+    def explained(captured: Captured, position: Position) -> tuple[Value, ...]:
+        if captured.output_gradient is not None:
+            return explain(captured, position)
+        note = "L does not depend on what this layer returns."
+        return (total(captured, indexed(symbol, position), (), None, note),)
+
+    return explained
+
+
+def weight_gradient_name(position: Position) -> str:
+    """`dL/dw[0,0,1,1]`."""
+    return indexed("dL/dw", position)
+
+
+def bias_gradient(
+    captured: Captured, position: Position, where: Indices, note: str = ""
+) -> tuple[Value, ...]:
+    """dL/db of a bias that is added at these places of the output."""
+    terms = product(gathered(DL_DY, output_gradient(captured), where))
+    actual = parameter_gradient_at(captured, "bias", position)
+    return (total(captured, indexed("dL/db", position), (terms,), actual, note),)
+
+
+def has_bias(captured: Captured) -> bool:
+    """Whether the call adds one."""
+    return "bias" in captured.parameters

@@ -1,0 +1,193 @@
+"""The letters of the general formulas, without what a layer's settings make drop out.
+
+LaTeX that KaTeX, GitHub's Markdown and latex2mathml all understand: no starred operators, and no
+backslash before punctuation, which Markdown would take away.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_WINDOWS = {1: "j", 2: "ij", 3: "aij"}
+_CELLS = {1: "v", 2: "uv", 3: "tuv"}
+_COORDINATES = {1: "q", 2: "rq", 3: "erq"}
+_SUFFIXES = {1: "w", 2: "hw", 3: "dhw"}
+_SIZES = {1: "L", 2: "HW", 3: "DHW"}
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A spatial dimension; a setting is empty where it drops out of the formula.
+
+    Args:
+        window: the index of the output.
+        cell: the index in the kernel; empty in a kernel of one cell.
+        coordinate: the index of the input.
+        size: the letter of the sizes, H of H_in and H_out.
+        wrapped: whether padding repeats the input: a coordinate is then found by R.
+    """
+
+    window: str
+    cell: str
+    coordinate: str
+    size: str
+    kernel_size: str
+    stride: str = ""
+    padding: str = ""
+    dilation: str = ""
+    wrapped: bool = False
+
+    @property
+    def read(self) -> str:
+        """What the window reads: `s i + d u - p`."""
+        text = _times(self.stride, self.window)
+        text += f" + {_times(self.dilation, self.cell)}" if self.cell else ""
+        text += f" - {self.padding}" if self.padding else ""
+        return f"R({text})" if self.wrapped else text
+
+    @property
+    def cell_index(self) -> str:
+        """0 in a kernel of one cell."""
+        return self.cell or "0"
+
+    @property
+    def sum_over_cells(self) -> str:
+        """Empty in a kernel of one cell."""
+        return summed(self.cell, self.kernel_size) if self.cell else ""
+
+    @property
+    def sum_over_windows(self) -> str:
+        """Over the whole output."""
+        return summed(self.window, f"{self.size}_{{out}}")
+
+    @property
+    def sum_over_readers(self) -> str:
+        """Over the windows that read a coordinate, each with its cell that does so."""
+        return rf"\sum_{{{self.reader} \mid {self.read} = {self.coordinate}}}"
+
+    @property
+    def reader(self) -> str:
+        """The indices that `sum_over_readers` runs over."""
+        return f"({self.window}, {self.cell})" if self.cell else self.window
+
+    @property
+    def reader_bounds(self) -> str:
+        """Where these indices run."""
+        window = rf"$0 \le {self.window} \lt {self.size}_{{out}}$"
+        cell = rf"$0 \le {self.cell} \lt {self.kernel_size}$"
+        return f"{window}, {cell}" if self.cell else window
+
+
+Dimensions = tuple[Dimension, ...]
+
+
+def dimensions(
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    *,
+    wrapped: bool = False,
+) -> Dimensions:
+    """Of a convolution or pooling with these settings."""
+    dims = len(kernel_size)
+    many = [cells > 1 for cells in kernel_size]
+    columns = zip(
+        _WINDOWS[dims],
+        [letter if several else "" for letter, several in zip(_CELLS[dims], many, strict=True)],
+        _COORDINATES[dims],
+        _SIZES[dims],
+        symbols("k", kernel_size),
+        symbols("s", stride, 1),
+        symbols("p", padding, 0),
+        symbols("d", dilation, 1),
+        strict=True,
+    )
+    return tuple(Dimension(*column, wrapped=wrapped) for column in columns)
+
+
+def symbols(letter: str, numbers: Sequence[int], neutral: int | None = None) -> tuple[str, ...]:
+    """`s` for each dimension, `s_h` and `s_w` where they differ; empty where all are neutral."""
+    if all(number == neutral for number in numbers):
+        return ("",) * len(numbers)
+    if len(set(numbers)) == 1:
+        return (letter,) * len(numbers)
+    return tuple(f"{letter}_{suffix}" for suffix in _SUFFIXES[len(numbers)])
+
+
+def setting_numbers(
+    letter: str, numbers: Sequence[int], neutral: int | None = None
+) -> Mapping[str, int]:
+    """The symbols' numbers; none where they drop out."""
+    return {
+        symbol: number
+        for symbol, number in zip(symbols(letter, numbers, neutral), numbers, strict=True)
+        if symbol
+    }
+
+
+def outputs(dims: Dimensions) -> tuple[str, ...]:
+    """The output's spatial indices."""
+    return tuple(dim.window for dim in dims)
+
+
+def reads(dims: Dimensions) -> tuple[str, ...]:
+    """The input's spatial indices that a window reads."""
+    return tuple(dim.read for dim in dims)
+
+
+def cells(dims: Dimensions) -> tuple[str, ...]:
+    """The kernel's indices."""
+    return tuple(dim.cell_index for dim in dims)
+
+
+def coordinates(dims: Dimensions) -> tuple[str, ...]:
+    """The input's spatial indices."""
+    return tuple(dim.coordinate for dim in dims)
+
+
+def at(symbol: str, *indices: str) -> str:
+    """`x_{n,c,i,j}`; the bare symbol without indices."""
+    written = [index for index in indices if index]
+    return f"{symbol}_{{{', '.join(written)}}}" if written else symbol
+
+
+def gradient(symbol: str, *indices: str) -> str:
+    """∂L over the symbol at these indices."""
+    return rf"\frac{{\partial L}}{{\partial {at(symbol, *indices)}}}"
+
+
+def summed(index: str, size: str, start: str = "0") -> str:
+    """The sum sign, from start to size - 1."""
+    return rf"\sum_{{{index}={start}}}^{{{size}-1}}"
+
+
+def leading(shape: Sequence[int], dims: int) -> tuple[str, ...]:
+    """The indices in front of `dims` others: n, or n_1, n_2; none of a single image."""
+    count = len(shape) - dims
+    return ("n",) if count == 1 else tuple(f"n_{number}" for number in range(1, count + 1))
+
+
+def batch_sum(indices: Sequence[str]) -> str:
+    """The sum signs over the leading indices."""
+    return "".join(summed(index, index.replace("n", "N")) for index in indices)
+
+
+def size_name(dim: Dimension, of: str) -> str:
+    """H_in, H_out."""
+    return f"{dim.size}_{{{of}}}"
+
+
+def here(numbers: Mapping[str, int]) -> str:
+    """`Here $k = 3$, $s = 2$.`; nothing without numbers."""
+    if not numbers:
+        return ""
+    return "Here " + ", ".join(f"${symbol} = {number}$" for symbol, number in numbers.items()) + "."
+
+
+def sentences(*parts: str) -> str:
+    """Joined; empty ones left out."""
+    return " ".join(part for part in parts if part)
+
+
+def _times(factor: str, index: str) -> str:
+    return f"{factor} {index}" if factor else index

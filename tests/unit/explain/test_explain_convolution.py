@@ -1,0 +1,39 @@
+import pytest
+import torch
+from captures import assert_explained, captured
+from torch import nn
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"stride": 2, "padding": 1},
+        {"stride": 3, "padding": 2, "dilation": 2},
+        {"padding": 1, "groups": 2, "bias": False},
+        {"padding": "same", "dilation": 3},
+        {"padding": "valid", "stride": 2, "groups": 4},
+        {"padding": 2, "padding_mode": "circular"},
+        {"padding": 2, "padding_mode": "reflect", "stride": 2},
+        {"padding": 1, "padding_mode": "replicate"},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_all_settings(dims, settings):
+    torch.manual_seed(dims)
+    layer = CONVOLUTIONS[dims](4, 8, 3 if dims < 3 else 2, **settings)
+    shape = (2, 4, *(9, 8, 7)[:dims])
+    assert_explained(captured(layer, shape), count=4)
+
+
+def test_sizes_that_differ_per_dimension():
+    layer = nn.Conv2d(2, 3, (2, 4), stride=(3, 1), padding=(0, 2), dilation=(2, 1))
+    assert_explained(captured(layer, (2, 2, 9, 6)))
+
+
+def test_a_single_image_without_batch():
+    assert_explained(captured(nn.Conv2d(2, 3, 3, padding=1), (2, 5, 4)))
