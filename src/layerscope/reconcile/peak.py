@@ -86,7 +86,7 @@ def _largest_batches(
         return None  # what it computes depends on the batch size
     memory = training_memory(
         (network, paper),
-        (larger, step_memory(larger, saved_memory(larger))),
+        (larger, step_memory(larger, saved_memory(larger), paper.num_threads)),
         OPTIMIZERS[settings.optimizer],
     )
     if not memory.grows:
@@ -97,7 +97,7 @@ def _largest_batches(
 def peak_row(peak: Peak) -> Row:
     """What is alive by theory, and what operations are known to allocate within themselves."""
     transients = peak.predicted_bytes - peak.predicted_live_bytes
-    text = "copies that operations make for themselves while they run"
+    text = "copies and working memory that operations have for themselves while they run"
     reasons = (Reason("transients", transients, text),) if transients else ()
     return Row(
         layer="total",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from layerscope.layers import NetworkSpec
@@ -55,7 +56,7 @@ def profile_network(
     """
     with prepared(network, settings) as step:
         theory = account(described(step, settings), settings.element_size)
-        paper = step_memory(theory.network, theory.saved)
+        paper = step_memory(theory.network, theory.saved, torch.get_num_threads())
         measured = measure(step, settings, instruments)
         peak = peak_of(step, settings, theory, paper, measured.memory)
     groups = row_groups(theory, paper, measured, instruments)

@@ -50,11 +50,13 @@ class StepMemory:
         parts: of the peak: `outputs`, `kept`, `gradients`, `parameter_gradients`, `transients`.
         accumulated: elements that a call's backward adds out of place, where a gradient arrives at
             a tensor for the second time; calls are indices into `NetworkSpec.layers`.
+        num_threads: that the transients are for.
     """
 
     moments: tuple[Moment, ...]
     parts: Mapping[str, int]
     accumulated: Mapping[int, int]
+    num_threads: int
 
     @property
     def peak(self) -> Moment:
@@ -67,15 +69,20 @@ class StepMemory:
         return max(moment.live_bytes for moment in self.moments)
 
 
-def step_memory(network: NetworkSpec, saved: SavedMemory) -> StepMemory:
-    """Run one step on paper."""
-    simulation = _Simulation(network, saved)
+def step_memory(network: NetworkSpec, saved: SavedMemory, num_threads: int = 1) -> StepMemory:
+    """Run one step on paper.
+
+    Args:
+        num_threads: of the CPU; transients grow with them.
+    """
+    simulation = _Simulation(network, saved, num_threads)
     simulation.forward()
     simulation.backward()
     return StepMemory(
         moments=tuple(simulation.moments),
         parts=simulation.parts,
         accumulated=simulation.accumulated,
+        num_threads=num_threads,
     )
 
 
@@ -132,9 +139,10 @@ class _Memory:
 
 
 class _Simulation:
-    def __init__(self, network: NetworkSpec, saved: SavedMemory) -> None:
+    def __init__(self, network: NetworkSpec, saved: SavedMemory, num_threads: int) -> None:
         self.network = network
         self.saved = saved
+        self.num_threads = num_threads
         self.moments: list[Moment] = []
         self.parts: dict[str, int] = {}
         self.accumulated: dict[int, int] = {}
@@ -165,7 +173,7 @@ class _Simulation:
                 self._memory.allocate(item.num_bytes, "kept")
                 for item in self.saved.own.get(call, ())
             ]
-            self._note(forward_transient_bytes(spec))
+            self._note(forward_transient_bytes(spec, self.num_threads))
             self._end(spec.key, "forward")
         self._begin()
         self._memory.allocate(self._loss_size(), "gradients")
@@ -232,7 +240,8 @@ class _Simulation:
             self._make_parameter_gradients(call, spec)
             self._reduce_broadcast(spec)
             if spec.inputs:
-                self._note(backward_transient_bytes(spec, arrived[0].channels_last))
+                is_channels_last = arrived[0].channels_last
+                self._note(backward_transient_bytes(spec, is_channels_last, self.num_threads))
         for gradient in arrived:
             self._memory.release(gradient.block)
         self._release_kept(call)
