@@ -28,10 +28,16 @@ def conv_transpose_output_size(
     return (size - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1
 
 
+def overhanging_windows(
+    size: Number, kernel_size: Number, stride: Number, padding: Number, dilation: Number = 1
+) -> Number:
+    """As `conv_output_size`, rounded up: a last window may hang over the end."""
+    return (size + 2 * padding - dilation * (kernel_size - 1) - 1 + stride - 1) // stride + 1
+
+
 def ceil_pool_output_size(
     size: int, kernel_size: int, stride: int, padding: int, dilation: int = 1
 ) -> int:
     """With ceil_mode: a last window may hang over the end, if it begins inside."""
-    span = size + 2 * padding - dilation * (kernel_size - 1) - 1
-    windows = -(-span // stride) + 1
+    windows = overhanging_windows(size, kernel_size, stride, padding, dilation)
     return windows - 1 if (windows - 1) * stride >= size + padding else windows

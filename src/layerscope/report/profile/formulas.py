@@ -26,15 +26,54 @@ def substituted_mathml(formula: Formula) -> str:
     return _mathml(f"{line}<mo>=</mo>{_MathMl().number(f'{formula.value:,}')}")
 
 
-def general_latex(formula: Formula) -> str:
-    """Without dollar signs."""
-    return _write(formula, _Latex(), None)
+def general_latex(formula: Formula, coloured: bool = False) -> str:
+    """Without dollar signs.
+
+    Args:
+        coloured: each symbol in the colour of what it counts.
+    """
+    return _write(formula, _ColouredLatex() if coloured else _Latex(), None)
 
 
-def substituted_latex(formula: Formula) -> str:
+def substituted_latex(formula: Formula, coloured: bool = False) -> str:
     """Each symbol's number, not evaluated, and the result behind it."""
-    line = _write(formula, _Latex(), formula.arguments)
-    return f"{line} = {_Latex().number(f'{formula.value:,}'.replace(',', '{,}'))}"
+    line = _write(formula, _ColouredLatex() if coloured else _Latex(), formula.arguments)
+    return f"{line} = {latex_count(formula.value)}"
+
+
+def symbol_latex(name: str) -> str:
+    """`C_in`, in its colour."""
+    return _ColouredLatex().symbol(name)
+
+
+def number_latex(name: str, value: int) -> str:
+    """What `name` is here, in its colour."""
+    return _ColouredLatex().value(name, str(value))
+
+
+def latex_count(count: int) -> str:
+    """Thousands separated."""
+    return f"{count:,}".replace(",", "{,}")
+
+
+def colour_of(name: str) -> str | None:
+    """Of a symbol: one colour for the batch, the channels and sizes that go in and out, the kernel.
+
+    What has no colour is black.
+    """
+    if name.startswith("k_"):
+        return "purple"
+    return _COLOURS.get(name.removesuffix("_per_group"))
+
+
+_COLOURS: Mapping[str, str] = {
+    **dict.fromkeys(("N", "rows"), "magenta"),
+    **dict.fromkeys(("C_in", "in_features"), "blue"),
+    **dict.fromkeys(("D_in", "H_in", "W_in", "L_in"), "orange"),
+    **dict.fromkeys(("C_out", "out_features", "C"), "green"),
+    **dict.fromkeys(("D_out", "H_out", "W_out", "L_out"), "red"),
+    "k": "purple",
+}
 
 
 def _mathml(inner: str) -> str:
@@ -50,6 +89,7 @@ class _Notation(Protocol):
 
     def number(self, digits: str) -> str: ...
     def symbol(self, name: str) -> str: ...
+    def value(self, name: str, digits: str) -> str: ...
     def power(self, base: str, exponent: str) -> str: ...
     def fraction(self, numerator: str, denominator: str) -> str: ...
     def enclosed(self, left: str, inner: str, right: str) -> str: ...
@@ -65,6 +105,9 @@ class _MathMl:
         base, index = _split(name)
         letter = f"<mi>{base}</mi>" if len(base) == 1 else f"<mtext>{base}</mtext>"
         return f"<msub>{letter}<mtext>{index}</mtext></msub>" if index else letter
+
+    def value(self, name: str, digits: str) -> str:
+        return self.number(digits)
 
     def power(self, base: str, exponent: str) -> str:
         return f"<msup><mrow>{base}</mrow>{exponent}</msup>"
@@ -95,6 +138,9 @@ class _Latex:
         letter = base if len(base) == 1 else rf"\text{{{base}}}"
         return rf"{letter}_{{\text{{{index}}}}}" if index else letter
 
+    def value(self, name: str, digits: str) -> str:
+        return self.number(digits)
+
     def power(self, base: str, exponent: str) -> str:
         return f"{{{base}}}^{{{exponent}}}"
 
@@ -103,6 +149,18 @@ class _Latex:
 
     def enclosed(self, left: str, inner: str, right: str) -> str:
         return f"{self._brackets[left]}{inner}{self._brackets[right]}"
+
+
+class _ColouredLatex(_Latex):
+    def symbol(self, name: str) -> str:
+        return self._in_colour(name, super().symbol(name))
+
+    def value(self, name: str, digits: str) -> str:
+        return self._in_colour(name, super().value(name, digits))
+
+    def _in_colour(self, name: str, latex: str) -> str:
+        colour = colour_of(name)
+        return latex if colour is None else rf"\textcolor{{{colour}}}{{{latex}}}"
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -159,7 +217,7 @@ class _Writer:
     def _symbol(self, name: str) -> str:
         if self.numbers is None:
             return self.notation.symbol(name)
-        return self.notation.number(str(self.numbers[name]))
+        return self.notation.value(name, str(self.numbers[name]))
 
     def _rational(self, value: Any) -> str:
         numerator = self.notation.number(str(value.p))

@@ -1,0 +1,39 @@
+"""What follows from the formulas, each figure predicted and, where it was run, measured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from layerscope.report.document.escape import escaped
+from layerscope.report.document.tables import pipes
+
+
+def analysis_section(findings: Sequence[Any]) -> str:
+    """Empty without findings."""
+    if not findings:
+        return ""
+    intro = (
+        "Every figure is computed for this network: predicted by the formulas and, where a variant "
+        "was built and run on this machine, measured."
+    )
+    return "\n\n".join(["## Analysis", intro, *(_finding(finding) for finding in findings)])
+
+
+def _finding(finding: Any) -> str:
+    columns = [("figure", False), ("unit", False), ("predicted", True), ("measured", True)]
+    rows = [
+        [
+            escaped(figure.name),
+            escaped(figure.unit) or "–",
+            _number(figure.predicted, "not known"),
+            _number(figure.measured, "not run"),
+        ]
+        for figure in finding.figures
+    ]
+    parts = [f"### {escaped(finding.title)}", finding.text, pipes(columns, rows) if rows else ""]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _number(value: float | None, missing: str) -> str:
+    if value is None:
+        return missing
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"

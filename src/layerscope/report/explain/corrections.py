@@ -1,0 +1,117 @@
+"""The walkthrough's own tables with the audit's corrections marked, for its own network."""
+
+from dataclasses import dataclass
+
+import torch
+
+from layerscope.audit import Audit, Cell, audit_walkthrough
+from layerscope.audit.document import read_walkthrough
+from layerscope.explain.explanation import Explanation
+from layerscope.layers import describe
+from layerscope.networks.cifar_cnn import CifarCNN
+from layerscope.report.document.escape import escaped
+from layerscope.report.document.tables import pipes
+from layerscope.theory import cost_table
+from layerscope.theory.saved import saved_memory
+from layerscope.theory.step import step_memory
+
+TITLE = "The walkthrough's tables, corrected"
+
+
+@dataclass(frozen=True)
+class _PrintedTable:
+    """Cells by row and column; both in the order in which they are printed."""
+
+    section: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: dict[tuple[str, str], Cell]
+
+
+def corrections_section(explanation: Explanation) -> str:
+    """Empty for another network, batch size or dtype than the walkthrough's."""
+    audit = walkthrough_audit_of(explanation)
+    if audit is None:
+        return ""
+    parts = [
+        f"## {TITLE}",
+        "These are the tables of the walkthrough that this document is about, each figure "
+        "recomputed. A ~~wrong~~ one is struck through and the **right** one stands beside it. One "
+        "that is off by no more than a unit of its last digit is rounding: the exact one follows "
+        "in brackets. In these tables MB is 2^20 B, KB is 2^10 B, and M is 10^6.",
+        *(_table(table) for table in _printed_tables(audit)),
+        *_sentences(audit),
+    ]
+    return "\n\n".join(parts)
+
+
+def walkthrough_audit_of(explanation: Explanation) -> Audit | None:
+    """None for another network, batch size or element size than the walkthrough's."""
+    document = read_walkthrough()
+    costs = explanation.costs
+    if (costs.input_shape, costs.element_size) != (document.input_shape, document.element_size):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        network = describe(CifarCNN(), document.input_shape)
+    if costs != cost_table(network, document.element_size):
+        return None
+    peak = step_memory(network, saved_memory(network)).peak
+    return audit_walkthrough(costs, peak.peak_bytes)
+
+
+def _printed_tables(audit: Audit) -> list[_PrintedTable]:
+    sections: dict[str, dict[tuple[str, str], Cell]] = {}
+    for cell in audit.cells:
+        if cell.place == "table":
+            section, row, column = cell.where.split(" / ")
+            sections.setdefault(section, {})[row, column] = cell
+    return [
+        _PrintedTable(
+            section,
+            tuple(dict.fromkeys(row for row, _ in cells)),
+            tuple(dict.fromkeys(column for _, column in cells)),
+            cells,
+        )
+        for section, cells in sections.items()
+    ]
+
+
+def _table(table: _PrintedTable) -> str:
+    columns = [("", False)]
+    columns += [(escaped(column), "Shape" not in column) for column in table.columns]
+    rows = [
+        [escaped(row), *(_marked(table.cells.get((row, column))) for column in table.columns)]
+        for row in table.rows
+    ]
+    wrong = sum(cell.verdict == "wrong" for cell in table.cells.values())
+    count = (
+        f"{len(table.cells):,} figures, {wrong:,} of them wrong."
+        if wrong
+        else (f"{len(table.cells):,} figures, none of them wrong.")
+    )
+    title = f"### Corrected: {escaped(table.section)}"
+    return "\n\n".join([title, pipes(columns, rows), count])
+
+
+def _marked(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    printed, right = escaped(cell.printed), escaped(cell.right)
+    if cell.verdict == "wrong":
+        return f"~~{printed}~~ **{right}**"
+    return f"{printed} ({right})" if cell.verdict == "rounding" else printed
+
+
+def _sentences(audit: Audit) -> list[str]:
+    """What is wrong outside of the tables, and the claims."""
+    off = [cell for cell in audit.cells if cell.place != "table" and cell.verdict == "wrong"]
+    parts = []
+    if off:
+        rows = [[escaped(t) for t in (c.where, c.paraphrase, c.printed, c.right)] for c in off]
+        titles = (("where", False), ("what", False), ("printed", True), ("right", True))
+        parts += ["### Wrong figures in its text", pipes(titles, rows)]
+    if audit.findings:
+        rows = [[escaped(t) for t in (f.claim, f.right, f.why)] for f in audit.findings]
+        titles = (("claim", False), ("right", False), ("why", False))
+        parts += ["### Its sentences, judged", pipes(titles, rows)]
+    return parts

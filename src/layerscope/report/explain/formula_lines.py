@@ -1,0 +1,73 @@
+"""Cost formulas as display lines: with symbols, then with this layer's numbers, in colour."""
+
+from collections.abc import Iterable
+
+from layerscope.report.profile.formatting import bytes_exact, count_short
+from layerscope.report.profile.formulas import (
+    general_latex,
+    latex_count,
+    number_latex,
+    substituted_latex,
+    symbol_latex,
+)
+from layerscope.theory.formulas import Formula
+
+
+def display(latex: str) -> str:
+    """On a line of its own."""
+    return f"$$\n{latex}\n$$"
+
+
+def both_lines(left: str, formula: Formula) -> str:
+    """The general formula and the substituted one; only the latter where they are alike.
+
+    Args:
+        left: LaTeX of what the formula gives.
+    """
+    general = general_latex(formula, coloured=True)
+    return display(f"{left} = {general}") + "\n\n" + substituted_line(left, formula)
+
+
+def substituted_line(left: str, formula: Formula) -> str:
+    """With the numbers, and the result."""
+    if len(formula.arguments) == 1:
+        return display(f"{left} = {latex_count(formula.value)}")
+    return display(f"{left} = {substituted_latex(formula, coloured=True)}")
+
+
+def size_left(quantity: str) -> str:
+    """`H_out` in its colour."""
+    return symbol_latex(quantity)
+
+
+def flops_left(index: str) -> str:
+    """`FLOPs` with what they are of below."""
+    return rf"\text{{FLOPs}}_{{\text{{{index}}}}}"
+
+
+def same_lines(formulas: Iterable[tuple[str, Formula]]) -> tuple[tuple[list[str], Formula], ...]:
+    """Formulas that are the same, with the same numbers, under all the names that they have."""
+    found: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[list[str], Formula]] = {}
+    for name, formula in formulas:
+        key = (general_latex(formula), tuple(formula.arguments.items()))
+        found.setdefault(key, ([], formula))[0].append(name)
+    return tuple(found.values())
+
+
+def flops_text(flops: int | None) -> str:
+    """`56,623,104 FLOPs (56.6 M)`."""
+    if flops is None:
+        return "unknown"
+    exact = f"{flops:,} FLOPs"
+    return exact if flops < 1000 else f"{exact} ({count_short(flops)})"
+
+
+def tensor_bytes(elements: int, element_size: int) -> str:
+    """`98,304 × 4 B = 393,216 B (384 KiB)`."""
+    return f"{elements:,} × {element_size} B = {bytes_exact(elements * element_size)}"
+
+
+def shape_latex(names: Iterable[tuple[str, int]]) -> str:
+    """A shape, each size in its colour."""
+    sizes = [number_latex(name, size) for name, size in names]
+    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
