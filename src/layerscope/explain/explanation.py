@@ -54,7 +54,7 @@ class LayerExplanation:
 
     The values of a quantity are in order: what is computed on the way first, the value itself last.
     They are empty where there is nothing to say: the layer has no weight, another layer was asked
-    for (`is_chosen` is false), the loss does not depend on it (`note` says so), or `refused`.
+    for (`is_chosen` is false), or `refused`.
 
     Args:
         cost: the textbook's, of all calls.
@@ -166,11 +166,10 @@ class Explanation:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """Every one, layer by layer, then the loss's, then the updates'."""
+        """Layer by layer, then the loss's; without the updates'."""
         return (
             *(value for layer in self.layers for value in layer.values),
             *self.loss.values,
-            *(value for update in self.updates for value in update.values),
         )
 
     @property

@@ -12,7 +12,6 @@ from torch import Tensor
 from layerscope.explain.capture import CapturedCall, exact
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import Update
-from layerscope.explain.positions import Places
 from layerscope.explain.values import Factor, Position, Terms, Value, indexed
 
 BETAS = (0.9, 0.999)  # torch.optim.Adam's own, as EPSILON
@@ -60,14 +59,16 @@ class _Element:
         return Factor(symbol, np.array([value]), np.array([self.position], dtype=np.int64))
 
 
-def updates_of(call: CapturedCall, places: Places, learning_rate: float) -> tuple[Update, ...]:
-    """Of the explained weight and bias, those that the layer has and that got a gradient.
+def updates_of(
+    call: CapturedCall, weight: Position | None, bias: Position | None, learning_rate: float
+) -> tuple[Update, ...]:
+    """Of the weight and the bias at these positions, those that got a gradient.
 
     The gradient is everything that the step gave the parameter, other calls of the layer included.
     """
     found: list[Update] = []
     chosen: tuple[tuple[Parameter, Position | None], ...]
-    chosen = (("weight", places.weight), ("bias", places.bias))
+    chosen = (("weight", weight), ("bias", bias))
     for parameter, position in chosen:
         if position is not None and parameter in call.whole_gradients:
             found += [

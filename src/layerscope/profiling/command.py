@@ -120,7 +120,7 @@ def check_profile(request: Request) -> Job:
     network = build_network(config.model, request.typed("model._target_"))
     if checkpoint is not None:
         load_weights(network, checkpoint)
-    settings = replace(config.settings, network=_name(config.model, network))
+    settings = replace(config.settings, network=network_name(config.model, network))
     if config.budget is not None:
         check_budget_settings(read_budget(Path(config.budget)), settings)
     instruments = config.instruments.chosen
@@ -135,7 +135,7 @@ def check_profile(request: Request) -> Job:
     return partial(_save, config, ProfileReport(profile, audit), changes, request.overrides)
 
 
-def _name(config: NetworkConfig, network: nn.Module) -> str:
+def network_name(config: NetworkConfig, network: nn.Module) -> str:
     """For the reports: torchvision's own name, a user's class, or the name of ours."""
     if isinstance(config, TorchvisionConfig):
         return config.name
@@ -153,7 +153,7 @@ def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfi
     """The command's own keys; the network's are the checkpoint's where there is one."""
     values = {key: value for key, value in request.values.items() if key not in _RECIPE}
     if checkpoint is not None:
-        _refuse_another_network(request.overrides)
+        refuse_another_network(request.overrides)
         values["model"] = RunFacts.of(checkpoint).config["model"]
     try:
         config = ProfileConfig.model_validate(frozen(values))
@@ -166,7 +166,7 @@ def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfi
     return config
 
 
-def _refuse_another_network(overrides: tuple[str, ...]) -> None:
+def refuse_another_network(overrides: tuple[str, ...]) -> None:
     """Beside a checkpoint only a user's own class is named again."""
     for override in overrides:
         is_own_class = override == "model=custom" or key_of(override) == "model._target_"

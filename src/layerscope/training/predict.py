@@ -4,11 +4,13 @@ import struct
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from layerscope.cli import Job, Request
 from layerscope.data.batches import Scale
@@ -58,12 +60,17 @@ def predict(opened: Opened, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Softmax probabilities (N, num_classes) of images (N, 32, 32, 3), in float32 on the CPU."""
     network = build_network(opened.config.model, opened.target)
     load_weights(network, opened.checkpoint)
-    preprocessing = Preprocessing.from_plain(RunFacts.of(opened.checkpoint).preprocessing)
+    with torch.no_grad():
+        outputs = first_output(network.eval()(network_input(opened.checkpoint, images)))
+    return outputs.double().softmax(1).numpy()
+
+
+def network_input(checkpoint: dict[str, Any], images: NDArray[np.uint8]) -> Tensor:
+    """Images (N, 32, 32, 3) as the checkpoint's network was trained to see them, (N, C, H, W)."""
+    preprocessing = Preprocessing.from_plain(RunFacts.of(checkpoint).preprocessing)
     pixels = torch.from_numpy(see_images(images, preprocessing.view).copy())
     scale = Scale(preprocessing.normalisation, preprocessing.view, torch.device("cpu"))
-    with torch.no_grad():
-        outputs = first_output(network.eval()(scale(pixels)))
-    return outputs.double().softmax(1).numpy()
+    return scale(pixels)
 
 
 def show_prediction(opened: Opened, path: Path, images: NDArray[np.uint8], _: Path) -> None:

@@ -1,0 +1,21 @@
+"""python scripts/explain.py model=tiny_cnn
+
+The arithmetic of every layer with its own numbers in it, forward and backward.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerscope.cli import Command, run_command
+from layerscope.explain.command import check_explain
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def main(argv: Sequence[str]) -> int:
+    return run_command(argv, Command("explain", CONFIGS, check_explain))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,151 @@
+"""A network and settings to its explanation: run one step, then explain each layer from it."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step
+from layerscope.explain.captured import Captured, CapturedLoss
+from layerscope.explain.explainer import Explain, Explainer
+from layerscope.explain.explanation import (
+    Explanation,
+    LayerExplanation,
+    LossExplanation,
+    Settings,
+    Update,
+)
+from layerscope.explain.kinds import EXPLAINERS, refusal
+from layerscope.explain.losses import explain_loss, loss_formulas
+from layerscope.explain.positions import Places, check_choice, places
+from layerscope.explain.updates import updates_of
+from layerscope.explain.values import Position, Value
+from layerscope.layers import LayerSpec, NetworkSpec, calls_by_layer, describe
+from layerscope.reconcile import Settings as Preparation
+from layerscope.reconcile.settings import prepared
+from layerscope.theory import CostTable, LayerCost, cost_table
+
+
+def explain_network(
+    network: nn.Module, settings: Settings, image: torch.Tensor, analysis: bool = True
+) -> Explanation:
+    """Explain every layer, or the chosen one, of one training step. The network is left as it was.
+
+    Args:
+        image: of settings.input_shape; converted to the dtype.
+        analysis: whether variants of the network are built and run for the Analysis section.
+
+    Raises:
+        UserError: the network does not run on this, or a layer or position is not there.
+    """
+    needed = preparation(settings)
+    with prepared(network, needed) as prepared_step:
+        dtype = needed.tensor_dtype
+        step = replace(prepared_step, image=image.detach().to(dtype, copy=True).requires_grad_())
+        specs = describe(step.network, settings.input_shape, dtype, input_requires_grad=True)
+        check_choice(specs, settings)
+        wanted = None if settings.layer is None else frozenset({settings.layer})
+        captured = capture_step(step, settings.loss, settings.target, wanted)
+        costs = cost_table(specs, needed.element_size)
+        layers, updates = _explain_layers(specs, costs, captured, settings)
+        return Explanation(
+            settings=settings,
+            network=step.network,
+            specs=specs,
+            costs=costs,
+            layers=layers,
+            loss=_explain_loss(captured.loss),
+            updates=updates,
+            analysis=(),
+        )
+
+
+def preparation(settings: Settings) -> Preparation:
+    """The settings with which the network is made ready to run."""
+    return Preparation(
+        network=settings.network,
+        input_shape=settings.input_shape,
+        dtype=settings.dtype,
+        train=settings.train,
+    )
+
+
+def _explain_layers(
+    specs: NetworkSpec, costs: CostTable, captured: CapturedStep, settings: Settings
+) -> tuple[tuple[LayerExplanation, ...], tuple[Update, ...]]:
+    layers: list[LayerExplanation] = []
+    updates: list[Update] = []
+    calls = calls_by_layer(specs.layers)
+    for cost in costs.layers:
+        first, num_calls = calls[cost.layer][0], len(calls[cost.layer])
+        call = captured.calls.get(cost.layer)
+        is_chosen = settings.layer in (None, cost.layer)
+        layer = _explain_layer(first, cost, call if is_chosen else None, settings)
+        layers.append(
+            replace(
+                layer,
+                num_calls=num_calls,
+                is_chosen=is_chosen,
+                note=_note(num_calls),
+            )
+        )
+        if call is not None and layer.refused is None:
+            weight, bias = layer.weight_position, layer.bias_position
+            updates += updates_of(call, weight, bias, settings.learning_rate)
+    return tuple(layers), tuple(updates)
+
+
+def _explain_layer(
+    spec: LayerSpec, cost: LayerCost, call: CapturedCall | None, settings: Settings
+) -> LayerExplanation:
+    """Its formulas, and its values if there is a call of it."""
+    reason = refusal(spec)
+    if reason is not None:
+        return LayerExplanation(spec.key, spec, cost, refused=reason)
+    explainer = EXPLAINERS[spec.kind]
+    layer = LayerExplanation(spec.key, spec, cost, explainer.formulas(spec))
+    if call is None:
+        return layer
+    return _with_values(layer, explainer, call.arrays(spec), places(spec, explainer, settings))
+
+
+def _with_values(
+    layer: LayerExplanation, explainer: Explainer, captured: Captured, where: Places
+) -> LayerExplanation:
+    return replace(
+        layer,
+        position=where.output,
+        input_position=where.input,
+        output_values=explainer.output(captured, where.output),
+        weight_position=where.weight,
+        bias_position=where.bias,
+        input_gradient_values=explainer.input_gradient(captured, where.input),
+        weight_gradient_values=_values(explainer.weight_gradient, captured, where.weight),
+        bias_gradient_values=_values(explainer.bias_gradient, captured, where.bias),
+    )
+
+
+def _values(
+    explain: Explain | None, captured: Captured, position: Position | None
+) -> tuple[Value, ...]:
+    return () if explain is None or position is None else explain(captured, position)
+
+
+def _note(num_calls: int) -> str:
+    """What the values are of, where that is not the layer's one call."""
+    if num_calls == 1:
+        return ""
+    return (
+        f"Called {num_calls} times in one forward pass: the first call is explained, with its own "
+        "part of the gradients."
+    )
+
+
+def _explain_loss(captured: CapturedLoss) -> LossExplanation:
+    return LossExplanation(
+        kind=captured.kind,
+        target=captured.target,
+        label_smoothing=captured.label_smoothing,
+        formulas=loss_formulas(captured),
+        values=explain_loss(captured),
+    )

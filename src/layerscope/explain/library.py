@@ -1,0 +1,119 @@
+"""`layerscope.explain`: a torch user's own module, without Hydra and Lightning."""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from layerscope.config import CrossEntropyConfig, LossConfig, MSEConfig, first_problem
+from layerscope.errors import UserError
+from layerscope.explain.engine import explain_network, preparation
+from layerscope.explain.explanation import Settings
+from layerscope.explain.instance import random_image
+from layerscope.explain.values import Position
+from layerscope.reconcile.settings import check_settings
+from layerscope.report.explain.report import ExplanationReport
+
+_DTYPES = ("float32", "float64", "bfloat16")
+
+
+def explain(
+    model: nn.Module,
+    input_shape: Sequence[int] | None = None,
+    *,
+    image: torch.Tensor | None = None,
+    dtype: str | None = None,
+    train: bool | None = None,
+    layer: str | None = None,
+    position: Sequence[int] | None = None,
+    input_position: Sequence[int] | None = None,
+    weight_position: Sequence[int] | None = None,
+    loss: str = "cross_entropy",
+    label_smoothing: float = 0.0,
+    target: int = 0,
+    learning_rate: float = 0.01,
+    seed: int = 0,
+    analysis: bool = False,
+) -> ExplanationReport:
+    """The arithmetic of one training step with its own numbers; print it, or `.save(directory)` it.
+
+    The model runs once and is left as it was; where it would have to change its dtype, a copy runs.
+
+    Args:
+        input_shape: with the batch, (N, C, H, W); needed where no image is given.
+        image: (N, C, H, W); random values by `seed` where it is not given.
+        dtype: `float32`, `float64` or `bfloat16`; by default the model's own.
+        train: None leaves every submodule in the mode that it has.
+        layer: whose values are explained; by default all layers, at their default positions.
+        position: of the layer's output, [n, c, h, w]; `input_position` is that of dL/dx, and
+            `weight_position` that of dL/dw and the updates.
+        loss: `cross_entropy` or `mse`, against class `target` and averaged over the batch.
+        analysis: build variants of the model and measure them for the documents' Analysis.
+
+    Raises:
+        UserError: the model does not run on this, or a layer, position or setting is not there.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
+    settings = Settings(
+        network=type(model).__name__,
+        input_shape=_shape(input_shape, image),
+        dtype=_dtype(dtype or _own_dtype(model)),
+        train=train,
+        layer=layer,
+        position=_position(position),
+        input_position=_position(input_position),
+        weight_position=_position(weight_position),
+        loss=_loss(loss, label_smoothing),
+        target=target,
+        learning_rate=learning_rate,
+        origin=(
+            ("weights", "the model's own"),
+            ("image", f"random, seed {seed}" if image is None else "given"),
+        ),
+    )
+    check_settings(model, preparation(settings))
+    if image is None:
+        image = random_image(settings.input_shape, seed)
+    return ExplanationReport(explain_network(model, settings, image, analysis))
+
+
+def _shape(input_shape: Sequence[int] | None, image: torch.Tensor | None) -> tuple[int, ...]:
+    if input_shape is None and image is None:
+        raise UserError("give input_shape, (N, C, H, W), or an image")
+    if isinstance(input_shape, int):
+        raise UserError(f"input_shape={input_shape}: give all sizes, (N, C, H, W)")
+    if image is None:
+        return tuple(input_shape or ())
+    if input_shape is not None and tuple(input_shape) != tuple(image.shape):
+        raise UserError(
+            f"input_shape={tuple(input_shape)} but the image is {tuple(image.shape)}: give one"
+        )
+    return tuple(image.shape)
+
+
+def _dtype(name: str) -> str:
+    if name not in _DTYPES:
+        raise UserError(f"dtype={name}: choose one of {', '.join(_DTYPES)}")
+    return name
+
+
+def _own_dtype(model: nn.Module) -> str:
+    floating = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return str(next(floating, torch.float32)).removeprefix("torch.")
+
+
+def _position(position: Sequence[int] | None) -> Position | None:
+    return None if position is None else tuple(position)
+
+
+def _loss(name: str, label_smoothing: float) -> LossConfig:
+    if name == "cross_entropy":
+        try:
+            return CrossEntropyConfig(name="cross_entropy", label_smoothing=label_smoothing)
+        except ValidationError as error:
+            raise UserError(first_problem(error)) from error
+    if name == "mse":
+        return MSEConfig(name="mse")
+    raise UserError(f"loss={name}: choose cross_entropy or mse")
