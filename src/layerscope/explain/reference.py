@@ -249,6 +249,7 @@ def batch_norm_backward(
     dmean[c] = Σ_n Σ_i (−dy[n,c,i] · w[c] · r[c] − dvar[c] · 2/M · (x[n,c,i] − mean[c]))
     dx[n,c,i] = dy[n,c,i] · w[c] · r[c] + dvar[c] · 2/M · (x[n,c,i] − mean[c]) + dmean[c] / M
 
+    The second sum of dmean is 0 but for rounding, since the deviations from a mean add up to 0.
     With `running` statistics, mean and var depend neither on x nor on each other: the terms with M
     are not there.
     """
