@@ -35,7 +35,7 @@ from layerscope.composition import (
     refuse_repeated_keys,
     sweep_jobs,
 )
-from layerscope.errors import NonFiniteLoss, RunFailed, Terminated, UserError
+from layerscope.errors import MarkedError, NonFiniteLoss, RunFailed, Terminated, UserError
 from layerscope.report.sweep import save_failure
 from layerscope.report.terminal import complain
 
@@ -91,7 +91,7 @@ def run_command(argv: Sequence[str], command: Command) -> int:
     except (UserError, RunFailed, NonFiniteLoss, Terminated) as error:
         return _complain(error, error.exit_code)
     except OverrideParseException as error:
-        return _complain(UserError(f"{error.override}: {error}"), UserError.exit_code)
+        return _complain(UserError(_unread(error)), UserError.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(error, UserError.exit_code)
     except OSError as error:
@@ -99,6 +99,14 @@ def run_command(argv: Sequence[str], command: Command) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+
+
+def _unread(error: OverrideParseException) -> str:
+    """An override that Hydra cannot read; quotes let a value hold arrows and the like."""
+    key, _, value = str(error.override).partition("=")
+    if "Lexer" in str(error) and "'" not in value:
+        return f"{error.override} cannot be read: quote the value, \"{key}='{value}'\""
+    return f"{error.override}: {error}"
 
 
 def one_line(error: BaseException) -> str:
@@ -230,5 +238,6 @@ def _complain(error: BaseException, exit_code: int) -> int:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     if RUN_DIRECTORY not in os.environ:  # set in the processes that ddp starts: the first complains
-        complain(f"error: {one_line(error)}")
+        text = str(error) if isinstance(error, MarkedError) else one_line(error)
+        complain(f"error: {text}")
     return exit_code

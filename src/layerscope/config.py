@@ -20,6 +20,7 @@ from layerscope.errors import UserError
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Width = Annotated[float, Field(gt=0, le=64)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -56,7 +57,7 @@ class OwnNetworkBase(NetworkBase):
 
     channels: tuple[Count, ...]
     kernel_size: Count
-    width: Annotated[float, Field(gt=0, le=64)]
+    width: Width
 
     @field_validator("kernel_size")
     @classmethod
@@ -88,6 +89,24 @@ class SimpleCNNConfig(OwnNetworkBase):
     channels: tuple[Count]
 
 
+class PatternConfig(NetworkBase):
+    """networks/pattern.py; null for a key of the template means: as in its example."""
+
+    family: Literal["pattern"]
+    pattern: Annotated[str, Field(min_length=1)] | None
+    M: Annotated[int, Field(ge=0)] | None
+    N: Count | None
+    K: Annotated[int, Field(ge=0)] | None
+    pool: bool | None
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] | None
+    kernel_size: Count
+    stride: Count
+    padding: Annotated[int, Field(ge=0)] | None
+    hidden_units: Count | tuple[Count, ...]
+    batch_norm: bool
+    width: Width
+
+
 class TorchvisionConfig(NetworkBase):
     """A torchvision classifier with random weights."""
 
@@ -111,7 +130,12 @@ class CustomConfig(NetworkBase):
 
 
 NetworkConfig = Annotated[
-    CifarCNNConfig | TinyCNNConfig | SimpleCNNConfig | TorchvisionConfig | CustomConfig,
+    CifarCNNConfig
+    | TinyCNNConfig
+    | SimpleCNNConfig
+    | PatternConfig
+    | TorchvisionConfig
+    | CustomConfig,
     Field(discriminator="family"),
 ]
 

@@ -1,4 +1,5 @@
 from layerscope.layers.calls import Call, CallObserver, CallTracker, track_calls
+from layerscope.layers.derivation import Step, derivation
 from layerscope.layers.describe import describe, fake_forward
 from layerscope.layers.spec import (
     LayerSpec,
@@ -18,10 +19,12 @@ __all__ = [
     "LayerSpec",
     "NetworkSpec",
     "Shape",
+    "Step",
     "StorageSpec",
     "TensorSpec",
     "calls_by_layer",
     "calls_that_matter",
+    "derivation",
     "describe",
     "fake_forward",
     "track_calls",

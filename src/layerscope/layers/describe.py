@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ class _FakeRun:
             track_calls(self.network, observer, self._shortcuts),
             _quiet(),
             _custom_functions(observer),
-            torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
+            _autocast(self.device, self.autocast),
         ):
             self._put_stand_ins()
             try:
@@ -130,6 +130,13 @@ class _FakeRun:
         self.stand_ins.state[id(stand_in)] = stand_in
         self.stand_ins.real[id(stand_in)] = tensor
         return stand_in
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Off without a dtype, whatever the caller has set; the meta device knows no autocast."""
+    if device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def _refusal(network: nn.Module, shape: Shape, error: Exception) -> str:

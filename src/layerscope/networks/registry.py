@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from layerscope.config import CustomConfig, NetworkBase, TorchvisionConfig
 from layerscope.errors import UserError
 from layerscope.networks.cifar_cnn import CifarCNN
+from layerscope.networks.pattern import PatternCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "cifar_cnn": CifarCNN,
+    "pattern": PatternCNN,
     "simple_cnn": SimpleCNN,
     "tiny_cnn": TinyCNN,
 }
