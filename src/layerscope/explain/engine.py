@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from layerscope.explain.analysis import analyse
 from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step
 from layerscope.explain.captured import Captured, CapturedLoss
 from layerscope.explain.explainer import Explain, Explainer
@@ -56,7 +57,7 @@ def explain_network(
             layers=layers,
             loss=_explain_loss(captured.loss),
             updates=updates,
-            analysis=(),
+            analysis=analyse(step.network, settings.input_shape, dtype) if analysis else (),
         )
 
 

@@ -1,12 +1,13 @@
 """Everything that is said of a network's arithmetic: what the documents and explain.json read."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
 from layerscope.config import CrossEntropyConfig, LossConfig
 from layerscope.explain.explainer import GeneralFormula
+from layerscope.explain.findings import Finding
 from layerscope.explain.values import Position, Value
 from layerscope.layers.spec import LayerSpec, NetworkSpec, Shape
 from layerscope.theory import CostTable, LayerCost
@@ -152,7 +153,7 @@ class Explanation:
     layers: tuple[LayerExplanation, ...]
     loss: LossExplanation
     updates: tuple[Update, ...] = ()
-    analysis: tuple[Any, ...] = ()
+    analysis: tuple[Finding, ...] = ()
 
     @property
     def network_name(self) -> str:
