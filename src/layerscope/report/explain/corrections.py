@@ -109,9 +109,9 @@ def _sentences(audit: Audit) -> list[str]:
     if off:
         rows = [[escaped(t) for t in (c.where, c.paraphrase, c.printed, c.right)] for c in off]
         titles = (("where", False), ("what", False), ("printed", True), ("right", True))
-        parts += ["### Wrong figures in its text", pipes(titles, rows)]
+        parts += ["### Corrected: figures in the running text", pipes(titles, rows)]
     if audit.findings:
         rows = [[escaped(t) for t in (f.claim, f.right, f.why)] for f in audit.findings]
         titles = (("claim", False), ("right", False), ("why", False))
-        parts += ["### Its sentences, judged", pipes(titles, rows)]
+        parts += ["### Corrected: sentences", pipes(titles, rows)]
     return parts

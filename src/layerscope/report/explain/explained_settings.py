@@ -3,10 +3,32 @@
 from typing import Any
 
 from layerscope.layers.spec import LayerSpec
+from layerscope.report.document.escape import escaped
+from layerscope.report.profile.formulas import number_latex, symbol_latex
 
 _SYMBOLS = {"kernel_size": "k", "stride": "s", "padding": "p", "dilation": "d", "groups": "groups"}
 _NEUTRAL = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_HIDDEN = ("bias", "in_channels", "out_channels", "in_features", "out_features", "num_features")
+_WORDS = {
+    "kernel_size": "Kernel",
+    "stride": "Stride",
+    "padding": "Padding",
+    "dilation": "Dilation",
+    "eps": "Epsilon, added to the variance",
+    "p": "Probability of dropping",
+}
+# Said elsewhere: the channels in the shapes, the bias among the parameters.
+_SHOWN_ELSEWHERE = (
+    *("bias", "in_channels", "out_channels", "in_features", "out_features", "num_features"),
+    *("affine", "track_running_stats", "return_indices"),
+)
+_USUAL = {
+    "padding_mode": "zeros",
+    "ceil_mode": False,
+    "count_include_pad": True,
+    "groups": 1,
+    "dilation": 1,
+    "output_padding": 0,
+}
 
 
 def settings_short(spec: LayerSpec) -> str:
@@ -19,13 +41,28 @@ def settings_short(spec: LayerSpec) -> str:
     return ", ".join(parts)
 
 
-def settings_list(spec: LayerSpec) -> tuple[tuple[str, str], ...]:
-    """(name, value), in the words of torch."""
-    return tuple(
-        (name, _plain(value))
-        for name, value in spec.geometry.items()
-        if name not in _HIDDEN and value is not None
-    )
+def settings_lines(spec: LayerSpec) -> tuple[str, ...]:
+    """In Markdown; a setting with which a layer does the usual thing is left out."""
+    lines = []
+    for name, value in spec.geometry.items():
+        plain = _plain(value)
+        usual = name in _USUAL and plain == _USUAL[name]
+        if name in _SHOWN_ELSEWHERE or value is None or usual:
+            continue
+        if name == "training":
+            lines.append("Train mode" if value else "Eval mode")
+        else:
+            lines.append(_line(name, plain))
+    return tuple(lines)
+
+
+def _line(name: str, value: Any) -> str:
+    words = _WORDS.get(name, name.replace("_", " ").capitalize())
+    symbol = _SYMBOLS.get(name)
+    if symbol is None or symbol == name or isinstance(value, str):
+        return f"{escaped(words)}: {escaped(str(value))}"
+    number = number_latex(symbol, value)
+    return f"{words}: ${symbol_latex(symbol)} = {number}$"
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,11 @@
 """Cost formulas as display lines: with symbols, then with this layer's numbers, in colour."""
 
+import re
 from collections.abc import Iterable
 
 from layerscope.report.profile.formatting import bytes_exact, count_short
 from layerscope.report.profile.formulas import (
+    colour_of,
     general_latex,
     latex_count,
     number_latex,
@@ -16,6 +18,23 @@ from layerscope.theory.formulas import Formula
 def display(latex: str) -> str:
     """On a line of its own."""
     return f"$$\n{latex}\n$$"
+
+
+def coloured(latex: str) -> str:
+    """A general formula with its sizes in their colours; words in it stay as they are."""
+    parts = re.split(r"(\\text\{[^{}]*\})", latex)
+    return "".join(
+        part if part.startswith("\\text{") else _SIZE_SYMBOL.sub(_in_colour, part) for part in parts
+    )
+
+
+_SIZE_SYMBOL = re.compile(r"(?<![A-Za-z\\])(?:[CDHWL]_\{(?:in|out)\}|k(?:_[dhw])?|N)(?![A-Za-z_])")
+
+
+def _in_colour(match: re.Match[str]) -> str:
+    name = match[0].replace("{", "").replace("}", "")
+    colour = colour_of(name)
+    return match[0] if colour is None else rf"\textcolor{{{colour}}}{{{match[0]}}}"
 
 
 def both_lines(left: str, formula: Formula) -> str:
@@ -70,4 +89,4 @@ def tensor_bytes(elements: int, element_size: int) -> str:
 def shape_latex(names: Iterable[tuple[str, int]]) -> str:
     """A shape, each size in its colour."""
     sizes = [number_latex(name, size) for name, size in names]
-    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+    return f"({', '.join(sizes)})"

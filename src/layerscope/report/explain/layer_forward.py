@@ -6,9 +6,10 @@ from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import LayerExplanation
 from layerscope.layers.spec import LayerSpec, Shape, TensorSpec
 from layerscope.report.document.escape import escaped
-from layerscope.report.explain.explained_settings import settings_list
+from layerscope.report.explain.explained_settings import settings_lines
 from layerscope.report.explain.formula_lines import (
     both_lines,
+    coloured,
     display,
     flops_left,
     flops_text,
@@ -66,7 +67,7 @@ def general_formulas(formulas: list[GeneralFormula]) -> list[str]:
         return []
     parts = ["**For every position**"]
     for formula in formulas:
-        parts += [display(formula.latex), formula.where]
+        parts += [display(coloured(formula.latex)), formula.where]
     return parts
 
 
@@ -95,10 +96,7 @@ def _given(spec: LayerSpec) -> str:
     filters = spec.geometry.get("out_channels")
     if filters is not None:
         lines.append(f"Filters: ${symbol_latex('C_out')} = {number_latex('C_out', filters)}$")
-    lines += [
-        f"{escaped(name.replace('_', ' ').capitalize())}: {escaped(str(value))}"
-        for name, value in settings_list(spec)
-    ]
+    lines += settings_lines(spec)
     return _list("Given", lines)
 
 

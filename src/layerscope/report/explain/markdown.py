@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import prod
 
 from layerscope.explain.explanation import Explanation, LayerExplanation, Update
+from layerscope.explain.values import Value
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.headings import with_contents
 from layerscope.report.document.tables import table_markdown
@@ -51,7 +52,7 @@ def explanation_markdown(explanation: Explanation, drawing: str) -> str:
 
 
 def _settings(explanation: Explanation) -> str:
-    settings, loss = explanation.settings, explanation.loss
+    settings = explanation.settings
     modes = {None: "each layer in the mode that it has", True: "train mode", False: "eval mode"}
     facts = [
         f"input {tuple(explanation.input_shape)}",
@@ -63,7 +64,6 @@ def _settings(explanation: Explanation) -> str:
     ]
     if settings.layer is not None:
         facts.append(f"values of {settings.layer} only")
-    del loss
     return f"One training step, followed by hand: {'; '.join(escaped(f) for f in facts)}."
 
 
@@ -176,14 +176,31 @@ def _block_summary(block: Total, table: Table, direction: str) -> str:
 
 def _loss(explanation: Explanation) -> str:
     loss = explanation.loss
+    words = escaped(f"{_loss_words(explanation)}; the mean over the batch.")
+    shown, num_hidden = _values_of_one_image(explanation)
     parts = [
         "### Loss",
-        f"{escaped(_loss_words(explanation))}; the mean over the batch."[0].upper()
-        + f"{escaped(_loss_words(explanation))}; the mean over the batch."[1:],
+        words[0].upper() + words[1:],
         *general_formulas(list(loss.formulas)),
-        *(value_markdown(value) for value in loss.values),
+        *(value_markdown(value) for value in shown),
+        f"… {num_hidden:,} more values, of the other images: explain.json has them."
+        * (num_hidden > 0),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _values_of_one_image(explanation: Explanation) -> tuple[list[Value], int]:
+    """Those of the image whose positions are explained, the others counted."""
+    values = explanation.loss.values
+    image = (explanation.settings.position or (0,))[0]
+    shown = [value for value in values if _image(value) in (None, image)]
+    return shown, len(values) - len(shown)
+
+
+def _image(value: Value) -> int | None:
+    """The first index of its name: `z[3]` is the image's, `L` is of all."""
+    _, bracket, indices = value.name.partition("[")
+    return int(indices.rstrip("]").split(",")[0]) if bracket else None
 
 
 def _updates(explanation: Explanation) -> Iterator[str]:

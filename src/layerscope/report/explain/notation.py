@@ -126,7 +126,7 @@ def _count(**sizes: Number) -> Number:
 
 
 _SIZE = {"H_in": 32, "p": 1, "k": 3, "s": 1}
-_SHAPE = dict.fromkeys(("N", "C_out", "H_out", "W_out"), 1)
+_SHAPE: dict[str, int] = dict.fromkeys(("N", "C_out", "H_out", "W_out"), 1)
 
 
 def _example(kernel_size: int) -> int:
@@ -134,7 +134,7 @@ def _example(kernel_size: int) -> int:
 
 
 def _flops_table() -> str:
-    names = ("N", "C_out", "C_in_per_group", "W_out", "k_w", "H_out", "k_h")
+    names = ("N", "C_out", "C_in_per_group", "H_out", "k_h", "W_out", "k_w")
     shape = dict.fromkeys(("N", "C", "H_out", "W_out"), 1)
     rows = [
         ("convolution", conv_flops, dict.fromkeys(names, 1)),

@@ -1,12 +1,11 @@
 """Real numbers as the documents print them."""
 
-from layerscope.explain.values import Position
-
 DECIMALS = 6
 
 
 def full(value: float) -> str:
     """Six decimals, or six after the first digit where those would hide it: `-0.028571`."""
+    value += 0.0  # -0.0 as 0
     return f"{value:.{DECIMALS}e}" if _is_far_from_one(value) else f"{value:.{DECIMALS}f}"
 
 
@@ -15,17 +14,6 @@ def short(value: float) -> str:
     digits, mark, exponent = full(value).partition("e")
     digits = digits.rstrip("0").rstrip(".")
     return "0" if digits == "-0" else f"{digits}{mark}{exponent}"
-
-
-def factor(value: float) -> str:
-    """In a product: a negative one in brackets."""
-    text = short(value)
-    return f"({text})" if text.startswith("-") else text
-
-
-def place(position: Position) -> str:
-    """`[0, 0, 1, 1]`."""
-    return f"[{', '.join(map(str, position))}]"
 
 
 def ulps_text(ulps: float) -> str:

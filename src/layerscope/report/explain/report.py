@@ -4,6 +4,7 @@ from pathlib import Path
 
 from layerscope.explain.explanation import Explanation
 from layerscope.explain.values import Value
+from layerscope.report.explain.document import write_document
 from layerscope.report.explain.records import save_explain_json
 from layerscope.report.explain.summary import show_explanation
 from layerscope.report.terminal import Screen, TextScreen
@@ -52,4 +53,4 @@ class ExplanationReport:
         folder = Path(directory)
         path = folder / "explain.json"
         save_explain_json(path, self.explanation)
-        return (path,)
+        return (path, *write_document(folder, self.explanation))

@@ -8,10 +8,11 @@ import math
 
 import numpy as np
 
-from layerscope.explain.values import Terms, Value, unit_in_last_place
+from layerscope.explain.values import Factor, Terms, Value, unit_in_last_place
 from layerscope.report.document.escape import escaped
+from layerscope.report.document.tables import pipes
 from layerscope.report.explain.fields import field_tables
-from layerscope.report.explain.numbers import factor, full, short, ulps_text
+from layerscope.report.explain.numbers import full, short, ulps_text
 
 MOST_SHOWN = 36  # terms written out in a line
 FIRST_SHOWN = 8  # of more than that
@@ -19,8 +20,15 @@ FIRST_SHOWN = 8  # of more than that
 
 def value_markdown(value: Value) -> str:
     """Everything about one number."""
-    parts = [f"**{code(value.name)}** {_made_of(value)}", *field_tables(value), _equation(value)]
-    return "\n\n".join(part for part in [*parts, _result(value), value.note] if part)
+    parts = [
+        f"**{code(value.name)}** {_made_of(value)}",
+        *field_tables(value),
+        _equation(value),
+        _result(value),
+        value.note,
+        *(_indices(group) for group in value.groups if value.name.startswith("dL/")),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def code(name: str) -> str:
@@ -36,7 +44,14 @@ def _made_of(value: Value) -> str:
     padding = sum(int(g.is_padding.sum()) for g in value.groups if g.is_padding is not None)
     noted = f", {padding:,} of them on padding" if padding else ""
     what = "is the largest of" if value.reduction == "max" else "is the sum of"
-    return f"{what} {count}{noted}:"
+    forms = " and ".join(dict.fromkeys(_form(group) for group in value.groups))
+    return f"{what} {count} {forms}{noted}:"
+
+
+def _form(group: Terms) -> str:
+    """`x · w`, as the terms of a group are made."""
+    symbols = r" \cdot ".join(part.symbol for part in group.factors)
+    return f"${symbols}$"
 
 
 def _equation(value: Value) -> str:
@@ -64,12 +79,16 @@ def _terms(group: Terms, is_max: bool) -> str:
 
 
 def _term(group: Terms, number: int, bare: bool) -> str:
-    numbers = [float(np.broadcast_to(f.values, group.num_terms)[number]) for f in group.factors]
-    if bare and len(numbers) == 1:
-        return short(numbers[0])
-    if len(numbers) == 1:
-        return factor(numbers[0])
-    return f"({' × '.join(short(n) for n in numbers)})"
+    texts = [_factor(group, part, number) for part in group.factors]
+    if len(texts) > 1:
+        return f"({' × '.join(texts)})"
+    return f"({texts[0]})" if texts[0].startswith("-") and not bare else texts[0]
+
+
+def _factor(group: Terms, part: Factor, number: int) -> str:
+    if part.symbol == "x" and group.is_padding is not None and group.is_padding[number]:
+        return "pad"
+    return short(float(np.broadcast_to(part.values, group.num_terms)[number]))
 
 
 def _result(value: Value) -> str:
@@ -84,3 +103,25 @@ def _result(value: Value) -> str:
         f"{full(value.computed)} in float64; {source}, in {dtype}: **{full(value.actual)}**; "
         f"difference {ulps_text(value.ulps)} ulp (1 ulp here: {unit:.3g})."
     )
+
+
+def _indices(group: Terms) -> str:
+    """Where each factor of each term stands, folded away."""
+    placed = [part for part in group.factors if part.places is not None]
+    if group.num_terms < 2 or not placed:
+        return ""
+    shown = group.num_terms if group.num_terms <= MOST_SHOWN else FIRST_SHOWN
+    titles = [(f"${part.symbol}$ at", False) for part in placed]
+    titles += [(f"${part.symbol}$", True) for part in group.factors]
+    rows = [
+        [
+            *(str(part.places[term].tolist()) for part in placed if part.places is not None),
+            *(_factor(group, part, term) for part in group.factors),
+            short(float(group.products[term])),
+        ]
+        for term in range(shown)
+    ]
+    hidden = group.num_terms - shown
+    more = f"\n\n… {hidden:,} more in explain.json." if hidden else ""
+    table = pipes([*titles, ("product", True)], rows)
+    return f"<details><summary>Where these terms stand</summary>\n\n{table}{more}\n\n</details>"
