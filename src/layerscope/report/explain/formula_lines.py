@@ -23,12 +23,17 @@ def display(latex: str) -> str:
 def coloured(latex: str) -> str:
     """A general formula with its sizes in their colours; words in it stay as they are."""
     parts = re.split(r"(\\text\{[^{}]*\})", latex)
+    symbol = _SIZE_SYMBOL if re.search(r"k *=|, k", latex) is None else _SIZE_BUT_KERNEL
     return "".join(
-        part if part.startswith("\\text{") else _SIZE_SYMBOL.sub(_in_colour, part) for part in parts
+        part if part.startswith("\\text{") else symbol.sub(_in_colour, part) for part in parts
     )
 
 
 _SIZE_SYMBOL = re.compile(r"(?<![A-Za-z\\])(?:[CDHWL]_\{(?:in|out)\}|k(?:_[dhw])?|N)(?![A-Za-z_])")
+
+
+# Where k is an index of its own, it is no kernel.
+_SIZE_BUT_KERNEL = re.compile(r"(?<![A-Za-z\\])(?:[CDHWL]_\{(?:in|out)\}|N)(?![A-Za-z_])")
 
 
 def _in_colour(match: re.Match[str]) -> str:

@@ -183,10 +183,15 @@ def _loss(explanation: Explanation) -> str:
         words[0].upper() + words[1:],
         *general_formulas(list(loss.formulas)),
         *(value_markdown(value) for value in shown),
-        f"… {num_hidden:,} more values, of the other images: explain.json has them."
-        * (num_hidden > 0),
+        _hidden_values(num_hidden),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _hidden_values(num_hidden: int) -> str:
+    return (
+        f"… {num_hidden:,} more values, of the other images, in explain.json." if num_hidden else ""
+    )
 
 
 def _values_of_one_image(explanation: Explanation) -> tuple[list[Value], int]:

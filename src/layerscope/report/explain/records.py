@@ -11,7 +11,7 @@ import numpy as np
 
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import Explanation, LayerExplanation, Settings, Update
-from layerscope.explain.values import Terms, Value
+from layerscope.explain.values import Floats, Terms, Value
 from layerscope.files import write_text
 
 FORMAT = 1
@@ -91,6 +91,7 @@ def _value_text(value: Value) -> str:
         "actual": _finite(value.actual),
         "dtype": str(value.dtype).removeprefix("torch."),
         "ulps": _finite(value.ulps),
+        "magnitude": _finite(value.magnitude),
         "num_terms": value.num_terms,
         "note": value.note,
     }
@@ -108,11 +109,13 @@ def _term_lines(group: Terms) -> Iterator[str]:
         yield f'{{"factors": [{", ".join(factors)}], "product": {product}{end}'
 
 
-def _numbers(values: np.ndarray, count: int) -> list[str]:
-    column = np.broadcast_to(values, count)
-    if np.isfinite(column).all():
-        return list(map(repr, column.tolist()))
-    return [repr(number) if math.isfinite(number) else "null" for number in column.tolist()]
+def _numbers(values: Floats, count: int) -> list[str]:
+    column = values.reshape(-1).tolist()
+    if np.isfinite(values).all():
+        texts = list(map(repr, column))
+    else:
+        texts = [repr(number) if math.isfinite(number) else "null" for number in column]
+    return texts if values.ndim else texts * count
 
 
 def _with(head: dict[str, Any], key: str, text: str) -> str:

@@ -8,7 +8,8 @@ from layerscope.layers.spec import Shape
 from layerscope.report.profile.formatting import UNKNOWN
 from layerscope.report.terminal import Screen
 
-COLUMNS = ("value", "computed", "actual", "difference, ulp", "terms")
+# Where terms cancel, a difference is large in ulp of what is left and small beside the terms.
+COLUMNS = ("value", "computed", "actual", "off, ulp", "off / Σ|terms|", "terms")
 
 
 def show_explanation(screen: Screen, explanation: Explanation) -> None:
@@ -60,7 +61,22 @@ def _show_values(screen: Screen, title: str, values: Sequence[Value]) -> None:
 
 def _row(name: str, value: Value) -> tuple[str, ...]:
     ulps = UNKNOWN if value.ulps is None else f"{value.ulps:.3g}"
-    return (name, number(value.computed), number(value.actual), ulps, f"{value.num_terms:,}")
+    share = _share_of_terms(value)
+    return (
+        name,
+        number(value.computed),
+        number(value.actual),
+        ulps,
+        UNKNOWN if share is None else f"{share:.2g}",
+        f"{value.num_terms:,}",
+    )
+
+
+def _share_of_terms(value: Value) -> float | None:
+    if value.actual is None:
+        return None
+    difference = abs(value.computed - value.actual)
+    return difference / value.magnitude if difference and value.magnitude else difference
 
 
 def _sizes(shape: Shape) -> str:

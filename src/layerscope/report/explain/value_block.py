@@ -39,13 +39,13 @@ def code(name: str) -> str:
 def _made_of(value: Value) -> str:
     if not value.num_terms:
         return "has no terms: nothing reaches it."
-    plural = "" if value.num_terms == 1 else "s"
-    count = f"{value.num_terms:,} term{plural}"
+    forms = " and ".join(dict.fromkeys(_form(group) for group in value.groups))
+    if value.num_terms == 1:
+        return f"is {forms}:"
     padding = sum(int(g.is_padding.sum()) for g in value.groups if g.is_padding is not None)
     noted = f", {padding:,} of them on padding" if padding else ""
     what = "is the largest of" if value.reduction == "max" else "is the sum of"
-    forms = " and ".join(dict.fromkeys(_form(group) for group in value.groups))
-    return f"{what} {count} {forms}{noted}:"
+    return f"{what} {value.num_terms:,} terms {forms}{noted}:"
 
 
 def _form(group: Terms) -> str:
