@@ -36,14 +36,14 @@ def untouched(network: nn.Module, *inputs: torch.Tensor) -> Iterator[None]:
                 _restore(module, contents)
 
 
-_Contents = tuple[dict[str, Any], dict[str, dict[Any, Any] | list[Any] | set[Any]]]
+_Contents = tuple[dict[str, Any], dict[str, dict[Any, Any] | list[Any] | set[Any] | None]]
 
 
 def _contents(module: nn.Module) -> _Contents:
     """The attributes, and what stands in those that are dicts (hooks, ...), lists or sets."""
     attributes = dict(vars(module))
     inner = {
-        name: value.copy()
+        name: value.copy() if value else None  # most are empty
         for name, value in attributes.items()
         if isinstance(value, dict | list | set)
     }
@@ -56,8 +56,10 @@ def _restore(module: nn.Module, contents: _Contents) -> None:
     vars(module).update(attributes)
     for name, items in inner.items():
         value = attributes[name]
-        value.clear()
-        value.extend(items) if isinstance(value, list) else value.update(items)
+        if value:
+            value.clear()
+        if items is not None:
+            value.extend(items) if isinstance(value, list) else value.update(items)
 
 
 def _copy_buffers(modules: list[nn.Module]) -> None:
