@@ -8,7 +8,7 @@ parameter to the node that ran before it. What a checkpoint computes again is it
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -181,36 +181,41 @@ class _Reading:
         main_thread = next(event.start_tid for event in roots if event.name in _PHASES)
         for event in roots:  # on CUDA the backward runs in a thread of its own
             is_main = event.start_tid == main_thread
-            self._read(event, _Place(phase="forward" if is_main else "backward"))
+            self._read([event], _Place(phase="forward" if is_main else "backward"))
         self.result.memory_events.sort(key=lambda event: event.nanoseconds)
 
     def _read_flat(self, results: _ProfilerResult) -> None:
-        for event in results.events():
-            flops = event.flops()
-            if flops:
-                self._flops[event.correlation_id()] = flops
-            if self._device == "cpu" or event.device_type() == DeviceType.CPU:
-                continue
-            if not event.is_user_annotation():
+        events = results.events()
+        self._flops = {
+            event.correlation_id(): flops for event in events if (flops := event.flops())
+        }
+        if self._device == "cpu":
+            return
+        for event in events:
+            if event.device_type() != DeviceType.CPU and not event.is_user_annotation():
                 self._device_nanoseconds[event.linked_correlation_id()] += event.duration_ns()
 
-    def _read(self, event: _ProfilerEvent, place: _Place) -> None:
-        fields = event.extra_fields
-        if isinstance(fields, _ExtraFields_Allocation):
-            self._note_memory(event.start_time_ns, fields, place)
-            return
-        children = event.children
-        if isinstance(fields, _ExtraFields_TorchOp):
-            if children or place.operation is None:  # most are neither: the name takes a while
-                place = self._entered(event, fields, place)
-            number = event.correlation_id
-            if number in self._flops:
-                self.result.flops[place.layer, place.phase] += self._flops[number]
-            if number in self._device_nanoseconds:
-                owner = (place.layer, place.phase)
-                self.result.device_nanoseconds[owner] += self._device_nanoseconds[number]
-        for child in children:
-            self._read(child, place)
+    def _read(self, events: Sequence[_ProfilerEvent], place: _Place) -> None:
+        """These, and what is inside each. There are thousands, and every question costs."""
+        for event in events:
+            fields = event.extra_fields
+            if isinstance(fields, _ExtraFields_Allocation):
+                self._note_memory(event.start_time_ns, fields, place)
+                continue
+            children = event.children
+            inside = place
+            if isinstance(fields, _ExtraFields_TorchOp):
+                if children or place.operation is None:  # most are neither
+                    inside = self._entered(event, fields, place)
+                self._note_work(event.correlation_id, (inside.layer, inside.phase))
+            if children:
+                self._read(children, inside)
+
+    def _note_work(self, operation_number: int, owner: Owner) -> None:
+        if operation_number in self._flops:
+            self.result.flops[owner] += self._flops[operation_number]
+        if operation_number in self._device_nanoseconds:
+            self.result.device_nanoseconds[owner] += self._device_nanoseconds[operation_number]
 
     def _entered(
         self, event: _ProfilerEvent, fields: _ExtraFields_TorchOp, place: _Place
