@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils.hooks import RemovableHandle
 
 from layerscope.errors import UserError
@@ -94,12 +94,12 @@ class CallTracker:
     """Follows the calls of one network; made by `track_calls`."""
 
     def __init__(
-        self, network: nn.Module, observer: CallObserver, execute: "Execute | None" = None
+        self, network: nn.Module, *observers: CallObserver, execute: "Execute | None" = None
     ) -> None:
         self.network = unwrapped(network)
         self.calls: list[Call] = []
         self._execute = execute or _call
-        self._observer = observer
+        self.observers = list(observers)
         self._handles: list[RemovableHandle] = []
         self._frames: list[_Frame] = []
         self._paths: dict[nn.Module, str] = {}
@@ -151,8 +151,9 @@ class CallTracker:
     def _leave_forward(self) -> None:
         if self._mode is not None:
             mode, self._mode = self._mode, None
-            mode.__exit__(None, None, None)
-            self._observer.forward_ended()
+            mode.leave()
+            for observer in self.observers:
+                observer.forward_ended()
 
     def _module_began(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -161,14 +162,16 @@ class CallTracker:
             if module is not self.network:
                 return  # called on its own: in the loss, or when a checkpoint is recomputed
             with torch._C.DisableTorchFunction():
-                self._observer.forward_began(args, kwargs)
+                for observer in self.observers:
+                    observer.forward_began(args, kwargs)
             self._mode = _OperationMode(self)
             self._mode.__enter__()
         call = None if self.current else self._module_call(module)
         self._frames.append(_Frame(self._paths[module], module, call))
         if call is not None:
-            with torch._C.DisableTorchFunction():
-                self._observer.layer_began(call, args, kwargs)
+            self._begin(call, args, kwargs)
+            if self._mode is not None and self._execute is _call:
+                self._mode.pause()  # what a leaf calls is no layer
 
     def _module_ended(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -177,6 +180,8 @@ class CallTracker:
             return
         frame = self._frames.pop()
         if frame.call is not None:
+            if self._mode is not None:
+                self._mode.resume()
             self._end(frame.call, args, kwargs, output)
         if not self._frames:
             self._leave_forward()
@@ -188,13 +193,19 @@ class CallTracker:
             return Call(_joined(path, name), path, module, name, is_wrapped=True)
         return Call(path or module_kind(module), path, module) if is_leaf(module) else None
 
+    def _begin(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        with torch._C.DisableTorchFunction():  # what an observer asks of a tensor is no operation
+            for observer in self.observers:
+                observer.layer_began(call, args, kwargs)
+
     def _end(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
         """Whether the call was a layer's."""
         is_layer = next(tensors_in(output), None) is not None
         if is_layer:
             self.calls.append(call)
-        with torch._C.DisableTorchFunction():  # what an observer asks of a tensor is no operation
-            self._observer.layer_ended(call, args, kwargs, output if is_layer else None)
+        with torch._C.DisableTorchFunction():
+            for observer in self.observers:
+                observer.layer_ended(call, args, kwargs, output if is_layer else None)
         return is_layer
 
     def run_operation(
@@ -209,8 +220,7 @@ class CallTracker:
             self._operation_key(frame, name), frame.path, frame.module, name
         )
         output = None
-        with torch._C.DisableTorchFunction():
-            self._observer.layer_began(call, args, kwargs)
+        self._begin(call, args, kwargs)
         try:
             output = self._execute(function, args, kwargs)
         finally:
@@ -231,6 +241,24 @@ class _OperationMode(TorchFunctionMode):
     def __init__(self, tracker: CallTracker) -> None:
         super().__init__()
         self._tracker = tracker
+        self._is_paused = False
+
+    def pause(self) -> None:
+        """See nothing until `resume`; unless the user has entered a mode inside this one."""
+        if _get_current_function_mode() is self:  # only the innermost can be left
+            self.__exit__(None, None, None)
+            self._is_paused = True
+
+    def resume(self) -> None:
+        """See again."""
+        if self._is_paused:
+            self._is_paused = False
+            self.__enter__()
+
+    def leave(self) -> None:
+        """For good, paused or not."""
+        if not self._is_paused:
+            self.__exit__(None, None, None)
 
     def __torch_function__(
         self,
@@ -257,7 +285,8 @@ def track_calls(
     Raises:
         UserError: a compiled or scripted network, whose layers do not run one by one.
     """
-    return CallTracker(network, observer or CallObserver(), execute)
+    observers = () if observer is None else (observer,)
+    return CallTracker(network, *observers, execute=execute)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

@@ -105,6 +105,13 @@ class _Saved:
         self.key = key
 
 
+def _detached(tensor: torch.Tensor) -> torch.Tensor:
+    if type(tensor) not in (torch.Tensor, nn.Parameter):
+        return tensor.detach()
+    with torch._C._DisableTorchDispatch():  # spares the modes an operation of the instrument's own
+        return tensor.detach()
+
+
 @dataclass
 class _Row:
     num_calls: int = 0
@@ -119,10 +126,10 @@ class ActivationRecorder(CallObserver):
     """Made by `record_activations`."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._tracker = track_calls(network, self)
-        self._owners = StorageOwners(self._tracker)
-        self._state = LayerState(self._tracker.network)
-        self._peak = PeakMemory(self._tracker.network)
+        self.tracker = track_calls(network, self)
+        self._owners = StorageOwners(self.tracker)
+        self._state = LayerState(self.tracker.network)
+        self._peak = PeakMemory(self.tracker.network)
         self._hooks = saved_tensors_hooks(self._pack, self._unpack)
         self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
         self._rows: dict[str, _Row] = {}
@@ -159,7 +166,7 @@ class ActivationRecorder(CallObserver):
 
     def __enter__(self) -> "ActivationRecorder":
         self._peak.start()
-        self._tracker.__enter__()
+        self.tracker.__enter__()
         self._hooks.__enter__()
         self._active = True
         return self
@@ -185,7 +192,7 @@ class ActivationRecorder(CallObserver):
         """Start to note who allocates what."""
         self._input_bytes += sum(tensor.nbytes for tensor in tensors_in((args, kwargs)))
         self._state.forward_began()
-        network = self._tracker.network
+        network = self.tracker.network
         self._owners.leave_out((args, kwargs, [*network.parameters(), *network.buffers()]))
         self._owners.__enter__()
 
@@ -215,10 +222,10 @@ class ActivationRecorder(CallObserver):
         )
 
     def _pack(self, tensor: torch.Tensor) -> _Saved:
+        key = self.tracker.current_key
         with self._owners.paused(), torch._C.DisableTorchFunction():
-            key = self._tracker.current_key
             self._owners.adopt_autocast_copy(tensor, key)
-            saved = _Saved(tensor.detach(), tensor._version, key)
+            saved = _Saved(_detached(tensor), tensor._version, key)
         if self._saved_bytes is None:
             self._saved.add(saved)
         return saved
@@ -254,5 +261,5 @@ class ActivationRecorder(CallObserver):
         if self._active:
             self._active = False
             self._hooks.__exit__(None, None, None)
-            self._tracker.__exit__()
+            self.tracker.__exit__()
             self._owners.forget()

@@ -22,10 +22,7 @@ def activations_and_flops(step: Step) -> tuple[ActivationRecord, FlopCounts]:
     Raises:
         UserError: the network does not run.
     """
-    with (
-        step.untouched(),
-        FlopRecorder(step.network) as flops,
-        record_activations(step.network) as recorder,
-    ):
+    recorder = record_activations(step.network)
+    with step.untouched(), FlopRecorder(step.network, recorder.tracker) as flops, recorder:
         step.run()
     return recorder.record, flops.counts

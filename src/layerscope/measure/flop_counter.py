@@ -83,11 +83,17 @@ def flop_counts(step: Step) -> FlopCounts:
 
 
 class FlopRecorder:
-    """Counts what runs in the `with` block: one forward of the network and its backward."""
+    """Counts what runs in the `with` block: one forward of the network and its backward.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        tracker: of the network, if one follows its calls already: to be entered inside the block.
+    """
+
+    def __init__(self, network: nn.Module, tracker: CallTracker | None = None) -> None:
         self._nodes = NodeLayers()
-        self._tracker = self._nodes.tracker = CallTracker(network, self._nodes)
+        self._tracker = self._nodes.tracker = tracker or CallTracker(network)
+        self._owns_tracker = tracker is None
+        self._tracker.observers.append(self._nodes)
         self._mode = _CountingMode(self._tracker, self._nodes)
 
     @property
@@ -97,7 +103,8 @@ class FlopRecorder:
         return FlopCounts.of(self._nodes.keys, mode.forward, mode.backward, mode.bias_gradient)
 
     def __enter__(self) -> "FlopRecorder":
-        self._tracker.__enter__()
+        if self._owns_tracker:
+            self._tracker.__enter__()
         self._mode.__enter__()
         return self
 
@@ -108,7 +115,8 @@ class FlopRecorder:
         traceback: TracebackType | None = None,
     ) -> None:
         self._mode.__exit__(kind, error, traceback)
-        self._tracker.__exit__()
+        if self._owns_tracker:
+            self._tracker.__exit__()
 
 
 class _CountingMode(TorchDispatchMode):
@@ -121,6 +129,7 @@ class _CountingMode(TorchDispatchMode):
         self._nodes = nodes
         self._graph_task: int | None = None
         self._last_layer: str | None = None
+        self._zeros = _ZeroGradients()
 
     def __torch_dispatch__(
         self,
@@ -137,12 +146,13 @@ class _CountingMode(TorchDispatchMode):
                 return func(*args, **kwargs)
             with self:  # in inference mode it arrives in one piece; its parts may have a formula
                 return func.decompose(*args, **kwargs)
-        output = _zero_gradients(func, args) or func(*args, **kwargs)
+        output = self._zeros.instead_of(func, args) or func(*args, **kwargs)
         key = self._count(int(formula(*args, **kwargs, out_val=output)))
         if func is torch.ops.aten.convolution_backward.default and key is not None:
             *others, mask = args  # mask: which of input, weight and bias need a gradient
-            bias_only = [False, False, mask[2]]
-            self.bias_gradient[key] += int(formula(*others, bias_only, out_val=output))
+            if mask[2]:
+                bias_only = [False, False, True]
+                self.bias_gradient[key] += int(formula(*others, bias_only, out_val=output))
         return output
 
     def _count(self, flops: int) -> str | None:
@@ -166,24 +176,39 @@ class _CountingMode(TorchDispatchMode):
         return self._last_layer
 
 
-def _zero_gradients(
-    func: OpOverload, args: tuple[Any, ...]
-) -> tuple[torch.Tensor | None, ...] | None:
-    """What a convolution's backward returns, as zeros; None where the operation is to be run.
+class _ZeroGradients:
+    """What a convolution's backward returns, as zeros.
 
-    It is most of a step's time, and nothing in the backward pass depends on its values.
+    To compute it is most of a step's time, and nothing in the backward pass depends on its values;
+    so the gradients are also all views of one block of zeros.
     """
-    if func is not torch.ops.aten.convolution_backward.default or len(args) != 11:
-        return None
-    _, image, weight, bias_shape = args[:4]
-    if image.device.type != "cpu" or torch._C._current_autograd_node() is None:
-        return None
-    needs_image, needs_weight, needs_bias = args[-1]
-    return (
-        torch.zeros_like(image) if needs_image else None,
-        torch.zeros_like(weight) if needs_weight else None,
-        weight.new_zeros(bias_shape) if needs_bias else None,
-    )
+
+    def __init__(self) -> None:
+        self._blocks: dict[torch.dtype, torch.Tensor] = {}
+
+    def instead_of(
+        self, func: OpOverload, args: tuple[Any, ...]
+    ) -> tuple[torch.Tensor | None, ...] | None:
+        """None where the operation is to be run."""
+        if func is not torch.ops.aten.convolution_backward.default or len(args) != 11:
+            return None
+        _, image, weight, bias_shape = args[:4]
+        if image.device.type != "cpu" or torch._C._current_autograd_node() is None:
+            return None
+        needs_image, needs_weight, needs_bias = args[-1]
+        return (
+            self._like(image) if needs_image else None,
+            self._like(weight) if needs_weight else None,
+            weight.new_zeros(bias_shape) if needs_bias else None,
+        )
+
+    def _like(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_contiguous():
+            return torch.zeros_like(tensor)
+        block = self._blocks.get(tensor.dtype)
+        if block is None or block.numel() < tensor.numel():
+            block = self._blocks[tensor.dtype] = torch.zeros(tensor.numel(), dtype=tensor.dtype)
+        return block[: tensor.numel()].view(tensor.shape)
 
 
 @cache

@@ -8,7 +8,7 @@ it does not itself hold to be free.
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -24,8 +24,6 @@ from layerscope.layers.untouched import untouched
 with warnings.catch_warnings():  # importing fvcore warns of its own use of deprecated names
     warnings.simplefilter("ignore")
     from fvcore.nn import FlopCountAnalysis
-
-_get_trace_graph: Callable[..., Any] = torch.jit._get_trace_graph  # pyright: ignore[reportPrivateImportUsage]
 
 
 class FvcoreFailed(RuntimeError):
@@ -124,18 +122,6 @@ class _LayerScopes(CallObserver):
             state.pop_scope()
 
 
-class _TensorOutputs(nn.Module):
-    """The network with its outputs as a flat tuple, which is what the tracer takes."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.training = network.training
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(tensors_in(self.network(image)))
-
-
 class _Counter:
     """Applies fvcore's formulas to the nodes of a trace, as its own analysis does.
 
@@ -147,15 +133,26 @@ class _Counter:
         self.unsupported_ops: Counter[str] = Counter()
         self._scopes = scopes
         self._name = type(network).__name__
-        self._wrapper = _TensorOutputs(network)
+        self._network = network
         self._image = image
-        self._analysis = FlopCountAnalysis(self._wrapper, (image,))
+        self._analysis = FlopCountAnalysis(network, (image,))
 
     def trace(self) -> torch._C.Graph:
-        """One forward."""
+        """One forward.
+
+        The tracer notes the Python stack at every node, and that is most of its time: so it is
+        called here directly, not through torch.jit and a module around the network.
+        """
+
+        def forward(image: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(tensors_in(self._network(image)))  # all that the tracer takes
+
+        inputs = [self._image, *self._network.parameters(), *self._network.buffers()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TracerWarning)
-            graph, _ = _get_trace_graph(self._wrapper, (self._image,))
+            graph, _ = torch._C._create_graph_by_tracing(
+                forward, inputs, lambda value: "", True, False
+            )
         return graph
 
     def count(self, graph: torch._C.Graph) -> None:
@@ -164,6 +161,9 @@ class _Counter:
         between = self._name
         node: Any
         for node in graph.nodes():
+            kind = node.kind()
+            if kind == "prim::Constant":
+                continue  # most are, and each is beside the operation that it is an argument of
             scope = node.scopeName().rpartition("/")[2]
             key = between
             if scope.startswith(_MARK):
@@ -172,7 +172,6 @@ class _Counter:
                     self._scopes.calls[call],
                     self._scopes.paths_after[call] or self._name,
                 )
-            kind = node.kind()
             if kind == "prim::PythonOp":
                 kind += "." + node.pyname()
             formula = self._analysis._op_handles.get(kind)

@@ -3,6 +3,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from layerscope.errors import UserError
 from layerscope.layers import CallObserver, track_calls
@@ -202,3 +203,29 @@ def test_a_scripted_network_is_refused():
     network = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(UserError, match="scripted"):
         track_calls(network)
+
+
+class Doubling(TorchFunctionMode):
+    """A mode of the user's own."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        return output + output if func is F.relu else output
+
+
+class LeafInsideMode(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        with Doubling():
+            x = self.relu(x)
+        return self.relu(x).neg()
+
+
+def test_a_mode_that_the_user_enters_stays_on_inside_a_leaf():
+    network = LeafInsideMode()
+    with track_calls(network) as tracker:
+        assert network(torch.ones(1)).item() == -2
+    assert [call.key for call in tracker.calls] == ["relu", "relu", "neg"]
