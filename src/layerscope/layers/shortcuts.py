@@ -40,7 +40,7 @@ class Shortcuts:
         if rule is None or not args or not isinstance(args[0], FakeTensor | list | tuple):
             return function(*args, **kwargs)
         first = args[0] if isinstance(args[0], Tensor) else next(iter(args[0]), None)
-        if not isinstance(first, FakeTensor) or torch.is_autocast_enabled(first.device.type):
+        if not isinstance(first, FakeTensor) or _autocasts(first.device):
             return function(*args, **kwargs)
         result = rule(*args, **kwargs)
         if isinstance(result, Tensor):
@@ -65,6 +65,11 @@ class Shortcuts:
             else:
                 meta = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
             return FakeTensor(self._fake, meta, device)
+
+
+def _autocasts(device: torch.device) -> bool:
+    """The meta device does not, and refuses the question."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def _is_plain(tensor: Any, dims: int | None = None) -> bool:

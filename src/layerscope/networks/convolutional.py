@@ -1,0 +1,215 @@
+"""Fully connected layers as the convolutions that they equal; conv_matrix.py goes the other way."""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from itertools import groupby
+from math import prod
+from typing import NoReturn
+
+from torch import Tensor, nn
+
+from layerscope.errors import UserError
+from layerscope.layers import LayerSpec, Shape, describe
+
+# Each number, or each channel, for itself: the same on a map of any size.
+_POINTWISE = {
+    *("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish"),
+    *("sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "softplus", "softsign"),
+    *("identity", "dropout", "feature_dropout"),
+}
+_WINDOWED = {"conv2d", "max_pool", "avg_pool"}
+_FLATTENING = {"flatten", "view", "reshape"}
+_ADAPTIVE = {"adaptive_avg_pool": nn.AvgPool2d, "adaptive_max_pool": nn.MaxPool2d}
+_FUNCTIONAL = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+
+
+def to_convolutional(model: nn.Module, input_shape: Shape) -> nn.Sequential:
+    """The same network without fully connected layers, which takes larger images too.
+
+    A fully connected layer on a map of C×H×W becomes a convolution with kernel H×W and as many
+    channels as it has outputs; one on a vector, a 1×1 convolution. Flattening is left out, adaptive
+    pooling becomes a pooling with the window that it has at `input_shape`, a global one with
+    stride 1. Weights are copied, not trained anew; layers keep their keys, and their modes.
+
+    An image of `input_shape` gives (N, classes, 1, 1), the model's own outputs; a larger one a grid
+    of them. Without padding each is what the model gives for the crop that it sees; a padded
+    convolution sees the image where the crop has zeros.
+
+    Args:
+        model: layers in a row, with 2-d maps; it stays as it is. On the meta device, shapes alone.
+        input_shape: (C, H, W) that the fully connected layers were made for, or with N.
+
+    Raises:
+        UserError: it does not run on this shape, or has a layer that cannot be converted.
+    """
+    specs = describe(model, (2, *input_shape[-3:])).layers
+    converter = _Converter(model)
+    for before, spec in zip((None, *specs), specs, strict=False):
+        _check_in_a_row(before, spec)
+        converter.add(spec)
+    return _nested(converter.layers, model.training)
+
+
+class _Converter:
+    """Goes through the layers and remembers which map was flattened."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers: list[tuple[tuple[str, ...], nn.Module]] = []
+        self._modules = dict(model.named_modules())
+        self._flat: Shape | None = None  # the map, (C, H, W), that the features are of
+        self._converted: dict[tuple[int, Shape | None], nn.Module] = {}
+
+    def add(self, spec: LayerSpec) -> None:
+        """One more layer, converted where it has to be."""
+        if spec.kind in _FLATTENING:
+            self._flatten(spec)
+            return
+        module = self._modules.get(spec.key)
+        memory = (id(module), self._flat)
+        if module is not None and memory in self._converted:
+            layer = self._converted[memory]  # called before: still one layer, with one weight
+        else:
+            layer = self._layer(spec, module)
+            self._converted[memory] = layer
+        if module is not None:
+            layer.training = module.training
+        self.layers.append((tuple(spec.key.split(".")) if spec.key else ("layer",), layer))
+        if spec.kind == "linear":
+            self._flat = (spec.output_shape[1], 1, 1)
+
+    def _flatten(self, spec: LayerSpec) -> None:
+        before, after = spec.input_shape, spec.output_shape
+        if before == after:
+            return
+        if len(before) != 4 or after != (before[0], prod(before[1:])):
+            _refuse(spec, f"it makes {after} of {before}, not a vector of every image")
+        self._flat = before[1:]
+
+    def _layer(self, spec: LayerSpec, module: nn.Module | None) -> nn.Module:
+        if spec.kind in ("softmax", "log_softmax"):
+            return self._softmax(spec)
+        if self._flat is None and len(spec.input_shape) != 4:
+            _refuse(spec, f"it takes {spec.input_shape}, not maps (N, C, H, W)")
+        if spec.kind in _ADAPTIVE and self._flat is None:
+            return _fixed_pooling(spec)
+        if module is None:
+            return _of_function(spec)
+        if spec.kind == "linear":
+            return self._convolution(spec, module)
+        if spec.kind == "batch_norm":
+            return self._norm(spec, module)
+        if spec.kind not in _POINTWISE and (spec.kind not in _WINDOWED or self._flat is not None):
+            _refuse(spec, "it is none that works on maps of any size")
+        return deepcopy(module)
+
+    def _convolution(self, spec: LayerSpec, module: nn.Module) -> nn.Conv2d:
+        if self._flat is None:
+            _refuse(spec, "it works on the last dimension of a map: flatten before it")
+        if not isinstance(module, nn.Linear):
+            _refuse(spec, f"{type(module).__name__} is no nn.Linear")
+        channels, height, width = self._flat
+        layer = nn.Conv2d(
+            channels, module.out_features, (height, width), bias=module.bias is not None,
+            device="meta", dtype=module.weight.dtype,
+        )  # fmt: skip
+        layer.weight = _moved(module.weight, layer.weight.shape)
+        if module.bias is not None:
+            layer.bias = _moved(module.bias, module.bias.shape)
+        return layer
+
+    def _norm(self, spec: LayerSpec, module: nn.Module) -> nn.Module:
+        if self._flat is None:
+            return deepcopy(module)
+        if not isinstance(module, nn.BatchNorm1d) or self._flat[1:] != (1, 1):
+            _refuse(spec, "it norms each position of the map for itself: put it before the flatten")
+        layer = nn.BatchNorm2d(
+            module.num_features, module.eps, module.momentum, module.affine,
+            module.track_running_stats, device="meta",
+        )  # fmt: skip
+        own = deepcopy(module)
+        layer._parameters, layer._buffers = own._parameters, own._buffers
+        return layer
+
+    def _softmax(self, spec: LayerSpec) -> nn.Module:
+        if spec.geometry.get("dim") not in (1, 1 - len(spec.input_shape)):
+            _refuse(spec, "it is not over the channels")
+        return nn.Softmax(1) if spec.kind == "softmax" else nn.LogSoftmax(1)
+
+
+def _refuse(spec: LayerSpec, reason: str) -> NoReturn:
+    raise UserError(f"{spec.key} ({spec.kind}) cannot be made convolutional: {reason}")
+
+
+def _check_in_a_row(before: LayerSpec | None, spec: LayerSpec) -> None:
+    """One tensor in, that of the layer before, and one out."""
+    if len(spec.inputs) != 1 or len(spec.outputs) != 1:
+        _refuse(spec, f"{len(spec.inputs)} tensors go in and {len(spec.outputs)} come out, not one")
+    if before is not None and spec.inputs[0].value != before.outputs[0].value:
+        _refuse(spec, f"it does not take what {before.key} gives: only layers in a row are")
+
+
+def _moved(parameter: Tensor, shape: Shape) -> nn.Parameter:
+    moved = parameter.detach().clone().reshape(shape)
+    return nn.Parameter(moved, requires_grad=parameter.requires_grad)
+
+
+def _fixed_pooling(spec: LayerSpec) -> nn.Module:
+    """The window that adaptive pooling has on this map; what is pooled to one value slides by 1."""
+    before, after = spec.input_shape[2:], spec.output_shape[2:]
+    if any(size % left for size, left in zip(before, after, strict=True)):
+        _refuse(spec, f"its windows on {before} are not all alike where {after} is left")
+    window = [size // left for size, left in zip(before, after, strict=True)]
+    stride = [1 if left == 1 else size for size, left in zip(window, after, strict=True)]
+    height, width = window
+    return _ADAPTIVE[spec.kind]((height, width), (stride[0], stride[1]))
+
+
+def _of_function(spec: LayerSpec) -> nn.Module:
+    geometry = spec.geometry
+    if spec.kind in _FUNCTIONAL:
+        return _FUNCTIONAL[spec.kind]()
+    if spec.kind in ("max_pool", "avg_pool") and "kernel_size" in geometry:
+        known = ("kernel_size", "stride", "padding", "ceil_mode")
+        settings = {name: geometry[name] for name in known if name in geometry}
+        return (nn.MaxPool2d if spec.kind == "max_pool" else nn.AvgPool2d)(**settings)
+    _refuse(spec, "it is a function, not a module")
+
+
+def _nested(layers: Iterable[tuple[tuple[str, ...], nn.Module]], training: bool) -> nn.Sequential:
+    """Layers under their keys; a name that has been used is numbered."""
+    network = nn.Sequential()
+    network.training = training
+    for name, members in groupby(layers, key=lambda layer: layer[0][0]):
+        for inner, group in groupby(members, key=lambda layer: len(layer[0]) > 1):
+            found = [(path[1:], layer) for path, layer in group]
+            for layer in [_nested(found, training)] if inner else [layer for _, layer in found]:
+                network.add_module(_unused(name, network), layer)
+    return network
+
+
+def _unused(name: str, network: nn.Module) -> str:
+    number, found = 1, name
+    while found in network._modules:
+        found, number = f"{name}_{number}", number + 1
+    return found
+
+
+def total_stride(convolutional: nn.Module) -> tuple[int, int]:
+    """Pixels of the image from one place of the grid to the next, of a converted network."""
+    strides = [
+        _pair(layer.stride or layer.kernel_size)
+        for _, layer in convolutional.named_modules(remove_duplicate=False)
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
+    ]
+    return prod(height for height, _ in strides), prod(width for _, width in strides)
+
+
+def crops(images: Tensor, size: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Every crop (N·rows·columns, C, H, W) of images (N, C, H', W'), image by image, row by row."""
+    found = images.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1])
+    num, channels, rows, columns = found.shape[:4]
+    return found.permute(0, 2, 3, 1, 4, 5).reshape(num * rows * columns, channels, *size)
+
+
+def _pair(setting: int | tuple[int, ...]) -> tuple[int, int]:
+    return (setting, setting) if isinstance(setting, int) else (setting[0], setting[-1])
