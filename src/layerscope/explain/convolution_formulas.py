@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from layerscope.explain import notation
 from layerscope.explain.convolution_settings import Settings, settings
 from layerscope.explain.explainer import GeneralFormula
-from layerscope.explain.notation import at, batch_sum, gradient, sentences, summed
+from layerscope.explain.notation import at, batch_sum, gradient, joined, summed
 from layerscope.layers.spec import LayerSpec
 
 
@@ -29,22 +29,25 @@ def convolution_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     formulas = (
         GeneralFormula(
             "y",
-            f"{at('y', *batch, 'o', *made)} = {letters.sum_over_inputs}{over_cells} "
-            f"{x_read} {weight}{bias}",
-            sentences(_numbers(conv), letters.group_of_output, padding_sentence(conv)),
+            f"{at('y', *batch, 'o', *made)} = "
+            + joined(letters.sum_over_inputs + over_cells, f"{x_read} {weight}{bias}"),
+            joined(_numbers(conv), letters.group_of_output, padding_sentence(conv)),
         ),
         GeneralFormula(
             "dL/dx",
             f"{gradient('x', *batch, 'c', *notation.coordinates(dims))} = "
-            f"{letters.sum_over_outputs}{over_readers} "
-            f"{gradient('y', *batch, letters.output, *made)} {own_weight}",
-            sentences(letters.group_of_input, readers_sentence(dims)),
+            + joined(
+                letters.sum_over_outputs + over_readers,
+                gradient("y", *batch, letters.output, *notation.readers(dims)),
+                own_weight,
+            ),
+            joined(letters.group_of_input, readers_sentence(dims)),
         ),
         GeneralFormula(
             "dL/dw",
             f"{gradient('w', 'o', letters.own, *notation.cells(dims))} = {over_outputs} "
             f"{dl_dy} {x_read}",
-            sentences("Every image and every output position counts.", letters.group_of_output),
+            joined(letters.group_of_output, padding_sentence(conv)),
         ),
     )
     if not bias:
@@ -78,7 +81,9 @@ def channels(conv: Settings) -> Channels:
     if conv.groups == 1:
         return Channels()
     if conv.in_per_group == conv.out_per_group == 1:
-        each = "Each channel is a group of its own: output channel o reads input channel o only."
+        each = (
+            "Each channel is a group of its own: output channel $o$ reads input channel $o$ only."
+        )
         return Channels("", "", read="o", own="0", output="c", back="0", group_of_output=each)
     sizes = f"$G = {conv.groups}$ groups of $C_g = {conv.in_per_group}$ input channels and "
     sizes += f"$O_g = {conv.out_per_group}$ output channels"
@@ -93,29 +98,26 @@ def channels(conv: Settings) -> Channels:
 
 
 def _numbers(conv: Settings) -> str:
-    return notation.here(
-        {
-            **notation.setting_numbers("k", conv.kernel_size),
-            **notation.setting_numbers("s", conv.stride, 1),
-            **notation.setting_numbers("p", conv.padding, 0),
-            **notation.setting_numbers("d", conv.dilation, 1),
-        }
-    )
+    return notation.window_numbers(conv.kernel_size, conv.stride, conv.padding, conv.dilation)
 
 
 def padding_sentence(conv: Settings) -> str:
     """What stands beyond the input; nothing for a layer without padding."""
     if conv.mode != "zeros":
-        return f"$R$ says which input stands there in the padding: {conv.mode}."
-    if not any(conv.padding):
+        return f"$R$ is the index of the input that stands there in the padding: {conv.mode}."
+    if not any(conv.padding_after):
         return ""
-    return "Outside the input, in the padding, $x$ is 0."
+    zeros = "Where an index lies outside the input, in the padding, $x$ is 0."
+    if conv.padding == conv.padding_after:
+        return zeros
+    return f"{zeros} Behind the input the padding is {conv.padding_after}, in front {conv.padding}."
 
 
 def readers_sentence(dims: notation.Dimensions) -> str:
-    """Which windows the input gradient's sums run over."""
-    bounds = ", ".join(dim.reader_bounds for dim in dims)
+    """Which windows the input gradient's sums run over; nothing where each input has one."""
+    bounds = "; ".join(dim.reader_bounds for dim in dims if dim.reader_bounds)
+    if not bounds:
+        return ""
     return (
-        "Only the outputs that read this input count, each with the weight by which it does: "
-        f"{bounds}."
+        f"Only outputs that read this input count, each with the weight it reads it by: {bounds}."
     )

@@ -12,7 +12,8 @@ class Settings:
     """Of a convolution, each size per dimension.
 
     Args:
-        padding: before the first input; PyTorch's `same` puts the odd one behind the last.
+        padding: before the first input.
+        padding_after: behind the last one: with `same` it may be one more.
         mode: `zeros`, or how the padding repeats the input.
     """
 
@@ -20,6 +21,7 @@ class Settings:
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
+    padding_after: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
     in_per_group: int
@@ -41,11 +43,13 @@ def settings(spec: LayerSpec) -> Settings:
     kernel_size = windows.per_dimension(geometry["kernel_size"], dims)
     dilation = windows.per_dimension(geometry["dilation"], dims)
     groups = geometry["groups"]
+    before, after = _padding(geometry["padding"], kernel_size, dilation)
     return Settings(
         dims=dims,
         kernel_size=kernel_size,
         stride=windows.per_dimension(geometry["stride"], dims),
-        padding=_padding(geometry["padding"], kernel_size, dilation),
+        padding=before,
+        padding_after=after,
         dilation=dilation,
         groups=groups,
         in_per_group=geometry["in_channels"] // groups,
@@ -56,12 +60,12 @@ def settings(spec: LayerSpec) -> Settings:
 
 def _padding(
     padding: object, kernel_size: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[int, ...]:
-    if padding == "valid":
-        return (0,) * len(kernel_size)
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if padding == "same":
-        return tuple(d * (k - 1) // 2 for k, d in zip(kernel_size, dilation, strict=True))
-    return windows.per_dimension(padding, len(kernel_size))
+        totals = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
+        return tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
+    amounts = windows.per_dimension(0 if padding == "valid" else padding, len(kernel_size))
+    return amounts, amounts
 
 
 def axes(spec: LayerSpec) -> windows.Axes:

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.explain.captured import Captured
+from layerscope.explain.notation import DL_DY
 from layerscope.explain.values import Factor, Floats, Indices, Position, Terms, Value, indexed
-
-DL_DY = r"\frac{\partial L}{\partial y}"
 
 
 def grid(*indices: Indices) -> Indices:

@@ -4,15 +4,43 @@ EXPLAINERS["my_op"] = Explainer(formulas=..., output=..., input_gradient=..., fi
 """
 
 from layerscope.explain.convolution import CONVOLUTION
-from layerscope.explain.elementwise import RELU
+from layerscope.explain.elementwise import CURVES, RELU
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.linear import LINEAR
+from layerscope.explain.normalization import BATCH_NORM
+from layerscope.explain.pooling import (
+    ADAPTIVE_AVG_POOL,
+    ADAPTIVE_MAX_POOL,
+    AVG_POOL,
+    MAX_POOL,
+)
+from layerscope.explain.softmax import LOG_SOFTMAX, SOFTMAX
+from layerscope.explain.views import ADD, DROPOUT, SUB, VIEW
 from layerscope.layers.spec import LayerSpec
 
 EXPLAINERS: dict[str, Explainer] = {
     **{f"conv{dims}d": CONVOLUTION for dims in (1, 2, 3)},
     "linear": LINEAR,
     "relu": RELU,
+    **CURVES,
+    "batch_norm": BATCH_NORM,
+    "max_pool": MAX_POOL,
+    "avg_pool": AVG_POOL,
+    "adaptive_avg_pool": ADAPTIVE_AVG_POOL,
+    "adaptive_max_pool": ADAPTIVE_MAX_POOL,
+    "softmax": SOFTMAX,
+    "log_softmax": LOG_SOFTMAX,
+    **dict.fromkeys(
+        (
+            *("identity", "flatten", "unflatten", "view", "view_as", "reshape", "reshape_as"),
+            *("squeeze", "unsqueeze", "contiguous", "clone"),
+        ),
+        VIEW,
+    ),
+    "dropout": DROPOUT,
+    "feature_dropout": DROPOUT,
+    "add": ADD,
+    "sub": SUB,
 }
 
 

@@ -4,8 +4,11 @@ LaTeX that KaTeX, GitHub's Markdown and latex2mathml all understand: no starred 
 backslash before punctuation, which Markdown would take away.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+DL_DY = r"\frac{\partial L}{\partial y}"
+DL_DX = r"\frac{\partial L}{\partial x}"
 
 _WINDOWS = {1: "j", 2: "ij", 3: "aij"}
 _CELLS = {1: "v", 2: "uv", 3: "tuv"}
@@ -57,24 +60,39 @@ class Dimension:
     @property
     def sum_over_windows(self) -> str:
         """Over the whole output."""
-        return summed(self.window, f"{self.size}_{{out}}")
+        return summed(self.window, size_name(self, "out"))
 
     @property
     def sum_over_readers(self) -> str:
-        """Over the windows that read a coordinate, each with its cell that does so."""
-        return rf"\sum_{{{self.reader} \mid {self.read} = {self.coordinate}}}"
+        """Over the windows that read a coordinate, each with its cell that does so.
+
+        Empty where it is always the one window at this coordinate.
+        """
+        if self.read == self.window:
+            return ""
+        reader = f"({self.window}, {self.cell})" if self.cell else self.window
+        return rf"\sum_{{{reader} \mid {self.read} = {self.coordinate}}}"
 
     @property
     def reader(self) -> str:
-        """The indices that `sum_over_readers` runs over."""
-        return f"({self.window}, {self.cell})" if self.cell else self.window
+        """The window's index under this sum."""
+        return self.window if self.sum_over_readers else self.coordinate
 
     @property
     def reader_bounds(self) -> str:
-        """Where these indices run."""
-        window = rf"$0 \le {self.window} \lt {self.size}_{{out}}$"
-        cell = rf"$0 \le {self.cell} \lt {self.kernel_size}$"
-        return f"{window}, {cell}" if self.cell else window
+        """Where the indices of this sum run; empty without one."""
+        if not self.sum_over_readers:
+            return ""
+        cell = rf" for $0 \le {self.cell} \lt {self.kernel_size}$" if self.cell else ""
+        bounds = rf"0 \le {self.window} \lt {size_name(self, 'out')}"
+        if self.wrapped:
+            return f"${bounds}${cell}"
+        solved = self.coordinate
+        solved += f" + {self.padding}" if self.padding else ""
+        solved += f" - {_times(self.dilation, self.cell)}" if self.cell else ""
+        if not self.stride:
+            return rf"$0 \le {self.window} = {solved} \lt {size_name(self, 'out')}${cell}"
+        return f"${self.window} = ({solved}) / {self.stride}$ is whole and ${bounds}${cell}"
 
 
 Dimensions = tuple[Dimension, ...]
@@ -114,20 +132,45 @@ def symbols(letter: str, numbers: Sequence[int], neutral: int | None = None) -> 
     return tuple(f"{letter}_{suffix}" for suffix in _SUFFIXES[len(numbers)])
 
 
-def setting_numbers(
-    letter: str, numbers: Sequence[int], neutral: int | None = None
-) -> Mapping[str, int]:
-    """The symbols' numbers; none where they drop out."""
-    return {
-        symbol: number
-        for symbol, number in zip(symbols(letter, numbers, neutral), numbers, strict=True)
-        if symbol
+def _numbers(letter: str, numbers: Sequence[int], neutral: int | None = None) -> dict[str, int]:
+    letters = symbols(letter, numbers, neutral)
+    return {symbol: n for symbol, n in zip(letters, numbers, strict=True) if symbol}
+
+
+def window_numbers(
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> str:
+    """`Here $k = 3$, $p = 1$.`, of the symbols that `dimensions` uses."""
+    numbers = {
+        **_numbers("k", kernel_size),
+        **_numbers("s", stride, 1),
+        **_numbers("p", padding, 0),
+        **_numbers("d", dilation, 1),
     }
+    return "Here " + ", ".join(f"${symbol} = {number}$" for symbol, number in numbers.items()) + "."
+
+
+def size_letters(dims: int) -> str:
+    """H and W of an image."""
+    return _SIZES[dims]
+
+
+def output_letters(dims: int) -> str:
+    """i and j of an image."""
+    return _WINDOWS[dims]
 
 
 def outputs(dims: Dimensions) -> tuple[str, ...]:
     """The output's spatial indices."""
     return tuple(dim.window for dim in dims)
+
+
+def readers(dims: Dimensions) -> tuple[str, ...]:
+    """The output's spatial indices under the sums over readers."""
+    return tuple(dim.reader for dim in dims)
 
 
 def reads(dims: Dimensions) -> tuple[str, ...]:
@@ -177,15 +220,17 @@ def size_name(dim: Dimension, of: str) -> str:
     return f"{dim.size}_{{{of}}}"
 
 
-def here(numbers: Mapping[str, int]) -> str:
-    """`Here $k = 3$, $s = 2$.`; nothing without numbers."""
-    if not numbers:
-        return ""
-    return "Here " + ", ".join(f"${symbol} = {number}$" for symbol, number in numbers.items()) + "."
+def number(value: float) -> str:
+    """`0.01`, `10^{-5}`, `2.5 \\times 10^{-7}`."""
+    digits, _, exponent = f"{value:g}".partition("e")
+    if not exponent:
+        return digits
+    power = f"10^{{{int(exponent)}}}"
+    return power if digits == "1" else rf"{digits} \times {power}"
 
 
-def sentences(*parts: str) -> str:
-    """Joined; empty ones left out."""
+def joined(*parts: str) -> str:
+    """With a space between; empty ones left out."""
     return " ".join(part for part in parts if part)
 
 

@@ -1,0 +1,121 @@
+"""What every formula that a document shows must be: rendered whole, and no more than needed."""
+
+import pytest
+from captures import Network
+from latex2mathml.converter import convert
+from torch import nn
+
+from layerscope.explain.kinds import EXPLAINERS
+from layerscope.explain.losses import loss_formulas
+from layerscope.layers import describe
+
+LAYERS = [
+    (nn.Conv2d(3, 4, 3), (2, 3, 8, 8)),
+    (nn.Conv2d(4, 4, (3, 1), stride=(2, 1), padding=(1, 0), dilation=2, groups=2), (2, 4, 8, 8)),
+    (nn.Conv2d(4, 4, 2, groups=4, padding="same", dilation=2), (2, 4, 8, 8)),
+    (nn.Conv2d(4, 4, 1), (4, 8, 8)),
+    (nn.Conv2d(4, 4, 1, groups=4), (2, 4, 8, 8)),
+    (nn.Conv1d(4, 4, 2, padding=1, padding_mode="circular"), (2, 4, 8)),
+    (nn.Conv3d(4, 4, 3, stride=2, padding=1), (2, 4, 5, 6, 7)),
+    (nn.Linear(4, 3), (2, 4)),
+    (nn.Linear(4, 3, bias=False), (2, 3, 4)),
+    (nn.ReLU(), (2, 3)),
+    (nn.ReLU6(), (2, 3)),
+    (nn.LeakyReLU(), (2, 3)),
+    (nn.Sigmoid(), (2, 3)),
+    (nn.Tanh(), (2, 3)),
+    (nn.SiLU(), (2, 3)),
+    (nn.GELU(), (2, 3)),
+    (nn.GELU("tanh"), (2, 3)),
+    (nn.Hardsigmoid(), (2, 3)),
+    (nn.Hardswish(), (2, 3)),
+    (nn.BatchNorm1d(3), (2, 3)),
+    (nn.BatchNorm2d(3), (2, 3, 4, 4)),
+    (nn.BatchNorm3d(3).eval(), (2, 3, 4, 4, 4)),
+    (nn.MaxPool2d(2), (2, 3, 8, 8)),
+    (nn.MaxPool2d(1, 2), (2, 3, 8, 8)),
+    (nn.MaxPool1d(3, 2, 1, ceil_mode=True), (2, 3, 8)),
+    (nn.AvgPool2d(2), (2, 3, 8, 8)),
+    (nn.AvgPool2d((3, 2), 2, 1, count_include_pad=False), (2, 3, 8, 8)),
+    (nn.AvgPool3d(2, divisor_override=5), (2, 3, 4, 4, 4)),
+    (nn.AdaptiveAvgPool2d(1), (2, 3, 8, 8)),
+    (nn.AdaptiveAvgPool2d((3, 1)), (2, 3, 8, 8)),
+    (nn.AdaptiveMaxPool2d((3, 2)), (2, 3, 8, 8)),
+    (nn.Softmax(1), (2, 3)),
+    (nn.LogSoftmax(1), (2, 3)),
+    (nn.Flatten(), (2, 3, 4)),
+    (nn.Identity(), (2, 3, 4)),
+    (nn.Dropout(0.1), (2, 3, 4)),
+    (nn.Dropout(0.1).eval(), (2, 3, 4)),
+    (lambda x: x + x.clone(), (2, 3)),
+    (lambda x: x - x[:, :1].clone(), (2, 3)),
+]
+
+
+def formulas_of(layer, shape):
+    spec = describe(Network(layer), shape).layers[-1]
+    return {formula.quantity: formula for formula in EXPLAINERS[spec.kind].formulas(spec)}
+
+
+def passages(formulas):
+    """Every piece of LaTeX, that in the sentences included."""
+    for formula in formulas:
+        yield formula.latex
+        assert formula.where.count("$") % 2 == 0
+        yield from formula.where.split("$")[1::2]
+
+
+ALL = [
+    *(
+        pytest.param(lambda layer=a, shape=b: formulas_of(layer, shape), id=str(a))
+        for a, b in LAYERS
+    ),
+    *(
+        pytest.param(
+            lambda kind=kind, eps=eps: {f.quantity: f for f in loss_formulas(kind, eps)},
+            id=f"{kind}-{eps}",
+        )
+        for kind, eps in [("mse", 0.0), ("cross_entropy", 0.0), ("cross_entropy", 0.1)]
+    ),
+]
+
+
+@pytest.mark.parametrize("formulas", ALL)
+def test_every_formula_is_rendered(formulas):
+    for latex in passages(formulas().values()):
+        mathml = convert(latex)
+        assert "\\" not in mathml, latex
+        assert latex.count("{") == latex.count("}")
+        assert "<mi></mi>" not in mathml
+        # Markdown takes a backslash before punctuation away, reads < as a tag, * as emphasis.
+        assert not any(
+            mark in latex for mark in ("\\,", "\\;", "\\!", "\\{", "\\\\", "<", "*", "  ")
+        )
+
+
+def test_settings_that_change_nothing_drop_out():
+    found = formulas_of(nn.Conv2d(3, 4, 3), (2, 3, 8, 8))
+    y, dl_dx = found["y"], found["dL/dx"]
+    assert "x_{n, c, i + u, j + v}" in y.latex
+    assert " g " not in y.latex
+    assert "padding" not in y.where
+    assert "whole" not in dl_dx.where
+    assert "0 \\le i = r - u \\lt H_{out}" in dl_dx.where
+
+
+def test_settings_that_count_are_there():
+    layer = nn.Conv2d(4, 4, 3, stride=2, padding=1, dilation=2, groups=2, bias=False)
+    found = formulas_of(layer, (2, 4, 9, 9))
+    assert [*found] == ["y", "dL/dx", "dL/dw"]
+    assert "x_{n, g C_g + c, s i + d u - p, s j + d v - p}" in found["y"].latex
+    assert "(i, u) \\mid s i + d u - p = r" in found["dL/dx"].latex
+    assert "i = (r + p - d u) / s$ is whole" in found["dL/dx"].where
+    assert "\\sum_{n=0}^{N-1}" in found["dL/dw"].latex
+    for text in ("$k = 3$", "$s = 2$", "$p = 1$", "$d = 2$", "$G = 2$", "is 0"):
+        assert text in found["y"].where
+
+
+def test_a_kernel_of_one_cell_reads_one_input_and_is_read_by_one_output():
+    found = formulas_of(nn.Conv2d(4, 4, 1), (2, 4, 8, 8))
+    assert found["dL/dx"].latex.count("\\sum") == 1
+    assert "y_{n, o, r, q}" in found["dL/dx"].latex

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from captures import assert_agrees, assert_explained, captured, explainer
+from torch import nn
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"affine": False}, {"track_running_stats": False}])
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.BatchNorm1d, (5, 3)),
+        (nn.BatchNorm1d, (4, 3, 5)),
+        (nn.BatchNorm2d, (3, 3, 4, 5)),
+        (nn.BatchNorm3d, (2, 3, 2, 3, 4)),
+    ],
+)
+def test_all_modes(norm, shape, settings, train):
+    layer = norm(3, eps=1e-3, **settings).train(train)
+    with torch.no_grad():
+        for array in (*layer.parameters(), *layer.buffers()):
+            if array.is_floating_point():
+                array.copy_(torch.rand(array.shape) + 0.5)
+    assert_explained(captured(layer, shape))
+
+
+def test_statistics_and_their_gradients_on_the_way():
+    torch.manual_seed(0)
+    layer = nn.BatchNorm2d(2)
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    _, mean, inverse_std = torch.native_batch_norm(x, None, None, None, None, True, 0.1, layer.eps)
+    statistics = {"mean": mean.numpy(), "inverse_std": inverse_std.numpy()}
+    call = captured(layer, tuple(x.shape), image=x.clone(), statistics=statistics)
+    *chain, _ = explainer(call).input_gradient(call, (0, 1, 0, 0))
+    assert [value.name for value in chain] == [
+        "mean[1]",
+        "var[1]",
+        "inverse_std[1]",
+        "dL/dvar[1]",
+        "dL/dmean[1]",
+    ]
+    for value in (chain[0], chain[2]):
+        assert_agrees(value)
+    assert [value.num_terms for value in chain] == [48, 48, 1, 48, 96]
+    weight, bias = (torch.from_numpy(call.parameters[name]) for name in ("weight", "bias"))
+    data = torch.from_numpy(call.inputs[0])
+    leaf_mean = mean.clone().requires_grad_()
+    var = ((data - leaf_mean[:, None, None]) ** 2).mean((0, 2, 3))
+    scale = weight / torch.sqrt(var + layer.eps)
+    y = (data - leaf_mean[:, None, None]) * scale[:, None, None] + bias[:, None, None]
+    dy = torch.from_numpy(call.output_gradient)
+    dmean, dvar = torch.autograd.grad(y, [leaf_mean, var], dy)
+    for value, expected in ((chain[3], dvar), (chain[4], dmean)):
+        assert abs(value.computed - float(expected[1])) <= 1e-12 * value.magnitude
+
+
+def test_a_frozen_norm_has_no_gradient_to_compare_with():
+    layer = nn.BatchNorm2d(2)
+    call = captured(layer, (2, 2, 3, 3))
+    frozen = type(call)(**{**vars(call), "parameter_gradients": {}, "input_gradients": (None,)})
+    *_, value = explainer(call).weight_gradient(frozen, (1,))
+    assert value.actual is None
+    assert np.isfinite(value.computed)
