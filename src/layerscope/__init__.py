@@ -1,12 +1,14 @@
 """Train a CNN, and account for it.
 
 `layerscope.load(checkpoint)` gives a trained network in eval mode; `layerscope.profile(model,
-input_shape=(32, 3, 32, 32))` says what each layer of any module costs, in theory and measured.
-Neither imports Lightning.
+input_shape=(32, 3, 32, 32))` says what each layer of any module costs, in theory and measured;
+`layerscope.explain(model, input_shape)` shows each layer's arithmetic with its own numbers in it.
+None of them imports Lightning.
 """
 
+from layerscope.explain.library import explain
 from layerscope.profiling import profile
 from layerscope.reconcile import INSTRUMENTS
 from layerscope.training.checkpoints import load
 
-__all__ = ["INSTRUMENTS", "load", "profile"]
+__all__ = ["INSTRUMENTS", "explain", "load", "profile"]

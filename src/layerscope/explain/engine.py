@@ -55,7 +55,7 @@ def explain_network(
             specs=specs,
             costs=costs,
             layers=layers,
-            loss=_explain_loss(captured.loss),
+            loss=_explain_loss(captured.loss, settings),
             updates=updates,
             analysis=analyse(step.network, settings.input_shape, dtype) if analysis else (),
         )
@@ -142,11 +142,13 @@ def _note(num_calls: int) -> str:
     )
 
 
-def _explain_loss(captured: CapturedLoss) -> LossExplanation:
+def _explain_loss(captured: CapturedLoss, settings: Settings) -> LossExplanation:
+    """Of all images L, of the one that is looked at the gradient."""
+    image = 0 if settings.position is None else settings.position[0]
     return LossExplanation(
         kind=captured.kind,
         target=captured.target,
         label_smoothing=captured.label_smoothing,
-        formulas=loss_formulas(captured),
-        values=explain_loss(captured),
+        formulas=loss_formulas(captured.kind, captured.label_smoothing),
+        values=explain_loss(captured, image),
     )

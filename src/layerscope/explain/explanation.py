@@ -85,13 +85,14 @@ class LayerExplanation:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """Of all quantities: output, input gradient, weight gradient, bias gradient."""
-        return (
+        """Of all quantities: output, input gradient, weight gradient, bias gradient; each once."""
+        values = (
             *self.output_values,
             *self.input_gradient_values,
             *self.weight_gradient_values,
             *self.bias_gradient_values,
         )
+        return tuple({value.name: value for value in reversed(values)}.values())[::-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,6 +86,8 @@ def _shape(input_shape: Sequence[int] | None, image: torch.Tensor | None) -> tup
         raise UserError(f"input_shape={input_shape}: give all sizes, (N, C, H, W)")
     if image is None:
         return tuple(input_shape or ())
+    if not isinstance(image, torch.Tensor):
+        raise UserError(f"image is a {type(image).__name__}, not a tensor")
     if input_shape is not None and tuple(input_shape) != tuple(image.shape):
         raise UserError(
             f"input_shape={tuple(input_shape)} but the image is {tuple(image.shape)}: give one"
