@@ -35,7 +35,8 @@ def one_step(subject: Subject) -> Said:
         f"{count(predicted.forward_flops)} forward. The layers put out "
         f"{bytes_(predicted.output_bytes)}; when the forward pass ends, autograd keeps "
         f"{bytes_(predicted.saved_bytes)}. At its peak the step holds "
-        f"{bytes_(predicted.peak_bytes)} above parameters, buffers and input, where all outputs, "
+        f"{bytes_(predicted.peak_bytes)} above parameters, buffers and input (what an operation "
+        "takes and gives back within itself is left out, here and below), where all outputs, "
         f"their gradients and the parameters' would add up to {bytes_(whole)}: what is kept and "
         "the gradients on the way are released as the backward pass has used them."
     )

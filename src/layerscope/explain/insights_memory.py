@@ -55,9 +55,9 @@ def optimizers(subject: Subject) -> Said:
     text = (
         "SGD keeps nothing between its steps, momentum one number for each parameter, Adam two: "
         f"{bytes_(state // 2)} and {bytes_(state)} beside {bytes_(parameter_bytes(base.spec))} of "
-        "parameters. Activations have no such state, so Adam does not multiply the step's memory: "
-        f"with all there is, the peak goes from {bytes_(whole['sgd'])} to {bytes_(whole['adam'])}, "
-        f"{times(whole['adam'], whole['sgd'])}, and Adam's moments are "
+        "parameters. Only these are tripled, not the step's memory, since activations and gradients "
+        "have no such state: with all there is, the peak goes from "
+        f"{bytes_(whole['sgd'])} to {bytes_(whole['adam'])}, {times(whole['adam'], whole['sgd'])}, and Adam's moments are "
         f"{percent(state, whole['adam'])} of it. While it updates one parameter, Adam takes up to "
         f"two copies of it in passing. {_about_temporaries(learning, records['adam'])}"
     )
@@ -164,7 +164,7 @@ def half_precision(subject: Subject) -> Said:
         f"outputs shrink {times(own.output_bytes, half.output_bytes)}, what autograd keeps "
         f"{times(own.saved_bytes, half.saved_bytes)} (from {bytes_(own.saved_bytes)} to "
         f"{bytes_(half.saved_bytes)}), the peak {times(own.peak_bytes, half.peak_bytes)} (from "
-        f"{bytes_(own.peak_bytes)} to {bytes_(half.peak_bytes)}). {_what_stays(run, size)}"
+        f"{bytes_(own.peak_bytes)} to {bytes_(half.peak_bytes)}). {_what_stays(base, run)}"
         "The FLOPs stay; their speed is the machine's. This is the network itself in bfloat16; "
         "under autocast parameters and their gradients stay as they are, and copies of the weights "
         "come on top."
@@ -172,15 +172,16 @@ def half_precision(subject: Subject) -> Said:
     return Said(text + remarks(run, figures), figures)
 
 
-def _what_stays(run: VariantRun, size: int) -> str:
+def _what_stays(own: VariantRun, half: VariantRun) -> str:
     """The part of what is kept that is no smaller."""
-    own = run.account.saved.own.values()
-    indices = sum(item.num_bytes for items in own for item in items if item.code == "indices")
-    if not indices:
+    kept = half.account.saved.own.values()
+    indices = sum(item.num_bytes for items in kept for item in items if item.code == "indices")
+    before, after = own.predicted.saved_bytes, half.predicted.saved_bytes
+    if not indices or before is None or after is None:
         return ""
     return (
-        f"Max pooling's indices are int64 in any precision, {bytes_(indices)} of what is kept: "
-        f"that is why it shrinks less than {size / _HALF.itemsize:g}×. "
+        f"Max pooling's indices are int64 in any precision, {bytes_(indices)} of what is kept; "
+        f"without them it would shrink {times(before - indices, after - indices)}. "
     )
 
 

@@ -67,7 +67,7 @@ def test_every_figure_of_the_cifar_network_is_measured_as_predicted(cifar):
             ("7.02× in `block1.conv`", "7.89×", "8.41×", "8.03×", "7.07× fewer"),
         ),
         ("What the optimizer adds", ("759,888 B", "1.03×", "3.3% of it")),
-        ("Half precision", ("1.69×", "11,805,568 B", "3,670,016 B")),
+        ("Half precision", ("1.69×", "11,805,568 B", "3,670,016 B", "would shrink 2.00×")),
         ("Checkpointing", ("1,589,248 B", "660,602,880 FLOPs", "running statistics twice")),
         ("Twice the resolution", ("3.9996×", "`fc` (81,920 FLOPs forward)", "94,986")),
         ("Twice the channels", ("374,282, 3.94×", "3.80×", "`block1.conv` and `fc` double")),
