@@ -55,12 +55,16 @@ def optimizers(subject: Subject) -> Said:
     text = (
         "SGD keeps nothing between its steps, momentum one number for each parameter, Adam two: "
         f"{bytes_(state // 2)} and {bytes_(state)} beside {bytes_(parameter_bytes(base.spec))} of "
-        "parameters. Only these are tripled, not the step's memory, since activations and gradients "
-        "have no such state: with all there is, the peak goes from "
-        f"{bytes_(whole['sgd'])} to {bytes_(whole['adam'])}, {times(whole['adam'], whole['sgd'])}, and Adam's moments are "
+        "parameters. Only these are tripled, not the step's memory, since activations and "
+        "gradients have no such state: with all there is, the peak goes from "
+        f"{bytes_(whole['sgd'])} to {bytes_(whole['adam'])}, "
+        f"{times(whole['adam'], whole['sgd'])}, and Adam's moments are "
         f"{percent(state, whole['adam'])} of it. While it updates one parameter, Adam takes up to "
         f"two copies of it in passing. {_about_temporaries(learning, records['adam'])}"
     )
+    measured = _whole_step_measured(base, records["adam"])
+    if None not in (measured, whole["adam"]) and measured != whole["adam"]:
+        text += " The whole step's peak with Adam differs by as much: it is reached in the update."
     if base.too_large:
         text += f" It was not run: {base.too_large}."
     return Said(text.rstrip(), tuple(figures))

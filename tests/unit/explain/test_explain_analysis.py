@@ -80,6 +80,17 @@ def test_what_is_said_of_the_cifar_network(cifar, title, said):
         assert words in text
 
 
+def test_where_the_update_is_the_peak():
+    findings = {finding.title: finding for finding in analyse(CifarCNN(), (1, 3, 32, 32))}
+    figures = by_name(findings["What the optimizer adds"])
+    name = "Adam: the whole step's peak, with parameters, buffers, input and state"
+    temporaries = figures["Adam: in passing, while it updates the largest parameter"]
+    assert figures[name][1] - figures[name][0] == temporaries[1] - temporaries[0]
+    # parameters, gradients, two moments, two copies, buffers, image
+    assert figures[name][0] == 4 * 379_944 + 2 * 294_912 + 1_816 + 3 * 32 * 32 * 4
+    assert "differs by as much" in findings["What the optimizer adds"].text
+
+
 def test_it_is_done_in_seconds(cifar):
     assert cifar[1] < 20  # 2 to 3 on two free cores
 
