@@ -18,6 +18,9 @@ from layerscope.report.document.parser import make_parser, visible_text
 
 # The only tags that a document may hold itself; everything else is shown as it is written.
 _TAGS = re.compile(r"(?:</?details>|<details open>|<summary>[^<>]*</summary>|<br>|\s)*")
+_TOGETHER = re.compile(
+    r"(?<=[\dd]) (?=× [-\dp])|(?<=[\dd] ×) (?=[-\dp])|(?<=\d) (?=(?:[KMG]i)?B\b)"
+)
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -91,6 +94,11 @@ def _renderer() -> MarkdownIt:
     return parser
 
 
+def _text(_: Any, tokens: Sequence[Token], place: int, *__: Any) -> str:
+    """A product, or a number and its unit, is not torn apart at a line's end."""
+    return escape(_TOGETHER.sub("\u00a0", tokens[place].content), quote=False)
+
+
 def _inline_formula(_: Any, tokens: Sequence[Token], place: int, *__: Any) -> str:
     return mathml(tokens[place].content.strip(), False)
 
@@ -120,6 +128,7 @@ def _table_close(*_: Any) -> str:
 
 
 _RULES = {
+    "text": _text,
     "math_inline": _inline_formula,
     "math_inline_double": _formula,
     "math_block": _formula,

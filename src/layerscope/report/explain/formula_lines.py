@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from layerscope.report.profile.formatting import bytes_exact, count_short
 from layerscope.report.profile.formulas import (
-    colour_of,
     general_latex,
     latex_count,
     number_latex,
@@ -25,11 +24,17 @@ def coloured(latex: str) -> str:
     parts = re.split(r"(\\text\{[^{}]*\})", latex)
     symbol = _SIZE_SYMBOL if re.search(r"k *=|, k", latex) is None else _SIZE_BUT_KERNEL
     return "".join(
-        part if part.startswith("\\text{") else symbol.sub(_in_colour, part) for part in parts
+        part if part.startswith("\\text{") else upright(symbol.sub(_in_colour, part))
+        for part in parts
     )
 
 
 _SIZE_SYMBOL = re.compile(r"(?<![A-Za-z\\])(?:[CDHWL]_\{(?:in|out)\}|k(?:_[dhw])?|N)(?![A-Za-z_])")
+
+
+def upright(text: str) -> str:
+    """`H_{out}` in a sentence: words in an index are no products of letters."""
+    return re.sub(r"_\{(in|out|new)\}", r"_{\\text{\1}}", text)
 
 
 # Where k is an index of its own, it is no kernel.
@@ -38,8 +43,7 @@ _SIZE_BUT_KERNEL = re.compile(r"(?<![A-Za-z\\])(?:[CDHWL]_\{(?:in|out)\}|N)(?![A
 
 def _in_colour(match: re.Match[str]) -> str:
     name = match[0].replace("{", "").replace("}", "")
-    colour = colour_of(name)
-    return match[0] if colour is None else rf"\textcolor{{{colour}}}{{{match[0]}}}"
+    return symbol_latex(name)
 
 
 def both_lines(left: str, formula: Formula) -> str:

@@ -17,6 +17,7 @@ from layerscope.report.explain.formula_lines import (
     size_left,
     substituted_line,
     tensor_bytes,
+    upright,
 )
 from layerscope.report.explain.sizes import (
     elements_formula,
@@ -67,7 +68,7 @@ def general_formulas(formulas: list[GeneralFormula]) -> list[str]:
         return []
     parts = ["**For every position**"]
     for formula in formulas:
-        parts += [display(coloured(formula.latex)), formula.where]
+        parts += [display(coloured(formula.latex)), upright(formula.where)]
     return parts
 
 

@@ -229,7 +229,7 @@ def _updates(explanation: Explanation) -> Iterator[str]:
 
 def _update(update: Update) -> list[str]:
     title = f"{escaped(update.layer)}, {update.parameter}"
-    return [f"**{title}**", *(value_markdown(value) for value in update.values)]
+    return [f"**{title}**", *(value_markdown(value, "torch.optim's") for value in update.values)]
 
 
 _NOTES = {

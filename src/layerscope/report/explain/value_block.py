@@ -18,13 +18,17 @@ MOST_SHOWN = 36  # terms written out in a line
 FIRST_SHOWN = 8  # of more than that
 
 
-def value_markdown(value: Value) -> str:
-    """Everything about one number."""
+def value_markdown(value: Value, source: str = "the network's own") -> str:
+    """Everything about one number.
+
+    Args:
+        source: whose `actual` is; of a gradient it is autograd's.
+    """
     parts = [
         f"**{code(value.name)}** {_made_of(value)}",
         *field_tables(value),
         _equation(value),
-        _result(value),
+        _result(value, source),
         value.note,
         *(_indices(group) for group in value.groups if value.name.startswith("dL/")),
     ]
@@ -91,13 +95,13 @@ def _factor(group: Terms, part: Factor, number: int) -> str:
     return short(float(np.broadcast_to(part.values, group.num_terms)[number]))
 
 
-def _result(value: Value) -> str:
+def _result(value: Value, source: str) -> str:
     """Computed beside actual."""
     if value.actual is None:
         return ""
     assert value.ulps is not None
     dtype = escaped(str(value.dtype).removeprefix("torch."))
-    source = "autograd's" if value.name.startswith("dL/") else "the network's own"
+    source = "autograd's" if value.name.startswith("dL/") else source
     unit = unit_in_last_place(value.actual, value.dtype)
     return (
         f"{full(value.computed)} in float64; {source}, in {dtype}: **{full(value.actual)}**; "
