@@ -182,4 +182,5 @@ def _save(report: ExplanationReport, overrides: tuple[str, ...], directory: Path
     write_json(directory / "run.json", describe_environment(overrides))
     paths = report.save(directory)
     report.show(screen)
-    screen.say(f"all files: {directory} ({', '.join(path.name for path in paths)})")
+    screen.say(f"written: {', '.join(path.name for path in paths)}")
+    screen.say(f"all files: {directory}")
