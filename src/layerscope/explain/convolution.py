@@ -28,14 +28,14 @@ from layerscope.layers.geometry import spatial_dims
 from layerscope.layers.spec import LayerSpec
 
 
-def _split(position: Position, dims: int) -> tuple[Position, int, Position]:
+def split(position: Position, dims: int) -> tuple[Position, int, Position]:
     """The batch index (none of a single image), the channel, the spatial position."""
     return position[: -dims - 1], position[-dims - 1], position[-dims:]
 
 
 def _output(captured: Captured, position: Position) -> tuple[Value, ...]:
     conv = settings(captured.spec)
-    image, o, window = _split(position, conv.dims)
+    image, o, window = split(position, conv.dims)
     found = windows.cells_of(axes(captured.spec), window)
     channel, cell = grid(np.arange(conv.in_per_group), np.arange(len(found.cells))).T
     inside = found.inside[cell]
@@ -59,7 +59,7 @@ def _output(captured: Captured, position: Position) -> tuple[Value, ...]:
 
 def _input_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
     conv = settings(captured.spec)
-    image, channel, coordinates = _split(position, conv.dims)
+    image, channel, coordinates = split(position, conv.dims)
     readers, cells = windows.readers_of(axes(captured.spec), coordinates)
     group = conv.group_of_input(channel)
     o, reader = grid(np.arange(conv.out_per_group), np.arange(len(readers))).T
@@ -95,7 +95,8 @@ def _weight_gradient(captured: Captured, position: Position) -> tuple[Value, ...
     return (total(captured, weight_gradient_name(position), (terms,), actual),)
 
 
-def _bias_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
+def every_bias_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
+    """Every output of the channel counts, of every image."""
     dims = spatial_dims(captured.spec.kind)
     shape = captured.spec.output_shape
     batch = shape[: -dims - 1]
@@ -106,7 +107,7 @@ def _bias_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
 
 def _first_input(spec: LayerSpec, position: Position) -> Position:
     conv = settings(spec)
-    image, o, window = _split(position, conv.dims)
+    image, o, window = split(position, conv.dims)
     channel = conv.group_of_output(o) * conv.in_per_group
     return (*image, channel, *windows.first_inside(axes(spec), window))
 
@@ -116,7 +117,8 @@ def _first_weight(spec: LayerSpec, position: Position) -> Position:
     return (position[-conv.dims - 1], 0, *(0,) * conv.dims)
 
 
-def _bias(spec: LayerSpec, position: Position) -> Position:
+def bias_of_output(spec: LayerSpec, position: Position) -> Position:
+    """That of the output's channel."""
     return (position[-spatial_dims(spec.kind) - 1],)
 
 
@@ -126,7 +128,7 @@ CONVOLUTION = Explainer(
     input_gradient=where_used("dL/dx", _input_gradient),
     first_input=_first_input,
     weight_gradient=where_used("dL/dw", _weight_gradient),
-    bias_gradient=where_used("dL/db", _bias_gradient),
+    bias_gradient=where_used("dL/db", every_bias_gradient),
     first_weight=_first_weight,
-    bias=_bias,
+    bias=bias_of_output,
 )

@@ -3,6 +3,7 @@
 EXPLAINERS["my_op"] = Explainer(formulas=..., output=..., input_gradient=..., first_input=...)
 """
 
+from layerscope.explain.branches import ADD, CAT, MUL, SUB
 from layerscope.explain.convolution import CONVOLUTION
 from layerscope.explain.elementwise import CURVES, RELU
 from layerscope.explain.explainer import Explainer
@@ -14,12 +15,15 @@ from layerscope.explain.pooling import (
     AVG_POOL,
     MAX_POOL,
 )
+from layerscope.explain.reduction import MEAN, SUM
 from layerscope.explain.softmax import LOG_SOFTMAX, SOFTMAX
-from layerscope.explain.views import ADD, DROPOUT, SUB, VIEW
+from layerscope.explain.transposed_convolution import TRANSPOSED_CONVOLUTION
+from layerscope.explain.views import DROPOUT, VIEW
 from layerscope.layers.spec import LayerSpec
 
 EXPLAINERS: dict[str, Explainer] = {
     **{f"conv{dims}d": CONVOLUTION for dims in (1, 2, 3)},
+    **{f"conv_transpose{dims}d": TRANSPOSED_CONVOLUTION for dims in (1, 2, 3)},
     "linear": LINEAR,
     "relu": RELU,
     **CURVES,
@@ -41,6 +45,10 @@ EXPLAINERS: dict[str, Explainer] = {
     "feature_dropout": DROPOUT,
     "add": ADD,
     "sub": SUB,
+    "mul": MUL,
+    "cat": CAT,
+    "mean": MEAN,
+    "sum": SUM,
 }
 
 

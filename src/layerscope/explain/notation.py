@@ -26,6 +26,7 @@ class Dimension:
         cell: the index in the kernel; empty in a kernel of one cell.
         coordinate: the index of the input.
         size: the letter of the sizes, H of H_in and H_out.
+        num_windows: in a transposed convolution the windows are the inputs'.
         wrapped: whether padding repeats the input: a coordinate is then found by R.
     """
 
@@ -33,6 +34,7 @@ class Dimension:
     cell: str
     coordinate: str
     size: str
+    num_windows: str
     kernel_size: str
     stride: str = ""
     padding: str = ""
@@ -59,8 +61,8 @@ class Dimension:
 
     @property
     def sum_over_windows(self) -> str:
-        """Over the whole output."""
-        return summed(self.window, size_name(self, "out"))
+        """Over all windows."""
+        return summed(self.window, self.num_windows)
 
     @property
     def sum_over_readers(self) -> str:
@@ -84,14 +86,14 @@ class Dimension:
         if not self.sum_over_readers:
             return ""
         cell = rf" for $0 \le {self.cell} \lt {self.kernel_size}$" if self.cell else ""
-        bounds = rf"0 \le {self.window} \lt {size_name(self, 'out')}"
+        bounds = rf"0 \le {self.window} \lt {self.num_windows}"
         if self.wrapped:
             return f"${bounds}${cell}"
         solved = self.coordinate
         solved += f" + {self.padding}" if self.padding else ""
         solved += f" - {_times(self.dilation, self.cell)}" if self.cell else ""
         if not self.stride:
-            return rf"$0 \le {self.window} = {solved} \lt {size_name(self, 'out')}${cell}"
+            return rf"$0 \le {self.window} = {solved} \lt {self.num_windows}${cell}"
         return f"${self.window} = ({solved}) / {self.stride}$ is whole and ${bounds}${cell}"
 
 
@@ -105,15 +107,22 @@ def dimensions(
     dilation: Sequence[int],
     *,
     wrapped: bool = False,
+    transposed: bool = False,
 ) -> Dimensions:
-    """Of a convolution or pooling with these settings."""
+    """Of a convolution or pooling with these settings.
+
+    Args:
+        transposed: an input's window are the outputs that it adds to.
+    """
     dims = len(kernel_size)
+    made, read = _WINDOWS[dims], _COORDINATES[dims]
     many = [cells > 1 for cells in kernel_size]
     columns = zip(
-        _WINDOWS[dims],
+        read if transposed else made,
         [letter if several else "" for letter, several in zip(_CELLS[dims], many, strict=True)],
-        _COORDINATES[dims],
+        made if transposed else read,
         _SIZES[dims],
+        [f"{size}_{{{'in' if transposed else 'out'}}}" for size in _SIZES[dims]],
         symbols("k", kernel_size),
         symbols("s", stride, 1),
         symbols("p", padding, 0),

@@ -93,14 +93,15 @@ def _input_gradient(captured: Captured, position: Position) -> tuple[Value, ...]
     where = _row(captured.spec, position)
     share = probabilities(captured.inputs[0][tuple(where.T)])
     own = position[_dim(captured.spec)]
-    is_own = np.arange(len(share)) == own
-    terms = product(
+    own_share = float(share[own])
+    direct = product(single(DL_DY, output_gradient(captured), position), constant("y_c", own_share))
+    through_sum = product(
         gathered(DL_DY, output_gradient(captured), where),
         Factor("y", share, where),
-        Factor(r"(\left[ k = c \right] - y_c)", is_own - share[own]),
+        constant("-y_c", -own_share),
     )
     actual = input_gradient_at(captured, position)
-    return (total(captured, indexed("dL/dx", position), (terms,), actual),)
+    return (total(captured, indexed("dL/dx", position), (direct, through_sum), actual),)
 
 
 def _log_input_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
@@ -127,9 +128,9 @@ def _formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
         GeneralFormula("y", r"y_c = \frac{e^{x_c - M}}{Z}", _WHERE),
         GeneralFormula(
             "dL/dx",
-            rf"{gradient('x', 'c')} = \sum_{{k=0}}^{{C-1}} {gradient('y', 'k')} y_k "
-            r"\left( \left[ k = c \right] - y_c \right)",
-            r"$\left[ k = c \right]$ is 1 for the class itself, else 0.",
+            rf"{gradient('x', 'c')} = {gradient('y', 'c')} y_c - y_c \sum_{{k=0}}^{{C-1}} "
+            rf"{gradient('y', 'k')} y_k",
+            "Every output of the row depends on every score, by their common sum $Z$.",
         ),
     )
 

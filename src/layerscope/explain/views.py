@@ -1,6 +1,4 @@
-"""Layers that only pass numbers on: views, dropout, sums of branches."""
-
-from collections.abc import Callable
+"""Layers that only pass numbers on: views, and dropout."""
 
 import numpy as np
 
@@ -10,8 +8,6 @@ from layerscope.explain.explainer import Explainer, GeneralFormula
 from layerscope.explain.factors import (
     DL_DY,
     constant,
-    every_place,
-    gathered,
     input_gradient_at,
     number_at,
     output_gradient,
@@ -21,7 +17,7 @@ from layerscope.explain.factors import (
     where_used,
 )
 from layerscope.explain.notation import DL_DX
-from layerscope.explain.values import Indices, Position, Value, indexed
+from layerscope.explain.values import Position, Value, indexed
 from layerscope.layers.spec import LayerSpec, Shape
 
 
@@ -126,77 +122,3 @@ DROPOUT = Explainer(
     input_gradient=where_used("dL/dx", _dropout_gradient),
     first_input=same_position,
 )
-
-
-def _projected(position: Position, shape: Shape) -> Position:
-    """Where a tensor of this shape, repeated to a larger one, is read."""
-    last = position[len(position) - len(shape) :]
-    return tuple(0 if size == 1 else index for index, size in zip(last, shape, strict=True))
-
-
-def _readers(position: Position, shape: Shape, output: Shape) -> Indices:
-    """(num, num_dims), the outputs that read this element of a tensor of this shape."""
-    everywhere = every_place(output)
-    own = everywhere[:, len(output) - len(shape) :]
-    fixed = [column for column, size in enumerate(shape) if size != 1]
-    wanted = np.array(position, dtype=np.int64)
-    return everywhere[np.all(own[:, fixed] == wanted[fixed], axis=1)]
-
-
-def _two_inputs(spec: LayerSpec) -> str | None:
-    if len(spec.inputs) == 2:
-        return None
-    return f"{spec.kind} of a tensor and a number or parameter, which is not recorded"
-
-
-def _sum_output(sign: float) -> Callable[[Captured, Position], tuple[Value, ...]]:
-    def explain(captured: Captured, position: Position) -> tuple[Value, ...]:
-        first, second = captured.inputs
-        other = single("z", second, _projected(position, second.shape))
-        signed = product(other) if sign > 0 else product(other, constant("-1", -1.0))
-        groups = (product(single("x", first, _projected(position, first.shape))), signed)
-        actual = number_at(captured.output, position)
-        return (total(captured, indexed("y", position), groups, actual),)
-
-    return explain
-
-
-def _sum_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
-    where = _readers(position, captured.inputs[0].shape, captured.output.shape)
-    terms = product(gathered(DL_DY, output_gradient(captured), where))
-    actual = input_gradient_at(captured, position)
-    return (total(captured, indexed("dL/dx", position), (terms,), actual),)
-
-
-def _first_of_two(spec: LayerSpec, position: Position) -> Position:
-    return _projected(position, spec.input_shape)
-
-
-def _sum_formulas(sign: str) -> Callable[[LayerSpec], tuple[GeneralFormula, ...]]:
-    def formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
-        where = "Summed over the outputs that read it, where a tensor is repeated to fit the other."
-        same = spec.input_shapes[0] == spec.input_shapes[1]
-        over = "" if same else r"\sum "
-        minus = "-" if sign == "-" else ""
-        dl_dz = rf"\frac{{\partial L}}{{\partial z}} = {minus}{over}{DL_DY}"
-        return (
-            GeneralFormula("y", f"y = x {sign} z", "$x$ and $z$ are the two inputs."),
-            GeneralFormula("dL/dx", f"{DL_DX} = {over}{DL_DY}", "" if same else where),
-            GeneralFormula("dL/dz", dl_dz),
-        )
-
-    return formulas
-
-
-def _sum_explainer(sign: str) -> Explainer:
-    return Explainer(
-        formulas=_sum_formulas(sign),
-        output=_sum_output(-1.0 if sign == "-" else 1.0),
-        input_gradient=where_used("dL/dx", _sum_gradient),
-        first_input=_first_of_two,
-        refuses=_two_inputs,
-    )
-
-
-ADD = _sum_explainer("+")
-SUB = _sum_explainer("-")

@@ -37,3 +37,21 @@ def test_sizes_that_differ_per_dimension():
 
 def test_a_single_image_without_batch():
     assert_explained(captured(nn.Conv2d(2, 3, 3, padding=1), (2, 5, 4)))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"stride": 2, "padding": 1, "output_padding": 1},
+        {"stride": 3, "padding": 2, "dilation": 2, "groups": 2},
+        {"groups": 4, "bias": False},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_transposed(dims, settings):
+    torch.manual_seed(dims)
+    transposed = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+    layer = transposed[dims](4, 8, 3, **settings)
+    assert_explained(captured(layer, (2, 4, *(5, 4, 3)[:dims])), count=4)

@@ -1,6 +1,7 @@
 """What every formula that a document shows must be: rendered whole, and no more than needed."""
 
 import pytest
+import torch
 from captures import Network
 from latex2mathml.converter import convert
 from torch import nn
@@ -47,7 +48,12 @@ LAYERS = [
     (nn.Identity(), (2, 3, 4)),
     (nn.Dropout(0.1), (2, 3, 4)),
     (nn.Dropout(0.1).eval(), (2, 3, 4)),
+    (nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, groups=2), (2, 4, 5, 5)),
+    (nn.ConvTranspose1d(4, 4, 1, bias=False), (2, 4, 5)),
     (lambda x: x + x.clone(), (2, 3)),
+    (lambda x: x * x.clone(), (2, 3)),
+    (lambda x: torch.cat([x, x.clone()], 1), (2, 3)),
+    (lambda x: x.mean((2, 3)), (2, 3, 4, 4)),
     (lambda x: x - x[:, :1].clone(), (2, 3)),
 ]
 
@@ -87,9 +93,9 @@ def test_every_formula_is_rendered(formulas):
         assert "\\" not in mathml, latex
         assert latex.count("{") == latex.count("}")
         assert "<mi></mi>" not in mathml
-        # Markdown takes a backslash before punctuation away, reads < as a tag, * as emphasis.
+        # Markdown takes a backslash before punctuation away, reads < as a tag, | as a column.
         assert not any(
-            mark in latex for mark in ("\\,", "\\;", "\\!", "\\{", "\\\\", "<", "*", "  ")
+            mark in latex for mark in ("\\,", "\\;", "\\!", "\\{", "\\\\", "<", "|", "*", "  ")
         )
 
 
