@@ -143,7 +143,9 @@ def _refuse(spec: LayerSpec, reason: str) -> NoReturn:
 def _check_in_a_row(before: LayerSpec | None, spec: LayerSpec) -> None:
     """One tensor in, that of the layer before, and one out."""
     if len(spec.inputs) != 1 or len(spec.outputs) != 1:
-        _refuse(spec, f"it takes {len(spec.inputs)} tensors and gives {len(spec.outputs)}, not one each")
+        _refuse(
+            spec, f"it takes {len(spec.inputs)} tensors and gives {len(spec.outputs)}, not one each"
+        )
     if before is not None and spec.inputs[0].value != before.outputs[0].value:
         _refuse(spec, f"it does not take what {before.key} gives: only layers in a row are")
 
