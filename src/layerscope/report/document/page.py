@@ -18,6 +18,7 @@ from layerscope.report.document.parser import make_parser, visible_text
 
 # The only tags that a document may hold itself; everything else is shown as it is written.
 _TAGS = re.compile(r"(?:</?details>|<details open>|<summary>[^<>]*</summary>|<br>|\s)*")
+_LONG_CELL = 48  # characters of a sentence that is broken into lines
 _TOGETHER = re.compile(
     r"(?<=[\dd]) (?=× [-\dp])|(?<=[\dd] ×) (?=[-\dp])|(?<=\d) (?=(?:[KMG]i)?B\b)"
 )
@@ -54,7 +55,7 @@ def html_page(markdown: str, title: str, drawings: Mapping[str, str], style: str
     parser = _renderer()
     tokens = parser.parse(markdown)
     _name_headings(tokens)
-    _align_cells(tokens)
+    _style_cells(tokens)
     body = parser.renderer.render(tokens, parser.options, {"drawings": drawings})
     return _PAGE.format(style_hash=_hash(style), title=escape(title), style=style, body=body)
 
@@ -77,13 +78,15 @@ def _name_headings(tokens: Sequence[Token]) -> None:
         tokens[place].attrSet("id", slug)
 
 
-def _align_cells(tokens: Sequence[Token]) -> None:
+def _style_cells(tokens: Sequence[Token]) -> None:
     """By class: the page's policy forbids styles of single elements."""
-    for token in tokens:
+    for place, token in enumerate(tokens):
         if token.type in ("th_open", "td_open"):
             style = str(token.attrs.pop("style", ""))
             if style == "text-align:right":
                 token.attrSet("class", "number")
+            elif len(visible_text(tokens[place + 1])) > _LONG_CELL:
+                token.attrSet("class", "prose")
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-_SEEN = ("text", "text_special", "code_inline", "math_inline")
+_SEEN = ("text", "text_special", "code_inline")
 
 
 def make_parser() -> MarkdownIt:

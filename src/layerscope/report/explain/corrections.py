@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from layerscope.audit import Audit, Cell, audit_walkthrough
+from layerscope.audit import Audit, Cell, Finding, audit_walkthrough
 from layerscope.audit.document import read_walkthrough
 from layerscope.explain.explanation import Explanation
 from layerscope.layers import describe
@@ -111,7 +111,10 @@ def _sentences(audit: Audit) -> list[str]:
         titles = (("where", False), ("what", False), ("printed", True), ("right", True))
         parts += ["### Corrected: figures in the running text", pipes(titles, rows)]
     if audit.findings:
-        rows = [[escaped(t) for t in (f.claim, f.right, f.why)] for f in audit.findings]
-        titles = (("claim", False), ("right", False), ("why", False))
-        parts += ["### Corrected: sentences", pipes(titles, rows)]
+        parts += ["### Corrected: sentences", "\n".join(map(_judged, audit.findings))]
     return parts
+
+
+def _judged(finding: Finding) -> str:
+    claim, right, why = map(escaped, (finding.claim, finding.right, finding.why))
+    return f"- {claim}<br>**Right:** {right}<br>**Why:** {why}"
