@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from layerscope.config import CrossEntropyConfig, LossConfig
 from layerscope.errors import UserError
 from layerscope.explain.captured import Captured, CapturedLoss
+from layerscope.explain.graph import Edge, batch_statistics, edge_of, leaving_edges
 from layerscope.explain.values import Floats
 from layerscope.layers import Call, CallObserver, track_calls
 from layerscope.layers.geometry import operation_parameters
@@ -27,10 +28,6 @@ from layerscope.measure import Step
 from layerscope.networks import first_output
 from layerscope.training.losses import loss_of
 
-Edge = tuple[Node, int]
-# What torch's batch norms keep of a batch, by the names that they have in an explanation.
-_STATISTICS = {"mean": "_saved_result1", "inverse_std": "_saved_result2"}
-
 
 @dataclass(eq=False)
 class CapturedCall:
@@ -38,6 +35,8 @@ class CapturedCall:
 
     Args:
         whole_gradients: of each parameter, everything that the step gave it, other calls included.
+        is_overwritten: it returned a view that a later layer wrote to: then autograd keeps no
+            gradient of what stood there before.
     """
 
     key: str
@@ -50,6 +49,7 @@ class CapturedCall:
     parameter_gradients: dict[str, Tensor] = field(default_factory=dict)
     whole_gradients: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
+    is_overwritten: bool = False
 
     def arrays(self, spec: LayerSpec) -> Captured:
         """The same in float64, every number exact."""
@@ -107,6 +107,7 @@ def capture_step(
             labels = torch.full((len(outputs),), target, device=outputs.device)
             value = loss_of(outputs, labels, loss)
             step.backward(value)
+            observer.find_overwritten()
         finally:
             observer.stop()
         for call, parameters in observer.parameters.items():
@@ -153,6 +154,7 @@ class _Observer(CallObserver):
         self._wanted = wanted
         self._state = {id(t) for t in (*network.parameters(), *network.buffers())}
         self._began: dict[Call, tuple[CapturedCall, list[Edge | None], Mapping[str, Tensor]]] = {}
+        self._views: list[tuple[CapturedCall, Tensor, int]] = []
         self._made: set[Node] = set()
         self._handles: list[RemovableHandle] = []
 
@@ -170,24 +172,26 @@ class _Observer(CallObserver):
             {name: _copy(tensor) for name, tensor in parameters.items()},
             {name: _copy(tensor) for name, tensor in own.items() if name not in parameters},
         )
-        self._began[call] = captured, [_edge(tensor) for tensor in inputs], parameters
+        self._began[call] = captured, [edge_of(tensor) for tensor in inputs], parameters
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         """Copy what it returned, and wait for its gradients."""
         tensor = next(tensors_in(output), None)
-        edge = None if tensor is None else _edge(tensor)
+        edge = None if tensor is None else edge_of(tensor)
         began = self._began.pop(call, None)
         if tensor is not None and began is not None:
             captured, input_edges, parameters = began
             self.calls[call.key] = captured
             self.parameters[captured] = parameters
             captured.output = _copy(tensor)
+            if tensor._is_view():
+                self._views.append((captured, tensor, tensor._version))
             if edge is not None:
-                captured.statistics = _batch_statistics(edge[0])
+                captured.statistics = batch_statistics(edge[0])
                 self._wait(captured, edge, input_edges, parameters)
-        self._made.update(node for node, _ in filter(None, map(_edge, tensors_in(output))))
+        self._made.update(node for node, _ in filter(None, map(edge_of, tensors_in(output))))
 
     def follow(self, outputs: Tensor) -> None:
         """Keep the gradient of the network's own output."""
@@ -198,12 +202,20 @@ class _Observer(CallObserver):
 
         self._handles.append(edge.node.register_prehook(keep))
 
+    def find_overwritten(self) -> None:
+        """After the backward pass: the views that were written to and have got no gradient."""
+        for captured, tensor, version in self._views:
+            captured.is_overwritten = (
+                captured.output_gradient is None and tensor._version != version
+            )
+
     def stop(self) -> None:
         """Let go of the graph."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._began.clear()
+        self._views.clear()
         self._made.clear()
 
     def _own_state(
@@ -236,7 +248,7 @@ class _Observer(CallObserver):
         self._handles.append(node.register_prehook(keep_output))
         if passes_through:
             return
-        leaving = _leaving_edges(node, self._made | {edge[0] for edge in inputs if edge})
+        leaving = leaving_edges(node, self._made | {edge[0] for edge in inputs if edge})
         for inner, edges in leaving.items():
             self._handles.append(
                 inner.register_hook(_keeper(captured, edges, inputs, parameters))  # type: ignore[arg-type]
@@ -272,38 +284,6 @@ def _keeper(
                 gradients[name] = result.clone() if before is None else before + result
 
     return keep
-
-
-def _leaving_edges(start: Node, foreign: set[Node]) -> dict[Node, list[tuple[int, Edge]]]:
-    """Of the nodes from `start` on that are not foreign: their edges to foreign ones and leaves."""
-    leaving: dict[Node, list[tuple[int, Edge]]] = {}
-    seen, waiting = {start}, [start]
-    while waiting:
-        node = waiting.pop()
-        for position, (behind, number) in enumerate(node.next_functions):
-            if behind is None:
-                continue
-            if behind in foreign or hasattr(behind, "variable"):
-                leaving.setdefault(node, []).append((position, (behind, number)))
-            elif behind not in seen:
-                seen.add(behind)
-                waiting.append(behind)
-    return leaving
-
-
-def _batch_statistics(node: Node) -> dict[str, Tensor]:
-    """Of a batch norm in train mode; empty for every other node."""
-    if "BatchNorm" not in node.name():
-        return {}
-    found = {name: getattr(node, saved, None) for name, saved in _STATISTICS.items()}
-    return {name: _copy(t) for name, t in found.items() if t is not None and t.numel()}
-
-
-def _edge(tensor: Tensor) -> Edge | None:
-    if not tensor.requires_grad:
-        return None
-    edge: GradientEdge = get_gradient_edge(tensor)
-    return edge.node, edge.output_nr
 
 
 def _copy(tensor: Tensor) -> Tensor:

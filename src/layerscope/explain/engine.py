@@ -87,7 +87,7 @@ def _explain_layers(
                 layer,
                 num_calls=num_calls,
                 is_chosen=is_chosen,
-                note=_note(num_calls),
+                note=_note(call, num_calls),
             )
         )
         if call is not None and layer.refused is None:
@@ -107,17 +107,21 @@ def _explain_layer(
     layer = LayerExplanation(spec.key, spec, cost, explainer.formulas(spec))
     if call is None:
         return layer
-    return _with_values(layer, explainer, call.arrays(spec), places(spec, explainer, settings))
+    return _with_values(layer, explainer, call, places(spec, explainer, settings))
 
 
 def _with_values(
-    layer: LayerExplanation, explainer: Explainer, captured: Captured, where: Places
+    layer: LayerExplanation, explainer: Explainer, call: CapturedCall, where: Places
 ) -> LayerExplanation:
+    captured = call.arrays(layer.spec)
+    layer = replace(
+        layer, position=where.output, output_values=explainer.output(captured, where.output)
+    )
+    if call.is_overwritten:
+        return layer
     return replace(
         layer,
-        position=where.output,
         input_position=where.input,
-        output_values=explainer.output(captured, where.output),
         weight_position=where.weight,
         bias_position=where.bias,
         input_gradient_values=explainer.input_gradient(captured, where.input),
@@ -132,14 +136,20 @@ def _values(
     return () if explain is None or position is None else explain(captured, position)
 
 
-def _note(num_calls: int) -> str:
-    """What the values are of, where that is not the layer's one call."""
-    if num_calls == 1:
-        return ""
-    return (
-        f"Called {num_calls} times in one forward pass: the first call is explained, with its own "
-        "part of the gradients."
-    )
+def _note(call: CapturedCall | None, num_calls: int) -> str:
+    """What the values are of, where that is not the layer's one call, and what is missing."""
+    sentences = []
+    if num_calls > 1:
+        sentences.append(
+            f"Called {num_calls} times in one forward pass: the first call is explained, with its "
+            "own part of the gradients."
+        )
+    if call is not None and call.is_overwritten:
+        sentences.append(
+            "What it returns is a view that a later layer overwrites: autograd keeps no gradient "
+            "of it."
+        )
+    return " ".join(sentences)
 
 
 def _explain_loss(captured: CapturedLoss, settings: Settings) -> LossExplanation:

@@ -108,8 +108,22 @@ def test_a_function_that_views_and_overwrites_is_still_captured():
         def forward(self, x):
             return self.layer(F.relu_(x.flatten(1) * 1))
 
-    calls, _ = captured(Net(), (2, 2, 2))
+    calls, step = captured(Net(), (2, 2, 2))
     np.testing.assert_array_equal(calls["relu"].output, np.maximum(calls["relu"].inputs[0], 0))
+    assert not any(call.is_overwritten for call in step.calls.values())
+
+
+def test_a_view_that_is_overwritten_has_no_gradient_and_says_so():
+    network = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Flatten(), nn.ReLU(inplace=True))
+    calls, step = captured(network, (3, 1, 2, 2))
+    flatten = calls["1"]
+    np.testing.assert_array_equal(flatten.output, flatten.inputs[0].reshape(3, 4))
+    assert flatten.output_gradient is None
+    assert {key for key, call in step.calls.items() if call.is_overwritten} == {"1"}
+    np.testing.assert_array_equal(
+        calls["0"].output_gradient[..., 0, 0],
+        calls["2"].output_gradient * (calls["2"].inputs[0] > 0),
+    )
 
 
 def test_a_branch_without_influence_has_no_gradient():
