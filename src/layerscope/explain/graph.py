@@ -34,6 +34,7 @@ def batch_statistics(node: Node) -> dict[str, Tensor]:
 
 
 def edge_of(tensor: Tensor) -> Edge | None:
+    """Where its gradient arrives; None where it has none."""
     if not tensor.requires_grad:
         return None
     edge = get_gradient_edge(tensor)
