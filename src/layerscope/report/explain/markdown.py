@@ -25,6 +25,7 @@ from layerscope.report.profile.tables import (
 )
 from layerscope.theory.table import Total
 
+_MOST_CLASSES = 12  # whose probabilities and gradients are shown
 _WriteLayer = Callable[[LayerExplanation, int], str]
 
 
@@ -177,7 +178,7 @@ def _block_summary(block: Total, table: Table, direction: str) -> str:
 def _loss(explanation: Explanation) -> str:
     loss = explanation.loss
     words = escaped(f"{_loss_words(explanation)}; the mean over the batch.")
-    shown, num_hidden = _values_of_one_image(explanation)
+    shown, num_hidden = _few_classes(explanation)
     parts = [
         "### Loss",
         words[0].upper() + words[1:],
@@ -189,23 +190,26 @@ def _loss(explanation: Explanation) -> str:
 
 
 def _hidden_values(num_hidden: int) -> str:
-    return (
-        f"… {num_hidden:,} more values, of the other images, in explain.json." if num_hidden else ""
-    )
+    if not num_hidden:
+        return ""
+    return f"… {num_hidden:,} more values, of other classes, in explain.json."
 
 
-def _values_of_one_image(explanation: Explanation) -> tuple[list[Value], int]:
-    """Those of the image whose positions are explained, the others counted."""
-    values = explanation.loss.values
-    image = (explanation.settings.position or (0,))[0]
-    shown = [value for value in values if _image(value) in (None, image)]
-    return shown, len(values) - len(shown)
+def _few_classes(explanation: Explanation) -> tuple[list[Value], int]:
+    """Values of the first classes and of the image's own, the others counted."""
+    loss = explanation.loss
+    values = [
+        value
+        for value in loss.values
+        if (found := _class_of(value)) is None or found < _MOST_CLASSES or found in loss.target
+    ]
+    return values, len(loss.values) - len(values)
 
 
-def _image(value: Value) -> int | None:
-    """The first index of its name: `z[3]` is the image's, `L` is of all."""
-    _, bracket, indices = value.name.partition("[")
-    return int(indices.rstrip("]").split(",")[0]) if bracket else None
+def _class_of(value: Value) -> int | None:
+    """`p[0,3]` is of class 3; `L` and `Z[0]` are of none."""
+    indices = value.name.partition("[")[2].rstrip("]").split(",")
+    return int(indices[1]) if len(indices) > 1 else None
 
 
 def _updates(explanation: Explanation) -> Iterator[str]:

@@ -1,0 +1,76 @@
+"""The size formulas that a document shows give the sizes that torch makes."""
+
+import pytest
+import torch
+from torch import nn
+
+from layerscope.layers import describe
+from layerscope.report.explain.overview import overview_drawing
+from layerscope.report.explain.pattern_line import pattern_line
+from layerscope.report.explain.sizes import padding_sentence, size_rule
+from layerscope.theory import cost_table
+
+LAYERS = (
+    (nn.Conv2d(2, 3, 3, padding=1), (2, 2, 9, 7)),
+    (nn.Conv2d(2, 4, (3, 2), stride=(2, 3), padding=(0, 1), dilation=2, groups=2), (1, 2, 11, 12)),
+    (nn.Conv1d(2, 3, 4, stride=3), (2, 2, 17)),
+    (nn.Conv3d(1, 2, 2, padding=1), (1, 1, 4, 5, 6)),
+    (nn.Conv2d(2, 3, 3, padding="valid"), (2, 2, 9, 7)),
+    (nn.MaxPool2d(3, stride=2, padding=1, dilation=1), (2, 2, 9, 7)),
+    (nn.MaxPool2d(2), (2, 2, 9, 7)),
+    (nn.AvgPool2d(2, ceil_mode=True), (2, 2, 9, 7)),
+    (nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1), (2, 2, 5, 4)),
+)
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS)
+def test_the_formulas_give_the_size_that_the_layer_makes(layer, shape):
+    (spec,) = describe(nn.Sequential(layer), shape).layers
+    rule = size_rule(spec)
+    made = layer(torch.zeros(shape)).shape[2:]
+    assert rule is not None
+    assert tuple(formula.value for formula in rule.formulas) == tuple(made) == spec.output_shape[2:]
+
+
+def test_a_last_window_outside_is_said_to_be_left_out():
+    layer = nn.MaxPool2d(2, stride=3, ceil_mode=True, padding=1)
+    (spec,) = describe(nn.Sequential(layer), (1, 1, 5, 5)).layers
+    rule = size_rule(spec)
+    assert rule is not None
+    left_out = tuple(formula.value for formula in rule.formulas) != spec.output_shape[2:]
+    assert ("left out" in rule.note) == left_out
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kernel_size": 3, "padding": 1}, "the size stays"),
+        ({"kernel_size": 3, "padding": "same"}, "Same padding, by name"),
+        ({"kernel_size": 3}, "Valid padding"),
+        ({"kernel_size": 4, "padding": 1}, "even"),
+        ({"kernel_size": 3, "padding": 1, "stride": 2}, "the stride is not 1"),
+        ({"kernel_size": 3, "padding": 2}, ""),
+    ],
+)
+def test_what_padding_does_is_said(settings, words):
+    (spec,) = describe(nn.Sequential(nn.Conv2d(1, 1, **settings)), (1, 1, 8, 8)).layers
+    assert words in padding_sentence(spec)
+    assert bool(words) == bool(padding_sentence(spec))
+
+
+def test_repeated_runs_are_written_once():
+    kinds = ["conv2d", "relu", "conv2d", "relu", "max_pool"] * 2 + ["flatten", "linear"]
+    assert pattern_line(kinds) == ("Input → ((Conv → ReLU) × 2 → MaxPool) × 2 → Flatten → FC")
+    assert pattern_line(["linear"]) == "Input → FC"
+
+
+def test_the_drawing_has_every_layer_and_of_a_large_network_its_blocks():
+    blocks = {f"block{n}": nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()) for n in range(30)}
+    network = nn.Sequential()
+    for name, block in blocks.items():
+        network.add_module(name, block)
+    for size, rows in ((10, 20), (30, 30)):
+        specs = describe(network[:size], (1, 1, 4, 4))
+        drawing = overview_drawing(cost_table(specs, 4), specs.layers, "net")
+        assert drawing.count('class="name"') == rows + 1
+        assert drawing.count('class="block-name"') == (size if size == 10 else 0)
