@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from layerscope.explain import notation
 from layerscope.explain.convolution_settings import Settings, settings
 from layerscope.explain.explainer import GeneralFormula
-from layerscope.explain.notation import at, batch_sum, gradient, joined, summed
+from layerscope.explain.notation import at, batch_sum, gradient, joined, sized, summed
 from layerscope.layers.spec import LayerSpec
 
 
@@ -31,7 +31,12 @@ def convolution_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
             "y",
             f"{at('y', *batch, 'o', *made)} = "
             + joined(letters.sum_over_inputs + over_cells, f"{x_read} {weight}{bias}"),
-            joined(_numbers(conv), letters.group_of_output, padding_sentence(conv)),
+            joined(
+                _numbers(conv),
+                letters.group_of_output,
+                padding_sentence(conv),
+                _legend(batch, letters, dims),
+            ),
         ),
         GeneralFormula(
             "dL/dx",
@@ -41,7 +46,11 @@ def convolution_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
                 gradient("y", *batch, letters.output, *notation.readers(dims)),
                 own_weight,
             ),
-            joined(letters.group_of_input, readers_sentence(dims)),
+            joined(
+                letters.group_of_input,
+                readers_sentence(dims),
+                notation.legend(input_position=notation.coordinates(dims)),
+            ),
         ),
         GeneralFormula(
             "dL/dw",
@@ -66,8 +75,8 @@ class Channels:
         back: of the weight, in terms of the input's channel.
     """
 
-    sum_over_inputs: str = summed("c", "C_{in}")
-    sum_over_outputs: str = summed("o", "C_{out}")
+    sum_over_inputs: str = summed("c", sized("C", "in"))
+    sum_over_outputs: str = summed("o", sized("C", "out"))
     read: str = "c"
     own: str = "c"
     output: str = "o"
@@ -94,6 +103,17 @@ def channels(conv: Settings) -> Channels:
         back="c - g C_g",
         group_of_output=rf"{sizes}: $g = \left\lfloor o / O_g \right\rfloor$.",
         group_of_input=r"$g = \left\lfloor c / C_g \right\rfloor$ is the group of the channel.",
+    )
+
+
+def _legend(batch: tuple[str, ...], letters: Channels, dims: notation.Dimensions) -> str:
+    in_group = "channel_within_the_group" if letters.group_of_output else "input_channel"
+    return notation.legend(
+        image=batch,
+        output_channel="o",
+        **{in_group: "c" if letters.own == "c" else ""},
+        output_position=notation.outputs(dims),
+        kernel_position=tuple(dim.cell for dim in dims),
     )
 
 

@@ -21,7 +21,7 @@ from layerscope.explain.factors import (
     weight_gradient_name,
     where_used,
 )
-from layerscope.explain.notation import at, batch_sum, gradient, summed
+from layerscope.explain.notation import at, batch_sum, gradient, sized, summed
 from layerscope.explain.values import Indices, Position, Value, indexed
 from layerscope.layers.spec import LayerSpec
 
@@ -73,14 +73,18 @@ def _rows(captured: Captured) -> Indices:
 def _formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     batch = notation.leading(spec.output_shape, 1)
     over_rows = batch_sum(batch)
+    rows = {"image" if len(batch) == 1 else "row": batch}
     x, dl_dy = at("x", *batch, "f"), gradient("y", *batch, "o")
     bias = " + b_o" if spec.geometry.get("bias") else ""
     formulas = (
         GeneralFormula(
-            "y", f"{at('y', *batch, 'o')} = {summed('f', 'F_{in}')} {x} w_{{o, f}}{bias}"
+            "y",
+            f"{at('y', *batch, 'o')} = {summed('f', sized('F', 'in'))} {x} w_{{o, f}}{bias}",
+            notation.legend(**rows, output_feature="o", input_feature="f"),
         ),
         GeneralFormula(
-            "dL/dx", f"{gradient('x', *batch, 'f')} = {summed('o', 'F_{out}')} {dl_dy} w_{{o, f}}"
+            "dL/dx",
+            f"{gradient('x', *batch, 'f')} = {summed('o', sized('F', 'out'))} {dl_dy} w_{{o, f}}",
         ),
         GeneralFormula("dL/dw", f"{gradient('w', 'o', 'f')} = {over_rows} {dl_dy} {x}"),
     )

@@ -58,7 +58,7 @@ class _Channel:
     def _mean(self) -> Value:
         name = indexed("mean", (self.channel,))
         if not self.uses_batch:
-            return self._running("running_mean", r"\mu_{run}", name)
+            return self._running("running_mean", r"\mu_{\text{run}}", name)
         x = gathered("x", self.captured.inputs[0], self.places)
         terms = product(x, constant(r"\frac{1}{m}", 1 / self.size))
         return total(self.captured, name, (terms,), self._seen("mean"))
@@ -66,7 +66,7 @@ class _Channel:
     def _var(self, mean: Value) -> Value:
         name = indexed("var", (self.channel,))
         if not self.uses_batch:
-            return self._running("running_var", r"\sigma^2_{run}", name)
+            return self._running("running_var", r"\sigma^2_{\text{run}}", name)
         centred = self.centred(self.places, mean)
         terms = product(centred, centred, constant(r"\frac{1}{m}", 1 / self.size))
         return total(self.captured, name, (terms,), self._seen("var"))

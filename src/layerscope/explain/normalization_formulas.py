@@ -54,7 +54,8 @@ def _forward(
     latex += " + b_c" if has_bias else ""
     epsilon = rf"Here $\epsilon = {notation.number(spec.geometry['eps'])}$."
     running = "" if uses_batch(spec) else r"$\mu$ and $\sigma^2$ are those kept from training."
-    return GeneralFormula("y", latex, joined(epsilon, running))
+    legend = notation.legend(image="n", channel="c", position=indices[2:])
+    return GeneralFormula("y", latex, joined(epsilon, running, legend))
 
 
 def _own(indices: tuple[str, ...], has_weight: bool) -> GeneralFormula:

@@ -122,7 +122,7 @@ def dimensions(
         [letter if several else "" for letter, several in zip(_CELLS[dims], many, strict=True)],
         made if transposed else read,
         _SIZES[dims],
-        [f"{size}_{{{'in' if transposed else 'out'}}}" for size in _SIZES[dims]],
+        [sized(size, "in" if transposed else "out") for size in _SIZES[dims]],
         symbols("k", kernel_size),
         symbols("s", stride, 1),
         symbols("p", padding, 0),
@@ -226,7 +226,12 @@ def batch_sum(indices: Sequence[str]) -> str:
 
 def size_name(dim: Dimension, of: str) -> str:
     """H_in, H_out."""
-    return f"{dim.size}_{{{of}}}"
+    return sized(dim.size, of)
+
+
+def sized(letter: str, of: str) -> str:
+    """A size with a word as its index, upright: C_in."""
+    return rf"{letter}_{{\text{{{of}}}}}"
 
 
 def number(value: float) -> str:
@@ -236,6 +241,26 @@ def number(value: float) -> str:
         return digits
     power = f"10^{{{int(exponent)}}}"
     return power if digits == "1" else rf"{digits} \times {power}"
+
+
+def legend(**letters: str | Sequence[str]) -> str:
+    """`Indices: $n$ image, $(i, j)$ output position.`, of letters by what they stand for.
+
+    What has no letter, as the batch of a single image, is left out.
+    """
+    parts = [
+        f"${_tuple(letter)}$ {name.replace('_', ' ')}"
+        for name, letter in letters.items()
+        if _tuple(letter)
+    ]
+    return f"Indices: {', '.join(parts)}."
+
+
+def _tuple(letters: str | Sequence[str]) -> str:
+    parts = [letter for letter in letters if letter not in ("", "0")]
+    if isinstance(letters, str) or len(parts) < 2:
+        return "".join(parts)
+    return f"({', '.join(parts)})"
 
 
 def joined(*parts: str) -> str:

@@ -1,7 +1,7 @@
 """Pooling over windows: the maximum, the average, and windows that adapt to an output size."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,6 +66,12 @@ class _Maximum:
 
     def first_input(self, spec: LayerSpec, position: Position) -> Position:
         return _first_input(self.axes(spec), position)
+
+    def refuses(self, spec: LayerSpec) -> str | None:
+        """Of a window without a single input, the maximum is minus infinity."""
+        if all(axis.inside.any(axis=1).all() for axis in self.axes(spec)):
+            return None
+        return "one of its windows lies wholly in the padding, so it has no maximum"
 
 
 def _split(position: Position, axes: windows.Axes) -> tuple[Position, Position]:
@@ -142,12 +148,15 @@ class _Average:
 
 
 def _explainer(pooling: _Maximum | _Average, written: formulas.Formulas) -> Explainer:
-    return Explainer(
+    explainer = Explainer(
         formulas=written,
         output=pooling.output,
         input_gradient=where_used("dL/dx", pooling.input_gradient),
         first_input=pooling.first_input,
     )
+    if isinstance(pooling, _Maximum):
+        return replace(explainer, refuses=pooling.refuses)
+    return explainer
 
 
 MAX_POOL = _explainer(_Maximum(sliding_axes), formulas.max_pool)

@@ -45,7 +45,7 @@ def max_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     over = "".join(dim.sum_over_readers for dim in dims)
     dl_dx = f"{_dl_dx(image, dims)} = {joined(over, winner, gradient('y', *image, *readers))}"
     return (
-        GeneralFormula("y", y, joined(bounds, _numbers(pool), outside)),
+        GeneralFormula("y", y, joined(bounds, _numbers(pool), outside, _legend(image, dims))),
         GeneralFormula("dL/dx", dl_dx, joined(cell, _readers(dims))),
     )
 
@@ -63,7 +63,8 @@ def avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     dl_dy = gradient("y", *image, *readers)
     dl_dx = f"{_dl_dx(image, dims)} = {joined(over, average.factor(readers), dl_dy)}"
     zeros = "Where an index lies outside the input, $x$ is 0." if _leaves_input(spec) else ""
-    where = joined(_numbers(pool), zeros, _divisor(pool, average, made))
+    legend = _legend(image, dims)
+    where = joined(_numbers(pool), zeros, _divisor(pool, average, made), legend)
     return GeneralFormula("y", y, where), GeneralFormula("dL/dx", dl_dx, _readers(dims))
 
 
@@ -78,9 +79,9 @@ def adaptive_avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     dl_dy = gradient("y", *image, *made)
     y = f"{at('y', *image, *made)} = {joined(average.factor(made), sums, x)}"
     dl_dx = f"{_dl_dx(image, dims)} = {joined(over, average.factor(made), dl_dy)}"
-    where = ""
+    where = _legend(image, dims)
     if not average.divisor_symbol:
-        where = f"${at('m', *made)}$ is the number of inputs that the window reads."
+        where = f"${at('m', *made)}$ is the number of inputs that the window reads. {where}"
     return (
         GeneralFormula("y", y, where),
         GeneralFormula("dL/dx", dl_dx, "Only the outputs whose window holds this input count."),
@@ -101,7 +102,7 @@ def adaptive_max_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
         GeneralFormula(
             "y",
             rf"{at('y', *image, *made)} = \max_{{{chosen}}} {at('x', *image, *read)}",
-            f"Over the window: {windows}.",
+            f"Over the window: {windows}. {_legend(image, dims)}",
         ),
         GeneralFormula(
             "dL/dx",
@@ -109,6 +110,16 @@ def adaptive_max_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
             f"${at(f'({hats})', *image, *made)}$ is where the window's maximum stands: "
             f"{_ONE_WINNER}",
         ),
+    )
+
+
+def _legend(image: tuple[str, ...], dims: Dimensions) -> str:
+    return notation.legend(
+        image=image[:-1],
+        channel=image[-1:],
+        output_position=notation.outputs(dims),
+        window_position=tuple(dim.cell for dim in dims),
+        input_position=notation.coordinates(dims),
     )
 
 

@@ -122,7 +122,7 @@ def adaptive_average(spec: LayerSpec) -> Averaging:
     axes = adaptive_axes(spec)
     counted = tuple(axis.inside for axis in axes)
     is_global = prod(len(axis.coordinates) for axis in axes) == 1
-    letters = tuple(f"{size}_{{in}}" for size in notation.size_letters(len(axes)))
+    letters = tuple(notation.sized(size, "in") for size in notation.size_letters(len(axes)))
     return Averaging(axes, counted, None, " ".join(letters) if is_global else "")
 
 

@@ -25,7 +25,7 @@ from layerscope.explain.factors import (
     weight_gradient_name,
     where_used,
 )
-from layerscope.explain.notation import at, batch_sum, gradient, joined, summed
+from layerscope.explain.notation import at, batch_sum, gradient, joined, sized, summed
 from layerscope.explain.values import Position, Value, indexed
 from layerscope.layers.spec import LayerSpec
 
@@ -139,7 +139,7 @@ def _formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
         GeneralFormula(
             "y",
             f"{at('y', *batch, 'o', *notation.coordinates(dims))} = {y}",
-            joined(_numbers(conv), letters.group_of_output, _readers(dims)),
+            joined(_numbers(conv), letters.group_of_output, _readers(dims), _legend(batch, dims)),
         ),
         GeneralFormula(
             "dL/dx",
@@ -153,6 +153,17 @@ def _formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
         ),
     )
     return (*formulas, _bias_formula(dims, batch)) if bias else formulas
+
+
+def _legend(batch: tuple[str, ...], dims: notation.Dimensions) -> str:
+    return notation.legend(
+        image=batch,
+        output_channel="o",
+        input_channel="c",
+        output_position=notation.coordinates(dims),
+        input_position=notation.outputs(dims),
+        kernel_position=tuple(dim.cell for dim in dims),
+    )
 
 
 def _bias_formula(dims: notation.Dimensions, batch: tuple[str, ...]) -> GeneralFormula:
@@ -171,8 +182,8 @@ class _Channels:
         made: the output channel, in terms of the weight's.
     """
 
-    sum_over_inputs: str = summed("c", "C_{in}")
-    sum_over_outputs: str = summed("o", "C_{out}")
+    sum_over_inputs: str = summed("c", sized("C", "in"))
+    sum_over_outputs: str = summed("o", sized("C", "out"))
     own: str = "o"
     made: str = "o"
     group_of_output: str = ""

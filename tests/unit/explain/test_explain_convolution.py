@@ -55,3 +55,17 @@ def test_transposed(dims, settings):
     transposed = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
     layer = transposed[dims](4, 8, 3, **settings)
     assert_explained(captured(layer, (2, 4, *(5, 4, 3)[:dims])), count=4)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+def test_linear(shape):
+    assert_explained(captured(nn.Linear(5, 4), shape))
+    assert_explained(captured(nn.Linear(5, 4, bias=False), shape))
+
+
+def test_nothing_of_a_loss_that_does_not_depend_on_the_layer():
+    call = captured(nn.Linear(5, 4), (3, 5))
+    unused = type(call)(**{**vars(call), "output_gradient": None, "input_gradients": (None,)})
+    for explain in (explainer(call).input_gradient, explainer(call).weight_gradient):
+        (value,) = explain(unused, (0, 0))
+        assert (value.num_terms, value.computed, value.actual) == (0, 0.0, None)

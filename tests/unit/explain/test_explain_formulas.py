@@ -106,7 +106,7 @@ def test_settings_that_change_nothing_drop_out():
     assert " g " not in y.latex
     assert "padding" not in y.where
     assert "whole" not in dl_dx.where
-    assert "0 \\le i = r - u \\lt H_{out}" in dl_dx.where
+    assert "0 \\le i = r - u \\lt H_{\\text{out}}" in dl_dx.where
 
 
 def test_settings_that_count_are_there():

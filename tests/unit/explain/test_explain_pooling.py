@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from captures import assert_explained, captured, explainer
+from captures import Network, assert_explained, captured, explainer
 from torch import nn
+
+from layerscope.explain.kinds import refusal
+from layerscope.layers import describe
 
 MAXIMA = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGES = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -84,3 +87,9 @@ def test_functions_as_layers():
     assert_explained(captured(lambda x: F.max_pool2d(x, 3, 2, 1), (2, 3, 7, 7)))
     assert_explained(captured(lambda x: F.avg_pool2d(x, 2), (2, 3, 6, 6)))
     assert_explained(captured(lambda x: F.adaptive_avg_pool2d(x, (2, 2)), (2, 3, 5, 5)))
+
+
+def test_a_window_of_padding_only_is_refused():
+    layer = nn.MaxPool2d(2, stride=1, padding=1, dilation=3)
+    spec = describe(Network(layer), (1, 1, 2, 2)).layers[0]
+    assert "wholly in the padding" in refusal(spec)
