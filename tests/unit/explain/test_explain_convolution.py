@@ -1,6 +1,6 @@
 import pytest
 import torch
-from captures import assert_explained, captured
+from captures import assert_explained, captured, explainer
 from torch import nn
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

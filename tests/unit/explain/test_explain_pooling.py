@@ -37,13 +37,10 @@ def test_maxima(dims, settings):
         {"kernel_size": 3, "stride": 1, "padding": 1},
         {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
         {"kernel_size": 3, "padding": 1, "count_include_pad": False, "ceil_mode": True},
-        {"kernel_size": 2, "divisor_override": 3},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
 def test_averages(dims, settings):
-    if dims == 1 and "divisor_override" in settings:
-        pytest.skip("one dimension has no divisor_override")
     assert_explained(captured(AVERAGES[dims](**settings), (2, 3, *SIZES[:dims])))
 
 
@@ -56,10 +53,12 @@ def test_averages(dims, settings):
         (nn.AdaptiveMaxPool2d((2, 3)), (2, 3, 5, 7)),
         (nn.MaxPool2d((2, 3)), (3, 5, 6)),
         (nn.AvgPool2d(2), (3, 4, 6)),
+        (nn.AvgPool2d(2, divisor_override=3), (2, 3, 4, 6)),
+        (nn.AvgPool3d(3, 2, 1, divisor_override=5), (2, 3, 4, 6, 5)),
     ],
     ids=str,
 )
-def test_adaptive_windows_and_single_images(layer, shape):
+def test_adaptive_windows_single_images_and_divisors(layer, shape):
     assert_explained(captured(layer, shape))
 
 
