@@ -15,7 +15,8 @@ WIDTH = 360
 _ROW, _HEAD, _GAP, _PAD = 40, 22, 16, 8
 _MOST_ROWS = 48  # of a larger network only the blocks are drawn
 _PICTURE = 62  # of a feature map, at the left
-_NAME_LENGTH = 19
+_LEFT, _RIGHT = 12 + _PICTURE + 8, WIDTH - 14
+_NAME, _WORD, _SMALL = 8.6, 7.9, 7.2  # width of a letter: bold, plain, small
 
 _FAMILIES = {
     "batch_norm": "norm",
@@ -148,19 +149,31 @@ def _drawn(group: _Group, y: float, largest: "_Largest") -> str:
 
 
 def _drawn_row(row: _Row, y: float, largest: "_Largest") -> str:
-    left, right = 12 + _PICTURE + 8, WIDTH - 14
+    left, right = _LEFT, _RIGHT
+    small = {"class_": "small"}
     shape = " × ".join(map(str, row.shape[1:]))
     parameters = f"{row.num_parameters:,} parameters" if row.num_parameters else ""
     return "".join(
         (
             element("rect", x=4, y=y + 2, width=3, height=_ROW - 4, class_=row.family),
             _picture(row, y, largest) if row.changes_shape else "",
-            label(left, y + 17, shortened(row.name, _NAME_LENGTH), class_="name"),
-            label(left, y + 33, shortened(row.settings, 26), class_="small"),
+            label(left, y + 17, shortened(row.name, _room(shape, _NAME, _WORD)), class_="name"),
+            label(left, y + 33, _cut(row.settings, _room(parameters, _SMALL, _SMALL)), **small),
             label(right, y + 17, shape, text_anchor="end"),
-            label(right, y + 33, parameters, text_anchor="end", class_="small"),
+            label(right, y + 33, parameters, text_anchor="end", class_="small")
+            if parameters
+            else "",
         )
     )
+
+
+def _room(beside: str, letter: float, letter_beside: float) -> int:
+    """How many letters fit on a line on which something stands at the right."""
+    return max(3, int((_RIGHT - _LEFT - 8 - letter_beside * len(beside)) / letter))
+
+
+def _cut(words: str, length: int) -> str:
+    return words if len(words) <= length else f"{words[: length - 1]}…"
 
 
 @dataclass(frozen=True)
