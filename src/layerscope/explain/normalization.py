@@ -24,7 +24,7 @@ from layerscope.explain.factors import (
     weight_gradient_name,
     where_used,
 )
-from layerscope.explain.normalization_formulas import batch_norm_formulas, uses_batch
+from layerscope.explain.normalization_formulas import batch_norm_formulas, epsilon_of, uses_batch
 from layerscope.explain.values import Factor, Indices, Position, Terms, Value, indexed
 from layerscope.layers.spec import LayerSpec
 
@@ -79,7 +79,7 @@ class _Channel:
 
     def _inverse_std(self, var: Value) -> Value:
         name = indexed("inverse_std", (self.channel,))
-        value = (var.computed + self.captured.spec.geometry["eps"]) ** -0.5
+        value = (var.computed + epsilon_of(self.captured.spec)) ** -0.5
         terms = product(_one(_INVERSE_STD, value))
         return total(self.captured, name, (terms,), self._seen("inverse_std"))
 

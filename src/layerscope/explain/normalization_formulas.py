@@ -14,6 +14,11 @@ def uses_batch(spec: LayerSpec) -> bool:
     return bool(geometry.get("training")) or geometry.get("track_running_stats") is False
 
 
+def epsilon_of(spec: LayerSpec) -> float:
+    """What is added to the variance; PyTorch's own where a function was called without."""
+    return spec.geometry.get("eps", 1e-5)
+
+
 def batch_norm_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     """Statistics, y, dL/dx with what goes through the statistics, dL/dw and dL/db."""
     spatial = "".join(_letters(len(spec.input_shape) - 2))
@@ -52,7 +57,7 @@ def _forward(
     latex = f"{at('y', *indices)} = {_centred(indices)} {_INVERSE_STD}"
     latex += " w_c" if has_weight else ""
     latex += " + b_c" if has_bias else ""
-    epsilon = rf"Here $\epsilon = {notation.number(spec.geometry['eps'])}$."
+    epsilon = rf"Here $\epsilon = {notation.number(epsilon_of(spec))}$."
     running = "" if uses_batch(spec) else r"$\mu$ and $\sigma^2$ are those kept from training."
     legend = notation.legend(image="n", channel="c", position=indices[2:])
     return GeneralFormula("y", latex, joined(epsilon, running, legend))
