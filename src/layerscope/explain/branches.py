@@ -35,6 +35,8 @@ def _refuses(spec: LayerSpec) -> str | None:
     first, second = spec.inputs
     if first.value == second.value:
         return f"{spec.kind} of a tensor and itself, whose two gradients are not told apart"
+    if spec.geometry.get("alpha", 1) != 1:
+        return f"{spec.kind} with alpha={spec.geometry['alpha']}, whose formula is not written here"
     return None
 
 

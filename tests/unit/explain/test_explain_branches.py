@@ -43,6 +43,11 @@ def test_a_tensor_with_itself_is_refused(operation):
     assert "itself" in refusal(spec) or "recorded" in refusal(spec)
 
 
+def test_a_scaled_sum_is_refused():
+    spec = describe(Network(lambda x: torch.add(x, x.relu(), alpha=2)), (2, 3)).layers[-1]
+    assert "alpha=2" in refusal(spec)
+
+
 def test_channels_put_together():
     call = sum_of_two(lambda x, z: torch.cat([x, z], 1), (2, 3, 2), (2, 2, 2))
     assert_explained(call, count=10)
