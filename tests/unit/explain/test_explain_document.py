@@ -11,11 +11,13 @@ from torch import nn
 
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
+from layerscope.explain.findings import Figure, Finding
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
 from layerscope.report.document.headings import anchors, headings
 from layerscope.report.document.page import html_page
+from layerscope.report.explain.analysis_section import analysis_section
 from layerscope.report.explain.corrections import walkthrough_audit_of
 from layerscope.report.explain.document import write_document
 
@@ -254,3 +256,23 @@ def test_of_many_classes_the_first_and_the_target_are_shown_and_the_others_count
     assert shown == [*map(str, range(12)), "40"]
     hidden = int(re.search(r"… (\d+) more values, of other classes", markdown)[1])
     assert hidden + markdown.count("`p[0,") + len(shown) == 2 * 50
+
+
+def test_the_features_of_the_first_linear_layer_are_derived(written):
+    explanation, markdown, _, _ = written
+    heading = "### Into the first fully connected layer"
+    assert (heading in markdown) == any(layer.spec.kind == "linear" for layer in explanation.layers)
+    if explanation.network_name == "SimpleCNN":
+        assert "C·H·W = 2·2·2 = 8" in markdown
+
+
+def test_findings_have_both_of_their_figures():
+    finding = Finding(
+        "A title",
+        "Of `a`.",
+        (Figure("a|b", "B", 4096, 4096), Figure("share", "%", 0.012, None)),
+    )
+    text = analysis_section((finding,))
+    assert r"| a\|b | B | 4,096 | 4,096 |" in text
+    assert "| share | % | 0.012 | not run |" in text
+    assert analysis_section(()) == ""

@@ -1,13 +1,13 @@
 """What follows from the formulas, each figure predicted and, where it was run, measured."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from layerscope.explain.findings import Finding
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
 
 
-def analysis_section(findings: Sequence[Any]) -> str:
+def analysis_section(findings: Sequence[Finding]) -> str:
     """Empty without findings."""
     if not findings:
         return ""
@@ -18,7 +18,7 @@ def analysis_section(findings: Sequence[Any]) -> str:
     return "\n\n".join(["## Analysis", intro, *(_finding(finding) for finding in findings)])
 
 
-def _finding(finding: Any) -> str:
+def _finding(finding: Finding) -> str:
     columns = [("figure", False), ("unit", False), ("predicted", True), ("measured", True)]
     rows = [
         [
@@ -36,4 +36,6 @@ def _finding(finding: Any) -> str:
 def _number(value: float | None, missing: str) -> str:
     if value is None:
         return missing
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.2g}" if 0 < abs(value) < 0.095 else f"{value:,.2f}"

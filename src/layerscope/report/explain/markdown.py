@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 
 from layerscope.explain.explanation import Explanation, LayerExplanation, Update
 from layerscope.explain.values import Value
+from layerscope.layers.derivation import derivation
+from layerscope.layers.spec import LayerSpec
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.headings import with_contents
-from layerscope.report.document.tables import table_markdown
+from layerscope.report.document.tables import pipes, table_markdown
 from layerscope.report.explain.analysis_section import analysis_section
 from layerscope.report.explain.corrections import corrections_section
 from layerscope.report.explain.formula_lines import tensor_bytes
@@ -41,6 +44,7 @@ def explanation_markdown(explanation: Explanation, drawing: str) -> str:
         _overview(explanation, drawing),
         notation_section(explanation),
         key_formulas_section(),
+        *_features(explanation),
         *_forward(explanation),
         *_backward(explanation),
         *_updates(explanation),
@@ -95,10 +99,39 @@ def _overview(explanation: Explanation, drawing: str) -> str:
             f"{bound}{total.forward_flops:,} FLOPs forward and {bound}{total.backward_flops:,} "
             f"FLOPs backward for a batch of {explanation.input_shape[0]:,}.",
             f"![The layers, from top to bottom]({drawing})",
-            "Each solid is what a layer returns for one image: its height stands for the side of "
-            "the map, its thickness for the number of channels, both on a logarithmic scale. The "
-            "layers stand in the order in which they run; branches are not drawn.",
+            "A solid stands where the size changes. It is what the layer returns for one image: "
+            "its height stands for the side of the map, its width for the number of channels, both "
+            "on a logarithmic scale. The layers stand in the order in which they run; branches are "
+            "not drawn.",
         ]
+    )
+
+
+def _features(explanation: Explanation) -> Iterator[str]:
+    """How many numbers the first linear layer reads, step by step."""
+    layers = explanation.specs.layers
+    steps = derivation(explanation.specs) if _are_in_a_row(layers) else ()
+    if len(steps) < 2 or layers[len(steps) - 1].kind != "linear":
+        return
+    last = layers[len(steps) - 1]
+    columns = [("layer", False), ("how", False), ("shape", False)]
+    rows = [[escaped(s.layer), escaped(s.formula), escaped(str(s.shape))] for s in steps]
+    yield "\n\n".join(
+        [
+            "### Into the first fully connected layer",
+            f"`in_features` of {escaped(last.key)} is what the layers before leave of one image, "
+            f"C·H·W once it is flattened: {last.input_shape[-1]:,}.",
+            pipes(columns, rows),
+        ]
+    )
+
+
+def _are_in_a_row(layers: tuple[LayerSpec, ...]) -> bool:
+    """Each reads what the one before returned, and nothing else."""
+    return all(
+        len(after.inputs) == 1 and after.inputs[0].value == before.outputs[0].value
+        for before, after in pairwise(layers)
+        if before.outputs
     )
 
 
