@@ -29,7 +29,7 @@ def coloured(latex: str) -> str:
     )
 
 
-_SIZE_SYMBOL = re.compile(r"(?<![A-Za-z\\])(?:[CDHWL]_\{(?:in|out)\}|k(?:_[dhw])?|N)(?![A-Za-z_])")
+_SIZE_SYMBOL = re.compile(r"(?<![A-Za-z\\])(?:[CDFHWL]_\{(?:in|out)\}|k(?:_[dhw])?|N)(?![A-Za-z_])")
 
 
 def upright(text: str) -> str:
@@ -38,7 +38,7 @@ def upright(text: str) -> str:
 
 
 # Where k is an index of its own, it is no kernel.
-_SIZE_BUT_KERNEL = re.compile(r"(?<![A-Za-z\\])(?:[CDHWL]_\{(?:in|out)\}|N)(?![A-Za-z_])")
+_SIZE_BUT_KERNEL = re.compile(r"(?<![A-Za-z\\])(?:[CDFHWL]_\{(?:in|out)\}|N)(?![A-Za-z_])")
 
 
 def _in_colour(match: re.Match[str]) -> str:

@@ -66,7 +66,7 @@ def general_formulas(formulas: list[GeneralFormula]) -> list[str]:
     """For every position, with what their symbols mean."""
     if not formulas:
         return []
-    parts = ["**For every position**"]
+    parts = ["**In general**"]
     for formula in formulas:
         parts += [display(coloured(formula.latex)), upright(formula.where)]
     return parts

@@ -68,9 +68,9 @@ def colour_of(name: str) -> str | None:
 
 _COLOURS: Mapping[str, str] = {
     **dict.fromkeys(("N", "rows"), "magenta"),
-    **dict.fromkeys(("C_in", "in_features"), "blue"),
+    **dict.fromkeys(("C_in", "F_in", "in_features"), "blue"),
     **dict.fromkeys(("D_in", "H_in", "W_in", "L_in"), "orange"),
-    **dict.fromkeys(("C_out", "out_features", "C"), "green"),
+    **dict.fromkeys(("C_out", "F_out", "out_features", "C"), "green"),
     **dict.fromkeys(("D_out", "H_out", "W_out", "L_out"), "red"),
     "k": "purple",
 }
