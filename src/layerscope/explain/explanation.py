@@ -6,8 +6,8 @@ from typing import Literal
 from torch import nn
 
 from layerscope.config import CrossEntropyConfig, LossConfig
+from layerscope.explain.analysis.findings import Finding
 from layerscope.explain.explainer import GeneralFormula
-from layerscope.explain.findings import Finding
 from layerscope.explain.values import Position, Value
 from layerscope.layers.spec import LayerSpec, NetworkSpec, Shape
 from layerscope.theory import CostTable, LayerCost
@@ -144,7 +144,7 @@ class Explanation:
         costs: the textbook's tables, at the element size of the dtype.
         layers: in the order of their first calls; all of them, whichever was asked for.
         updates: SGD's and Adam's, of the weight and the bias of every layer that is explained.
-        analysis: what the Analysis section of the documents says (explain/analysis.py).
+        analysis: what the Analysis section of the documents says (explain/analysis/).
     """
 
     settings: Settings

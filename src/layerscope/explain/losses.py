@@ -8,7 +8,7 @@ import numpy as np
 from layerscope.explain.captured import CapturedLoss
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.factors import constant, every_place, gathered, places, product, single
-from layerscope.explain.softmax import MAXIMUM_NOTE, shifted_exponentials
+from layerscope.explain.kinds.softmax import MAXIMUM_NOTE, shifted_exponentials
 from layerscope.explain.values import Factor, Floats, Terms, Value, indexed
 
 LAYER = "loss"

@@ -6,9 +6,9 @@ from torch import nn
 
 from layerscope.errors import UserError
 from layerscope.explain.analysis import Finding, analyse
-from layerscope.explain.findings import code, listed, times
-from layerscope.explain.variant_runs import VariantRun
-from layerscope.explain.variants import skeleton
+from layerscope.explain.analysis.findings import code, listed, times
+from layerscope.explain.analysis.variant_runs import VariantRun
+from layerscope.explain.analysis.variants import skeleton
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from layerscope.explain.analysis.findings import Figure, Finding
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
-from layerscope.explain.findings import Figure, Finding
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN

@@ -1,8 +1,8 @@
-"""reference.py against autograd in float64.
+"""reference/ against autograd in float64.
 
 A number is a sum of terms, and a sum is as exact as its terms are large: the two may differ by at
 most 1e-12 times the sum of the terms' absolute values. That sum comes from the same function of
-reference.py, run on absolute values (`np.abs`), wherever its terms are products of its arguments;
+reference/, run on absolute values (`np.abs`), wherever its terms are products of its arguments;
 a batch norm's and a softmax's terms have differences in them and are added up here.
 """
 
@@ -15,15 +15,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerscope.explain import (
-    reference,
-    reference_losses,
-    reference_pooling,
-    reference_updates,
-    reference_windows,
-)
+from layerscope.explain import reference
+from layerscope.explain.reference import layers, losses, pooling, updates, windows
 
-PARTS = (reference_losses, reference_pooling, reference_updates, reference_windows)
+PARTS = (layers, losses, pooling, updates, windows)
 BOUND = 1e-12
 few = settings(deadline=None, derandomize=True, max_examples=12)
 seeds = st.integers(0, 2**32 - 1)

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.explain.fitting import fitted
-from layerscope.explain.variants import (
+from layerscope.explain.analysis.fitting import fitted
+from layerscope.explain.analysis.variants import (
     checkpointed,
     deepened,
     flattened,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from layerscope.explain.findings import Finding
+from layerscope.explain.analysis.findings import Finding
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
 

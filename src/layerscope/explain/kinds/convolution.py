@@ -2,10 +2,7 @@
 
 import numpy as np
 
-from layerscope.explain import windows
 from layerscope.explain.captured import Captured
-from layerscope.explain.convolution_formulas import convolution_formulas
-from layerscope.explain.convolution_settings import axes, settings
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.factors import (
     DL_DY,
@@ -23,6 +20,9 @@ from layerscope.explain.factors import (
     weight_gradient_name,
     where_used,
 )
+from layerscope.explain.kinds import windows
+from layerscope.explain.kinds.convolution_formulas import convolution_formulas
+from layerscope.explain.kinds.convolution_settings import axes, settings
 from layerscope.explain.values import Position, Value, indexed
 from layerscope.layers.geometry import spatial_dims
 from layerscope.layers.spec import LayerSpec

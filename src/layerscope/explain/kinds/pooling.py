@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerscope.explain import pooling_formulas as formulas
-from layerscope.explain import windows
 from layerscope.explain.captured import Captured
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.factors import (
@@ -20,7 +18,9 @@ from layerscope.explain.factors import (
     total,
     where_used,
 )
-from layerscope.explain.pooling_settings import (
+from layerscope.explain.kinds import pooling_formulas as formulas
+from layerscope.explain.kinds import windows
+from layerscope.explain.kinds.pooling_settings import (
     Averaging,
     adaptive_average,
     adaptive_axes,

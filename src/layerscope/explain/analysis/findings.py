@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from layerscope.explain.variant_runs import Totals, VariantRun
-from layerscope.explain.variants import skeleton
+from layerscope.explain.analysis.variant_runs import Totals, VariantRun
+from layerscope.explain.analysis.variants import skeleton
 from layerscope.layers import LayerSpec, Shape
 from layerscope.theory.kinds import KINDS
 

@@ -5,7 +5,7 @@ from math import prod
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.explain.findings import (
+from layerscope.explain.analysis.findings import (
     Figure,
     Said,
     Subject,
@@ -19,7 +19,7 @@ from layerscope.explain.findings import (
     remarks,
     times,
 )
-from layerscope.explain.variants import flattened, separable
+from layerscope.explain.analysis.variants import flattened, separable
 from layerscope.layers import LayerSpec
 
 _NO_WEIGHTS = "no layer multiplies by weights"

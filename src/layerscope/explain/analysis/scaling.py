@@ -1,7 +1,7 @@
 """What a network costs at twice the resolution, with twice the channels, and one block deeper."""
 
 from layerscope.errors import UserError
-from layerscope.explain.findings import (
+from layerscope.explain.analysis.findings import (
     Said,
     Subject,
     bytes_,
@@ -14,8 +14,8 @@ from layerscope.explain.findings import (
     textbook_figures,
     times,
 )
-from layerscope.explain.variant_runs import VariantRun
-from layerscope.explain.variants import deepened, fitted, skeleton, widened
+from layerscope.explain.analysis.variant_runs import VariantRun
+from layerscope.explain.analysis.variants import deepened, fitted, skeleton, widened
 
 _COMPARED = ("num_parameters", "forward_flops", "saved_bytes", "peak_bytes")
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from layerscope.explain.variants import with_memory
+from layerscope.explain.analysis.variants import with_memory
 from layerscope.layers import NetworkSpec, Shape, describe
 from layerscope.measure import ActivationRecord, FlopCounts, MemoryRecord, Step
 from layerscope.measure.counted_step import activations_and_flops

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from math import prod
 
-from layerscope.explain.findings import (
+from layerscope.explain.analysis.findings import (
     Figure,
     Said,
     Subject,

@@ -6,7 +6,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.explain import notation, windows
+from layerscope.explain import notation
+from layerscope.explain.kinds import windows
 from layerscope.explain.values import Floats, Indices
 from layerscope.layers.spec import LayerSpec
 

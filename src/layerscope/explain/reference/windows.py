@@ -1,4 +1,4 @@
-"""Which positions of its input a window reads, for reference.py: convolutions and pooling.
+"""Which positions of its input a window reads, for convolutions and pooling.
 
 For one, two or three spatial dimensions alike: a position, a size and a setting have one entry per
 dimension, and a formula in i, m and k holds in each.

@@ -1,4 +1,4 @@
-"""Forward and backward of pooling as the formulas say; see reference.py for the notation."""
+"""Forward and backward of pooling as the formulas say; the notation is that of the package."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.explain.reference_windows import Sizes, Windows, adaptive_window
+from layerscope.explain.reference.windows import Sizes, Windows, adaptive_window
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

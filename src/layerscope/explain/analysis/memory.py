@@ -3,7 +3,7 @@
 import torch
 
 from layerscope.errors import UserError
-from layerscope.explain.findings import (
+from layerscope.explain.analysis.findings import (
     Figure,
     Said,
     Subject,
@@ -17,8 +17,8 @@ from layerscope.explain.findings import (
     remarks,
     times,
 )
-from layerscope.explain.variant_runs import VariantRun, is_below, parameter_bytes
-from layerscope.explain.variants import checkpointed, skeleton
+from layerscope.explain.analysis.variant_runs import VariantRun, is_below, parameter_bytes
+from layerscope.explain.analysis.variants import checkpointed, skeleton
 from layerscope.layers import NetworkSpec
 from layerscope.measure.optimizer_state import OptimizerState, optimizer_state
 from layerscope.theory.capacity import OPTIMIZERS, OptimizerMemory, optimizer_step_bytes

@@ -3,7 +3,6 @@
 import numpy as np
 
 from layerscope.explain.captured import Captured
-from layerscope.explain.elementwise import same_position, scaled_gradient
 from layerscope.explain.explainer import Explainer, GeneralFormula
 from layerscope.explain.factors import (
     DL_DY,
@@ -16,6 +15,7 @@ from layerscope.explain.factors import (
     total,
     where_used,
 )
+from layerscope.explain.kinds.elementwise import same_position, scaled_gradient
 from layerscope.explain.notation import DL_DX
 from layerscope.explain.values import Position, Value, indexed
 from layerscope.layers.spec import LayerSpec, Shape

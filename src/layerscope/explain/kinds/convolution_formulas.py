@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from layerscope.explain import notation
-from layerscope.explain.convolution_settings import Settings, settings
 from layerscope.explain.explainer import GeneralFormula
+from layerscope.explain.kinds.convolution_settings import Settings, settings
 from layerscope.explain.notation import at, batch_sum, gradient, joined, sized, summed
 from layerscope.layers.spec import LayerSpec
 

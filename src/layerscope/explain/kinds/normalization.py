@@ -24,7 +24,11 @@ from layerscope.explain.factors import (
     weight_gradient_name,
     where_used,
 )
-from layerscope.explain.normalization_formulas import batch_norm_formulas, epsilon_of, uses_batch
+from layerscope.explain.kinds.normalization_formulas import (
+    batch_norm_formulas,
+    epsilon_of,
+    uses_batch,
+)
 from layerscope.explain.values import Factor, Indices, Position, Terms, Value, indexed
 from layerscope.layers.spec import LayerSpec
 

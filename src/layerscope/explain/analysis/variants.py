@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from layerscope.errors import UserError
-from layerscope.explain.fitting import fitted, is_convolution, scale_outputs
+from layerscope.explain.analysis.fitting import fitted, is_convolution, scale_outputs
 from layerscope.layers import Shape
 
 

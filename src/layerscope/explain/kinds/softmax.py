@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from layerscope.explain.captured import Captured
-from layerscope.explain.elementwise import same_position
 from layerscope.explain.explainer import Explainer, GeneralFormula
 from layerscope.explain.factors import (
     DL_DY,
@@ -20,6 +19,7 @@ from layerscope.explain.factors import (
     total,
     where_used,
 )
+from layerscope.explain.kinds.elementwise import same_position
 from layerscope.explain.notation import gradient
 from layerscope.explain.values import Factor, Floats, Indices, Position, Value, indexed
 from layerscope.layers.spec import LayerSpec

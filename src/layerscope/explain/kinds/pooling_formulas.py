@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from layerscope.explain import notation
 from layerscope.explain.explainer import GeneralFormula
-from layerscope.explain.notation import Dimension, Dimensions, at, gradient, joined, size_name
-from layerscope.explain.pooling_settings import (
+from layerscope.explain.kinds.pooling_settings import (
     Averaging,
     Settings,
     adaptive_average,
@@ -15,6 +14,7 @@ from layerscope.explain.pooling_settings import (
     sliding_average,
     sliding_axes,
 )
+from layerscope.explain.notation import Dimension, Dimensions, at, gradient, joined, size_name
 from layerscope.layers.spec import LayerSpec
 
 Formulas = Callable[[LayerSpec], tuple[GeneralFormula, ...]]

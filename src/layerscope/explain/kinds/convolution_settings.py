@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from layerscope.explain import windows
+from layerscope.explain.kinds import windows
 from layerscope.layers.geometry import spatial_dims
 from layerscope.layers.spec import LayerSpec
 

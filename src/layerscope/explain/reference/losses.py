@@ -1,4 +1,4 @@
-"""Softmax and the losses as their formulas say; see reference.py for the notation."""
+"""Softmax and the losses as their formulas say; the notation is that of the package."""
 
 from collections.abc import Sequence
 

@@ -3,22 +3,22 @@
 EXPLAINERS["my_op"] = Explainer(formulas=..., output=..., input_gradient=..., first_input=...)
 """
 
-from layerscope.explain.branches import ADD, CAT, MUL, SUB
-from layerscope.explain.convolution import CONVOLUTION
-from layerscope.explain.elementwise import CURVES, RELU
 from layerscope.explain.explainer import Explainer
-from layerscope.explain.linear import LINEAR
-from layerscope.explain.normalization import BATCH_NORM
-from layerscope.explain.pooling import (
+from layerscope.explain.kinds.branches import ADD, CAT, MUL, SUB
+from layerscope.explain.kinds.convolution import CONVOLUTION
+from layerscope.explain.kinds.elementwise import CURVES, RELU
+from layerscope.explain.kinds.linear import LINEAR
+from layerscope.explain.kinds.normalization import BATCH_NORM
+from layerscope.explain.kinds.pooling import (
     ADAPTIVE_AVG_POOL,
     ADAPTIVE_MAX_POOL,
     AVG_POOL,
     MAX_POOL,
 )
-from layerscope.explain.reduction import MEAN, SUM
-from layerscope.explain.softmax import LOG_SOFTMAX, SOFTMAX
-from layerscope.explain.transposed_convolution import TRANSPOSED_CONVOLUTION
-from layerscope.explain.views import DROPOUT, VIEW
+from layerscope.explain.kinds.reduction import MEAN, SUM
+from layerscope.explain.kinds.softmax import LOG_SOFTMAX, SOFTMAX
+from layerscope.explain.kinds.transposed_convolution import TRANSPOSED_CONVOLUTION
+from layerscope.explain.kinds.views import DROPOUT, VIEW
 from layerscope.layers.spec import LayerSpec
 
 EXPLAINERS: dict[str, Explainer] = {

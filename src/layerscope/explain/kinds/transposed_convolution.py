@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerscope.explain import notation, windows
+from layerscope.explain import notation
 from layerscope.explain.captured import Captured
-from layerscope.explain.convolution import bias_of_output, every_bias_gradient, split
-from layerscope.explain.convolution_settings import Settings, settings
 from layerscope.explain.explainer import Explainer, GeneralFormula
 from layerscope.explain.factors import (
     DL_DY,
@@ -25,6 +23,9 @@ from layerscope.explain.factors import (
     weight_gradient_name,
     where_used,
 )
+from layerscope.explain.kinds import windows
+from layerscope.explain.kinds.convolution import bias_of_output, every_bias_gradient, split
+from layerscope.explain.kinds.convolution_settings import Settings, settings
 from layerscope.explain.notation import at, batch_sum, gradient, joined, sized, summed
 from layerscope.explain.values import Position, Value, indexed
 from layerscope.layers.spec import LayerSpec

@@ -10,15 +10,19 @@ import torch
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.explain.findings import Figure, Finding, Said, Subject, code
-from layerscope.explain.insights import backward_against_forward, dominating_layers, one_step
-from layerscope.explain.insights_layers import (
+from layerscope.explain.analysis.findings import Figure, Finding, Said, Subject, code
+from layerscope.explain.analysis.insights import (
+    backward_against_forward,
+    dominating_layers,
+    one_step,
+)
+from layerscope.explain.analysis.layers import (
     depthwise_separable,
     global_pooling,
     parameter_efficiency,
 )
-from layerscope.explain.insights_memory import checkpointing, half_precision, optimizers
-from layerscope.explain.insights_scaling import double_channels, double_resolution, one_more_block
+from layerscope.explain.analysis.memory import checkpointing, half_precision, optimizers
+from layerscope.explain.analysis.scaling import double_channels, double_resolution, one_more_block
 from layerscope.layers import Shape
 
 __all__ = ["Figure", "Finding", "analyse"]

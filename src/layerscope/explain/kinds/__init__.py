@@ -1,0 +1,3 @@
+from layerscope.explain.kinds.registry import EXPLAINERS, refusal
+
+__all__ = ["EXPLAINERS", "refusal"]
