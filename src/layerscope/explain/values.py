@@ -15,6 +15,19 @@ Position = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """How a factor comes from other numbers, where it is more than a number that was read.
+
+    Args:
+        text: in plain characters with one `{}` for each argument: `1/√({} + {})`, `e^({} − {})`.
+        arguments: each (num_terms,), or () where all terms have the same.
+    """
+
+    text: str
+    arguments: tuple[Floats, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Factor:
     """The same factor of many terms.
 
@@ -22,11 +35,13 @@ class Factor:
         symbol: in LaTeX, without an index: `x`, `w`, `\\frac{\\partial L}{\\partial y}`.
         values: (num_terms,), or () where all terms have the same.
         places: (num_terms, num_dims), the index of each; None for what has no index, as 1/N.
+        origin: None for a number as it was read.
     """
 
     symbol: str
     values: Floats
     places: Indices | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, eq=False)
