@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from layerscope.errors import UserError
 from layerscope.explain.analysis import analyse
 from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step
 from layerscope.explain.captured import Captured, CapturedLoss
@@ -27,6 +28,9 @@ from layerscope.reconcile.settings import prepared
 from layerscope.theory import CostTable, LayerCost, cost_table
 
 
+_MEND = "there is nothing to explain; look at the image and the weights"
+
+
 def explain_network(
     network: nn.Module, settings: Settings, image: torch.Tensor, analysis: bool = True
 ) -> Explanation:
@@ -37,7 +41,8 @@ def explain_network(
         analysis: whether variants of the network are built and run for the Analysis section.
 
     Raises:
-        UserError: the network does not run on this, or a layer or position is not there.
+        UserError: the network does not run on this, its numbers are not finite, or a layer or
+            position is not there.
     """
     needed = preparation(settings)
     with prepared(network, needed) as prepared_step:
@@ -47,6 +52,7 @@ def explain_network(
         check_choice(specs, settings)
         wanted = None if settings.layer is None else frozenset({settings.layer})
         captured = capture_step(step, settings.loss, settings.target, wanted)
+        _refuse_non_finite(captured)
         costs = cost_table(specs, needed.element_size)
         layers, updates = _explain_layers(specs, costs, captured, settings)
         return Explanation(
@@ -69,6 +75,17 @@ def preparation(settings: Settings) -> Preparation:
         dtype=settings.dtype,
         train=settings.train,
     )
+
+
+def _refuse_non_finite(captured: CapturedStep) -> None:
+    """Sums with nan or infinity in them explain nothing."""
+    for key, call in captured.calls.items():
+        gradients = (*call.input_gradients.values(), *call.parameter_gradients.values())
+        for what, tensors in (("reads", call.inputs), ("returns", (call.output,))):
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                raise UserError(f"{key} {what} nan or infinity: {_MEND}")
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            raise UserError(f"a gradient of {key} is nan or infinite: {_MEND}")
 
 
 def _explain_layers(

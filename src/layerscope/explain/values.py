@@ -1,7 +1,6 @@
 """One number and every term that it is made of."""
 
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -117,6 +116,44 @@ class Value:
             return None
         return abs(self.computed - self.actual) / unit_in_last_place(self.actual, self.dtype)
 
+    @property
+    def cancels(self) -> bool:
+        """Whether nothing is left of the terms but rounding: then ulp of the sum mean nothing.
+
+        Each term is known to a unit of the network's dtype, independent of the others; what they
+        are made of was added up in float32 at least, which moves all of them alike.
+        """
+        if self.reduction != "sum" or self.num_terms < 2:
+            return False
+        products, magnitude = self.products, self.magnitude
+        apart = torch.finfo(self.dtype).eps * math.sqrt(math.fsum(products**2))
+        alike = _ALIKE * _summing_eps(self.dtype) * magnitude
+        return 0 < magnitude and abs(self.computed) <= apart + alike
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether computed and actual differ by rounding only; None without an actual value.
+
+        At most 16 + √(number of terms) roundings of the sum of the terms' absolute values.
+        """
+        if self.actual is None:
+            return None
+        if not math.isfinite(self.actual):
+            return str(self.actual) == str(self.computed)
+        information = torch.finfo(self.dtype)
+        roundings = _ROUNDINGS + math.sqrt(self.num_terms)
+        bound = roundings * information.eps * self.magnitude + information.tiny
+        return abs(self.computed - self.actual) <= bound
+
+
+_ALIKE = 8
+_ROUNDINGS = 16
+
+
+def _summing_eps(dtype: torch.dtype) -> float:
+    """Of the dtype in which sums of this one are added up."""
+    return torch.finfo(torch.float32 if dtype.itemsize < 4 else dtype).eps
+
 
 def unit_in_last_place(value: float, dtype: torch.dtype) -> float:
     """The distance from |value| to the next larger number of this dtype."""
@@ -128,11 +165,3 @@ def unit_in_last_place(value: float, dtype: torch.dtype) -> float:
 def indexed(symbol: str, position: Position) -> str:
     """`y[0,0,1,1]`, as values are named."""
     return f"{symbol}[{','.join(map(str, position))}]"
-
-
-def iterate_terms(value: Value) -> Iterator[Mapping[str, object]]:
-    """Every term as explain.json has it."""
-    for group in value.groups:
-        columns = [np.broadcast_to(f.values, group.num_terms).tolist() for f in group.factors]
-        for factors, product in zip(zip(*columns, strict=True), group.products, strict=True):
-            yield {"factors": list(factors), "product": float(product)}

@@ -160,3 +160,14 @@ def test_what_the_library_refuses(keys, says):
     with pytest.raises(UserError) as refused:
         layerscope.explain(SimpleCNN(), **keys)
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "where"), [(float("nan"), "0 reads nan"), (3e38, "0 returns nan")]
+)
+def test_numbers_that_are_not_finite_are_refused(number, where):
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+    nn.init.constant_(network[0].weight, 10.0)
+    image = torch.full((1, 1, 4, 4), number)
+    with pytest.raises(UserError, match=where):
+        layerscope.explain(network, image=image)
