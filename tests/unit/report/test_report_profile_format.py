@@ -1,6 +1,6 @@
 import pytest
 
-from layerscope.report.profile.formatting import (
+from layerscope.formatting import (
     amount,
     bytes_exact,
     bytes_short,

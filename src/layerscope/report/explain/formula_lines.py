@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from layerscope.report.profile.formatting import bytes_exact, count_short
+from layerscope.formatting import bytes_exact, count_short
 from layerscope.report.profile.formulas import (
     general_latex,
     latex_count,

@@ -4,6 +4,7 @@ from math import prod
 
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import LayerExplanation
+from layerscope.formatting import bytes_exact
 from layerscope.layers.spec import LayerSpec, Shape, TensorSpec
 from layerscope.report.document.escape import escaped
 from layerscope.report.explain.explained_settings import settings_lines
@@ -26,7 +27,6 @@ from layerscope.report.explain.sizes import (
     size_rule,
 )
 from layerscope.report.explain.value_block import value_markdown
-from layerscope.report.profile.formatting import bytes_exact
 from layerscope.report.profile.formulas import number_latex, substituted_latex, symbol_latex
 from layerscope.theory.formulas import Formula
 

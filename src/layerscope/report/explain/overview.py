@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerscope.formatting import shapes_tuple
 from layerscope.layers.spec import LayerSpec, Shape, calls_by_layer
 from layerscope.report.document.page import resource
 from layerscope.report.explain.explained_settings import settings_short
-from layerscope.report.profile.formatting import shapes_tuple
 from layerscope.report.profile.svg import element, label, shortened
 from layerscope.theory.table import CostTable, LayerCost
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
+from layerscope.formatting import UNKNOWN
 from layerscope.layers.spec import Shape
-from layerscope.report.profile.formatting import UNKNOWN
 from layerscope.report.terminal import Screen
 
 # Where terms cancel, a difference is large in ulp of what is left and small beside the terms.

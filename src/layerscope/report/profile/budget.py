@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layerscope.errors import UserError
+from layerscope.formatting import share, unit_of
 from layerscope.reconcile.profile import Profile, Settings
 from layerscope.reconcile.rows import EXACT_QUANTITIES
-from layerscope.report.profile.formatting import share, unit_of
 from layerscope.report.profile.records import plain, row_record
 from layerscope.report.terminal import Screen
 

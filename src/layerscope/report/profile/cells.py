@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layerscope.layers.spec import Shape
-from layerscope.report.profile.formatting import (
+from layerscope.formatting import (
     UNKNOWN,
     at_least,
     bytes_exact,
@@ -13,6 +12,7 @@ from layerscope.report.profile.formatting import (
     shapes_tuple,
     share,
 )
+from layerscope.layers.spec import Shape
 
 Unit = Literal["text", "shapes", "count", "bytes", "flops", "share"]
 

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from layerscope.reconcile.profile import LayerTiming, Profile
-from layerscope.reconcile.rows import EXACT_QUANTITIES, Row
-from layerscope.report.profile.formatting import (
+from layerscope.formatting import (
     amount,
     bytes_exact,
     bytes_short,
@@ -15,6 +13,8 @@ from layerscope.report.profile.formatting import (
     seconds_short,
     share,
 )
+from layerscope.reconcile.profile import LayerTiming, Profile
+from layerscope.reconcile.rows import EXACT_QUANTITIES, Row
 
 # A total that is small by nature would make all of its gaps look large.
 SCALE_OF = {"bias_gradient_flops": "backward_flops", "buffer_bytes": "output_bytes"}

@@ -6,6 +6,12 @@ from importlib import resources
 from typing import Any
 
 from layerscope.audit import Audit
+from layerscope.formatting import (
+    at_least,
+    bytes_short,
+    count_short,
+    seconds_short,
+)
 from layerscope.reconcile.profile import Profile
 from layerscope.report.profile.audit import audit_line
 from layerscope.report.profile.cells import Table, row_texts
@@ -19,12 +25,6 @@ from layerscope.report.profile.findings import (
     peak_lines,
     unexplained_rows,
     verdict,
-)
-from layerscope.report.profile.formatting import (
-    at_least,
-    bytes_short,
-    count_short,
-    seconds_short,
 )
 from layerscope.report.profile.layer_views import layer_columns, layer_views, row_view
 from layerscope.report.profile.summary import NUM_GAPS, settings_line

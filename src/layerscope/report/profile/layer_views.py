@@ -4,14 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layerscope.reconcile.profile import LayerTiming, Profile
-from layerscope.reconcile.rows import Row
-from layerscope.report.profile.findings import (
-    is_accounted_for,
-    layer_seconds,
-    measured_or_predicted,
-)
-from layerscope.report.profile.formatting import (
+from layerscope.formatting import (
     amount,
     at_least,
     bytes_exact,
@@ -25,6 +18,13 @@ from layerscope.report.profile.formatting import (
     share,
     signed,
     unit_of,
+)
+from layerscope.reconcile.profile import LayerTiming, Profile
+from layerscope.reconcile.rows import Row
+from layerscope.report.profile.findings import (
+    is_accounted_for,
+    layer_seconds,
+    measured_or_predicted,
 )
 from layerscope.report.profile.formulas import general_mathml, substituted_mathml
 from layerscope.theory.formulas import Formula

@@ -3,6 +3,18 @@
 from collections.abc import Iterable, Sequence
 
 from layerscope.audit import Audit
+from layerscope.formatting import (
+    amount,
+    at_least,
+    count_exact,
+    figure,
+    number,
+    rate,
+    seconds_short,
+    share,
+    signed,
+    unit_of,
+)
 from layerscope.measure.timing import Spread
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import Row
@@ -20,18 +32,6 @@ from layerscope.report.profile.findings import (
     machine_line,
     peak_lines,
     verdict,
-)
-from layerscope.report.profile.formatting import (
-    amount,
-    at_least,
-    count_exact,
-    figure,
-    number,
-    rate,
-    seconds_short,
-    share,
-    signed,
-    unit_of,
 )
 from layerscope.report.profile.formulas import general_latex, substituted_latex
 from layerscope.report.profile.summary import NUM_GAPS, settings_line

@@ -8,10 +8,10 @@ from typing import Any
 
 from layerscope.audit import Audit
 from layerscope.files import write_json
+from layerscope.formatting import amount
 from layerscope.reconcile.profile import LayerTiming, Peak, Profile
 from layerscope.reconcile.rows import Row
 from layerscope.report.profile.cells import Blank, Cell, Sum, Table
-from layerscope.report.profile.formatting import amount
 from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.tables import write_table
 from layerscope.theory.table import LayerCost

@@ -4,6 +4,18 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from layerscope.audit import Audit
+from layerscope.formatting import (
+    at_least,
+    bytes_short,
+    count_exact,
+    count_short,
+    figure,
+    seconds_short,
+    shape_text,
+    signed,
+    unit_of,
+    wrapped,
+)
 from layerscope.reconcile.profile import Profile, Settings
 from layerscope.reconcile.rows import Row
 from layerscope.report.profile.audit import audit_line
@@ -18,18 +30,6 @@ from layerscope.report.profile.findings import (
     peak_lines,
     unexplained_rows,
     verdict,
-)
-from layerscope.report.profile.formatting import (
-    at_least,
-    bytes_short,
-    count_exact,
-    count_short,
-    figure,
-    seconds_short,
-    shape_text,
-    signed,
-    unit_of,
-    wrapped,
 )
 from layerscope.report.terminal import Screen
 from layerscope.theory.table import LayerCost
