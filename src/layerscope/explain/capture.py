@@ -128,6 +128,7 @@ def capture_step(
             label_smoothing=smoothing,
             value=float(value.detach().double()),
             gradient=exact(observer.followed),
+            probabilities=exact(torch.softmax(outputs.detach(), dim=1)),
         ),
     )
 

@@ -51,6 +51,8 @@ class CapturedLoss:
         label_smoothing: of cross_entropy; 0 for none.
         value: L.
         gradient: dL/d(outputs), as autograd gives it.
+        probabilities: (N, num_classes), the framework's softmax of the outputs in their dtype; None
+            where it is not known.
     """
 
     kind: str
@@ -60,3 +62,4 @@ class CapturedLoss:
     label_smoothing: float
     value: float
     gradient: Floats
+    probabilities: Floats | None = None

@@ -1,13 +1,23 @@
 """Parts that every kind's explanation is put together from: places, factors and values."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.explain.captured import Captured
 from layerscope.explain.notation import DL_DY
-from layerscope.explain.values import Factor, Floats, Indices, Position, Terms, Value, indexed
+from layerscope.explain.values import (
+    Factor,
+    Floats,
+    Indices,
+    Origin,
+    Position,
+    Terms,
+    Value,
+    indexed,
+)
 
 
 def grid(*indices: Indices) -> Indices:
@@ -56,21 +66,64 @@ def constant(symbol: str, value: float) -> Factor:
     return Factor(symbol, np.asarray(value, dtype=np.float64))
 
 
+def derived(factor: Factor, text: str, *arguments: Floats | float) -> Factor:
+    """The same factor, with how it comes from other numbers.
+
+    Args:
+        text: see Origin.
+        arguments: each (num_terms,), or one number where all terms have the same.
+    """
+    columns = tuple(np.asarray(argument, dtype=np.float64) for argument in arguments)
+    return replace(factor, origin=Origin(text, columns))
+
+
+def derived_constant(symbol: str, value: float, text: str, *arguments: float) -> Factor:
+    """A number without an index, with how it comes from other numbers."""
+    return derived(constant(symbol, value), text, *arguments)
+
+
+def one_over(symbol: str, count: int) -> Factor:
+    """1 over how many there are."""
+    return derived_constant(symbol, 1 / count, f"1/{count}")
+
+
 def product(*factors: Factor, is_padding: NDArray[np.bool_] | None = None) -> Terms:
     """As many terms as the first factor has values.
 
-    Another factor of one value that has a place is the same in all terms.
+    Another factor of one value that has a place is the same in all terms. Between others, a sum
+    that a factor comes from stands in brackets.
     """
     num_terms = factors[0].values.size
     spread = tuple(_spread(factor, num_terms) for factor in factors)
-    return Terms(spread, num_terms, is_padding)
+    written = tuple(map(_bracketed, spread)) if len(spread) > 1 else spread
+    return Terms(written, num_terms, is_padding)
+
+
+def _bracketed(factor: Factor) -> Factor:
+    if factor.origin is None or not _is_sum(factor.origin.text):
+        return factor
+    return replace(factor, origin=replace(factor.origin, text=f"({factor.origin.text})"))
+
+
+def _is_sum(text: str) -> bool:
+    """Whether a sign stands outside of all brackets."""
+    depth = 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if depth == 0 and character in "+−":
+            return True
+    return False
 
 
 def _spread(factor: Factor, num_terms: int) -> Factor:
     if factor.places is None or len(factor.places) == num_terms:
         return factor
     where = np.repeat(factor.places, num_terms, axis=0)
-    return Factor(factor.symbol, np.repeat(factor.values, num_terms), where)
+    origin = factor.origin
+    if origin is not None:
+        arguments = tuple(argument.reshape(()) for argument in origin.arguments)
+        origin = replace(origin, arguments=arguments)
+    return Factor(factor.symbol, np.repeat(factor.values, num_terms), where, origin)
 
 
 def total(

@@ -7,9 +7,25 @@ import numpy as np
 
 from layerscope.explain.captured import CapturedLoss
 from layerscope.explain.explainer import GeneralFormula
-from layerscope.explain.factors import constant, every_place, gathered, places, product, single
-from layerscope.explain.kinds.softmax import MAXIMUM_NOTE, shifted_exponentials
-from layerscope.explain.values import Factor, Floats, Terms, Value, indexed
+from layerscope.explain.factors import (
+    derived,
+    derived_constant,
+    every_place,
+    gathered,
+    number_at,
+    one_over,
+    places,
+    product,
+    single,
+)
+from layerscope.explain.kinds.softmax import (
+    MAXIMUM_NOTE,
+    PROBABILITY,
+    exponential_factor,
+    one_over_z,
+)
+from layerscope.explain.notation import plain
+from layerscope.explain.values import Factor, Floats, Indices, Terms, Value, indexed
 
 LAYER = "loss"
 
@@ -61,26 +77,20 @@ def _softmax(captured: CapturedLoss, image: int) -> _Softmax:
     scores = gathered("y", captured.outputs, where)
     name = indexed("max", (image,))
     largest = Value(name, LAYER, "max", (product(scores),), None, captured.dtype, MAXIMUM_NOTE)
-    exponentials = shifted_exponentials(scores.values, largest.computed)
-    terms = product(Factor("e^{y - M}", exponentials, where))
+    terms = product(exponential_factor("y", scores, largest.computed))
     z = _sum(captured, indexed("Z", (image,)), (terms,))
-    return _Softmax(
-        largest,
-        z,
-        tuple(
-            _sum(
-                captured,
-                indexed("p", (image, c)),
-                (
-                    product(
-                        Factor("e^{y - M}", exponentials[c : c + 1], where[c : c + 1]),
-                        constant(r"\frac{1}{Z}", 1 / z.computed),
-                    ),
-                ),
-            )
-            for c in range(len(where))
-        ),
-    )
+    classes = range(len(where))
+    probabilities = tuple(_probability(captured, (image, c), largest, z) for c in classes)
+    return _Softmax(largest, z, probabilities)
+
+
+def _probability(
+    captured: CapturedLoss, position: tuple[int, int], largest: Value, z: Value
+) -> Value:
+    score = single("y", captured.outputs, position)
+    terms = product(exponential_factor("y", score, largest.computed), one_over_z(z.computed))
+    actual = number_at(captured.probabilities, position)
+    return _sum(captured, indexed("p", position), (terms,), actual)
 
 
 def _log_probabilities(outputs: Floats) -> Floats:
@@ -92,9 +102,9 @@ def _log_probabilities(outputs: Floats) -> Floats:
 def _cross_entropy(captured: CapturedLoss, image: int | None) -> tuple[Value, ...]:
     chosen = [(n, _softmax(captured, n)) for n in _images(captured, image)]
     gradients = [
-        _cross_entropy_gradient(captured, n, c, p.computed)
+        _cross_entropy_gradient(captured, n, c, softmax)
         for n, softmax in chosen
-        for c, p in enumerate(softmax.probabilities)
+        for c in range(len(softmax.probabilities))
     ]
     steps = [value for _, softmax in chosen for value in softmax.values]
     return (*steps, _cross_entropy_value(captured), *gradients)
@@ -102,34 +112,57 @@ def _cross_entropy(captured: CapturedLoss, image: int | None) -> tuple[Value, ..
 
 def _cross_entropy_value(captured: CapturedLoss) -> Value:
     num_images, num_classes = captured.outputs.shape
-    surprise = -_log_probabilities(captured.outputs)
-    mean = constant(r"\frac{1}{N}", 1 / num_images)
-    of_target = gathered(r"-\ln p", surprise, places(np.arange(num_images), _targets(captured)))
+    mean = one_over(_MEAN, num_images)
+    of_target = _surprise(captured, places(np.arange(num_images), _targets(captured)))
     smoothing = captured.label_smoothing
     if not smoothing:
         return _sum(captured, "L", (product(of_target, mean),), captured.value)
-    groups = (
-        product(of_target, constant(r"(1 - \epsilon)", 1 - smoothing), mean),
-        product(
-            gathered(r"-\ln p", surprise, every_place(surprise.shape)),
-            constant(r"\frac{\epsilon}{C}", smoothing / num_classes),
-            mean,
-        ),
+    text = plain(smoothing)
+    own = derived_constant(r"(1 - \epsilon)", 1 - smoothing, f"1 − {text}")
+    share = derived_constant(
+        r"\frac{\epsilon}{C}", smoothing / num_classes, f"{text}/{num_classes}"
     )
+    of_all = _surprise(captured, every_place(captured.outputs.shape))
+    groups = (product(of_target, own, mean), product(of_all, share, mean))
     return _sum(captured, "L", groups, captured.value)
 
 
-def _cross_entropy_gradient(captured: CapturedLoss, n: int, c: int, share: float) -> Value:
-    num_images, num_classes = captured.outputs.shape
-    smoothing = captured.label_smoothing
-    wanted = (1 - smoothing) * (c == captured.target[n]) + smoothing / num_classes
-    mean = constant(r"\frac{1}{N}", 1 / num_images)
-    place = np.array([[n, c]])
-    groups = (
-        product(Factor("p", np.array([share]), place), mean),
-        product(Factor("-q", np.array([0.0 - wanted]), place), mean),
+def _surprise(captured: CapturedLoss, where: Indices) -> Factor:
+    """−ln p; of a probability too small for a number of its own, by what it is made of."""
+    found = _log_probabilities(captured.outputs)[tuple(where.T)]
+    factor, probabilities = Factor(r"-\ln p", -found, where), np.exp(found)
+    if np.all(probabilities >= np.finfo(np.float64).tiny):
+        return derived(factor, "−ln({})", probabilities)
+    scores = captured.outputs[tuple(where.T)]
+    largest = captured.outputs.max(axis=1)
+    z = np.exp(captured.outputs - largest[:, None]).sum(axis=1)
+    images = where[:, 0]
+    return derived(factor, "ln({}) − ({} − {})", z[images], scores, largest[images])
+
+
+def _cross_entropy_gradient(captured: CapturedLoss, n: int, c: int, softmax: _Softmax) -> Value:
+    mean, p = one_over(_MEAN, len(captured.outputs)), softmax.probabilities[c].computed
+    score = float(captured.outputs[n, c])
+    share = derived(
+        Factor("p", np.array([p]), np.array([[n, c]])),
+        PROBABILITY,
+        *(score, softmax.largest.computed, softmax.z.computed),
     )
+    groups = (product(share, mean), product(_wanted(captured, n, c), mean))
     return _gradient(captured, n, c, groups)
+
+
+def _wanted(captured: CapturedLoss, n: int, c: int) -> Factor:
+    """What the target takes away from p."""
+    smoothing, num_classes = captured.label_smoothing, captured.outputs.shape[1]
+    is_own = float(c == captured.target[n])
+    bracket, place = f"[{c} = {captured.target[n]}]", np.array([[n, c]])
+    if not smoothing:
+        factor = Factor(r"-\left[ c = t \right]", np.array([0.0 - is_own]), place)
+        return derived(factor, f"−{bracket}")
+    wanted = (1 - smoothing) * is_own + smoothing / num_classes
+    text = f"−((1 − {plain(smoothing)})·{bracket} + {plain(smoothing)}/{num_classes})"
+    return derived(Factor("-q", np.array([-wanted]), place), text)
 
 
 def _gradient(captured: CapturedLoss, n: int, c: int, groups: tuple[Terms, ...]) -> Value:
@@ -142,35 +175,33 @@ def _targets(captured: CapturedLoss) -> np.ndarray:
 
 
 def _mse(captured: CapturedLoss, image: int | None) -> tuple[Value, ...]:
-    outputs = captured.outputs
-    wanted = np.eye(outputs.shape[1])[_targets(captured)]
-    where = every_place(outputs.shape)
-    difference = gathered("(y - t)", outputs - wanted, where)
-    mean = constant(r"\frac{1}{N C}", 1 / outputs.size)
+    num_images, num_classes = captured.outputs.shape
+    size = f"({num_images}·{num_classes})"
+    difference = _difference(captured, every_place(captured.outputs.shape))
+    mean = derived_constant(r"\frac{1}{N C}", 1 / captured.outputs.size, f"1/{size}")
     value = _sum(captured, "L", (product(difference, difference, mean),), captured.value)
+    slope = derived_constant(r"\frac{2}{N C}", 2 / captured.outputs.size, f"2/{size}")
     gradients = [
-        _gradient(
-            captured,
-            n,
-            c,
-            (
-                product(
-                    single("(y - t)", outputs - wanted, (n, c)),
-                    constant(r"\frac{2}{N C}", 2 / outputs.size),
-                ),
-            ),
-        )
+        _gradient(captured, n, c, (product(_difference(captured, places(n, c)), slope),))
         for n in _images(captured, image)
-        for c in range(outputs.shape[1])
+        for c in range(num_classes)
     ]
     return (value, *gradients)
 
 
+def _difference(captured: CapturedLoss, where: Indices) -> Factor:
+    """y − t at these places."""
+    read = captured.outputs[tuple(where.T)]
+    wanted = (where[:, 1] == _targets(captured)[where[:, 0]]).astype(np.float64)
+    return derived(Factor("(y - t)", read - wanted, where), "{} − {}", read, wanted)
+
+
+_MEAN = r"\frac{1}{N}"
 _SOFTMAX = GeneralFormula(
     "p",
     r"p_{n, c} = \frac{e^{y_{n, c} - M_n}}{Z_n}",
-    r"With $M_n = \max_k y_{n, k}$ and $Z_n = \sum_{k=0}^{C-1} e^{y_{n, k} - M_n}$. $M_n$ cancels "
-    "out; without it, large numbers would overflow.",
+    r"With $M_n = \max_{c'} y_{n, c'}$ and $Z_n = \sum_{c'=0}^{C-1} e^{y_{n, c'} - M_n}$. $M_n$ "
+    "cancels out; without it, large numbers would overflow.",
 )
 
 
@@ -187,7 +218,8 @@ def _cross_entropy_formulas(label_smoothing: float) -> tuple[GeneralFormula, ...
             rf"gives $\epsilon = {label_smoothing:g}$ of the target to all classes alike. $t_n$ is "
             "the class of image $n$."
         )
-        wanted, meaning = "q_{n, c}", ""
+        wanted = "q_{n, c}"
+        meaning = "$q_{n, c}$ is what the target gives the class, as in $L$."
     gradient = (
         r"\frac{\partial L}{\partial y_{n, c}} = "
         rf"\frac{{1}}{{N}} \left( p_{{n, c}} - {wanted} \right)"

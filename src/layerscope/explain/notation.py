@@ -243,6 +243,16 @@ def number(value: float) -> str:
     return power if digits == "1" else rf"{digits} \times {power}"
 
 
+def plain(value: float) -> str:
+    """A setting with all its digits, in plain characters: `0.01`, `10^(−5)`, `6`."""
+    digits, _, exponent = repr(float(value)).replace("-", "−").partition("e")
+    digits = digits.removesuffix(".0")
+    if not exponent:
+        return digits
+    power = f"10^({exponent.replace('−0', '−').removeprefix('+')})"
+    return power if digits == "1" else f"{digits}·{power}"
+
+
 def legend(**letters: str | Sequence[str]) -> str:
     """`Indices: $n$ image, $(i, j)$ output position.`, of letters by what they stand for.
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from layerscope.explain.capture import CapturedCall, exact
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import Update
-from layerscope.explain.values import Factor, Position, Terms, Value, indexed
+from layerscope.explain.factors import constant, derived_constant, product
+from layerscope.explain.notation import plain
+from layerscope.explain.values import Factor, Position, Value, indexed
 
 BETAS = (0.9, 0.999)  # torch.optim.Adam's own, as EPSILON
 EPSILON = 1e-8
@@ -50,7 +52,7 @@ class _Element:
             name=indexed(name, self.position),
             layer=self.layer,
             reduction="sum",
-            groups=tuple(Terms(factors, 1) for factors in terms),
+            groups=tuple(product(*factors) for factors in terms),
             actual=actual,
             dtype=self.dtype,
         )
@@ -83,7 +85,7 @@ def _sgd(call: CapturedCall, parameter: Parameter, position: Position, rate: flo
     element = _element(call, parameter, position)
     after = element.value_of(
         f"{element.symbol}_new",
-        ((element.factor(),), (_constant(r"(-\eta)", -rate), element.gradient_factor())),
+        ((element.factor(),), (_minus_rate(rate), element.gradient_factor())),
         float(updated[position]),
     )
     return Update(
@@ -98,35 +100,40 @@ def _adam(call: CapturedCall, parameter: Parameter, position: Position, rate: fl
     m = element.value_of(
         "m",
         (
-            (_constant(r"\beta_1", first), _constant("m_0", 0.0)),
-            (_constant(r"(1-\beta_1)", 1 - first), gradient),
+            (constant(r"\beta_1", first), constant("m_0", 0.0)),
+            (_rest(r"(1-\beta_1)", first), gradient),
         ),
         float(state["exp_avg"][position]),
     )
     v = element.value_of(
         "v",
         (
-            (_constant(r"\beta_2", second), _constant("v_0", 0.0)),
-            (_constant(r"(1-\beta_2)", 1 - second), gradient, gradient),
+            (constant(r"\beta_2", second), constant("v_0", 0.0)),
+            (_rest(r"(1-\beta_2)", second), gradient, gradient),
         ),
         float(state["exp_avg_sq"][position]),
     )
     m_hat = element.value_of(
-        "m_hat", ((_constant(r"\frac{1}{1-\beta_1}", 1 / (1 - first)), _constant("m", m.computed)),)
+        "m_hat", ((_correction(r"\frac{1}{1-\beta_1}", first), constant("m", m.computed)),)
     )
     v_hat = element.value_of(
-        "v_hat",
-        ((_constant(r"\frac{1}{1-\beta_2}", 1 / (1 - second)), _constant("v", v.computed)),),
+        "v_hat", ((_correction(r"\frac{1}{1-\beta_2}", second), constant("v", v.computed)),)
     )
-    scale = 1 / (math.sqrt(v_hat.computed) + EPSILON)
+    scale = derived_constant(
+        r"\frac{1}{\sqrt{\hat v}+\epsilon}",
+        1 / (math.sqrt(v_hat.computed) + EPSILON),
+        f"1/(√({{}}) + {plain(EPSILON)})",
+        v_hat.computed,
+    )
+    m_factor = derived_constant(r"\hat m", m_hat.computed, f"{{}}/(1 − {plain(first)})", m.computed)
     after = element.value_of(
         f"{element.symbol}_new",
         (
             (element.factor(),),
             (
-                _constant(r"(-\eta)", -rate),
-                _constant(r"\hat m", m_hat.computed),
-                _constant(r"\frac{1}{\sqrt{\hat v}+\epsilon}", scale),
+                _minus_rate(rate),
+                m_factor,
+                scale,
             ),
         ),
         float(updated[position]),
@@ -162,8 +169,17 @@ def _element(call: CapturedCall, parameter: str, position: Position) -> _Element
     )
 
 
-def _constant(symbol: str, value: float) -> Factor:
-    return Factor(symbol, np.array(value))
+def _minus_rate(rate: float) -> Factor:
+    return derived_constant(r"(-\eta)", -rate, f"−{plain(rate)}")
+
+
+def _rest(symbol: str, beta: float) -> Factor:
+    return derived_constant(symbol, 1 - beta, f"1 − {plain(beta)}")
+
+
+def _correction(symbol: str, beta: float) -> Factor:
+    """Of the first step, in which beta is raised to the power of 1."""
+    return derived_constant(symbol, 1 / (1 - beta), f"1/(1 − {plain(beta)})")
 
 
 def _sgd_formulas(symbol: str) -> tuple[GeneralFormula, ...]:

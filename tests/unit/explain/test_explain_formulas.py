@@ -30,6 +30,12 @@ LAYERS = [
     (nn.GELU("tanh"), (2, 3)),
     (nn.Hardsigmoid(), (2, 3)),
     (nn.Hardswish(), (2, 3)),
+    (nn.Hardtanh(), (2, 3)),
+    (nn.ELU(), (2, 3)),
+    (nn.ELU(0.5), (2, 3)),
+    (nn.Softplus(), (2, 3)),
+    (nn.Softplus(2.0), (2, 3)),
+    (nn.Mish(), (2, 3)),
     (nn.BatchNorm1d(3), (2, 3)),
     (nn.BatchNorm2d(3), (2, 3, 4, 4)),
     (nn.BatchNorm3d(3).eval(), (2, 3, 4, 4, 4)),
@@ -125,3 +131,20 @@ def test_a_kernel_of_one_cell_reads_one_input_and_is_read_by_one_output():
     found = formulas_of(nn.Conv2d(4, 4, 1), (2, 4, 8, 8))
     assert found["dL/dx"].latex.count("\\sum") == 1
     assert "y_{n, o, r, q}" in found["dL/dx"].latex
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.AvgPool2d(2)], ids=str)
+def test_the_indices_of_the_input_are_told_where_they_are_used(layer):
+    found = formulas_of(layer, (2, 3, 8, 8))
+    assert "r, q" not in found["y"].latex + found["y"].where
+    assert "$(r, q)$ input position" in found["dL/dx"].where
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_class_is_no_kernel(smoothing):
+    formulas = [*formulas_of(nn.Softmax(1), (2, 3)).values()]
+    formulas += [*formulas_of(nn.LogSoftmax(1), (2, 3)).values()]
+    formulas += loss_formulas("cross_entropy", smoothing)
+    for latex in passages(formulas):
+        assert "_k" not in latex
+        assert "{k" not in latex

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +57,25 @@ def test_one_image():
 def test_the_loss_has_a_term_for_each_image():
     losses = {value.name: value for value in explain_loss(captured_loss("cross_entropy"))}
     assert losses["L"].num_terms == 4
+
+
+def test_the_frameworks_own_probabilities_stand_beside_them():
+    loss = captured_loss("cross_entropy")
+    probabilities = torch.softmax(torch.from_numpy(loss.outputs), 1).numpy()
+    values = explain_loss(replace(loss, probabilities=probabilities), 1)
+    shares = [value for value in values if value.name.startswith("p[")]
+    assert [value.actual for value in shares] == probabilities[1].tolist()
+    for value in shares:
+        assert_agrees(value)
+
+
+def test_what_is_taken_from_a_probability_is_told():
+    *_, own = [v for v in explain_loss(captured_loss("cross_entropy"), 1) if v.name == "dL/dy[1,3]"]
+    (_, wanted) = own.groups
+    assert wanted.factors[0].symbol == r"-\left[ c = t \right]"
+    assert wanted.factors[0].origin.text == "(−[3 = 3])"
+    *_, own = [
+        v for v in explain_loss(captured_loss("cross_entropy", 0.1), 1) if v.name == "dL/dy[1,3]"
+    ]
+    (_, wanted) = own.groups
+    assert wanted.factors[0].origin.text == "(−((1 − 0.1)·[3 = 3] + 0.1/5))"

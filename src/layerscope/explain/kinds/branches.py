@@ -153,7 +153,7 @@ def _cat_first_input(spec: LayerSpec, position: Position) -> Position:
 def _cat_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     sizes = ", ".join(str(shape[_cat_dim(spec)]) for shape in spec.input_shapes)
     where = f"The inputs follow each other along dimension {_cat_dim(spec)}, with sizes {sizes}."
-    dl_dx = r"\frac{\partial L}{\partial x_k} = \left( \frac{\partial L}{\partial y} \right)_k"
+    dl_dx = r"\frac{\partial L}{\partial x_i} = \left( \frac{\partial L}{\partial y} \right)_i"
     where_x = "Each input takes the part of the gradient that stands where it does."
     return (
         GeneralFormula("y", r"y = (x_1, x_2, \dots)", where),

@@ -5,16 +5,20 @@ The full chain: dL/dx goes through the values themselves, through their mean and
 
 import numpy as np
 
+from layerscope.explain import notation
 from layerscope.explain.captured import Captured
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.factors import (
     DL_DY,
     bias_gradient,
     constant,
+    derived,
+    derived_constant,
     every_place,
     gathered,
     has_bias,
     input_gradient_at,
+    one_over,
     output_gradient,
     parameter_gradient_at,
     places,
@@ -64,7 +68,7 @@ class _Channel:
         if not self.uses_batch:
             return self._running("running_mean", r"\mu_{\text{run}}", name)
         x = gathered("x", self.captured.inputs[0], self.places)
-        terms = product(x, constant(r"\frac{1}{m}", 1 / self.size))
+        terms = product(x, one_over(r"\frac{1}{m}", self.size))
         return total(self.captured, name, (terms,), self._seen("mean"))
 
     def _var(self, mean: Value) -> Value:
@@ -72,7 +76,7 @@ class _Channel:
         if not self.uses_batch:
             return self._running("running_var", r"\sigma^2_{\text{run}}", name)
         centred = self.centred(self.places, mean)
-        terms = product(centred, centred, constant(r"\frac{1}{m}", 1 / self.size))
+        terms = product(centred, centred, one_over(r"\frac{1}{m}", self.size))
         return total(self.captured, name, (terms,), self._seen("var"))
 
     def _running(self, buffer: str, symbol: str, name: str) -> Value:
@@ -84,8 +88,21 @@ class _Channel:
     def _inverse_std(self, var: Value) -> Value:
         name = indexed("inverse_std", (self.channel,))
         value = (var.computed + epsilon_of(self.captured.spec)) ** -0.5
-        terms = product(_one(_INVERSE_STD, value))
+        terms = product(derived(_one(_INVERSE_STD, value), f"1/{self._root}", var.computed))
         return total(self.captured, name, (terms,), self._seen("inverse_std"))
+
+    def scale(self, var: Value, inverse_std: Value) -> Factor:
+        """1/√(σ² + ε)."""
+        text = f"1/{self._root}"
+        return derived_constant(_INVERSE_STD, inverse_std.computed, text, var.computed)
+
+    @property
+    def _shifted_var(self) -> str:
+        return f"({{}} + {notation.plain(epsilon_of(self.captured.spec))})"
+
+    @property
+    def _root(self) -> str:
+        return f"√{self._shifted_var}"
 
     def _seen(self, name: str) -> float | None:
         array = self.captured.statistics.get(name)
@@ -93,8 +110,9 @@ class _Channel:
 
     def centred(self, where: Indices, mean: Value) -> Factor:
         """x - μ at these places."""
-        values = self.captured.inputs[0][tuple(where.T)] - mean.computed
-        return Factor(_CENTRED, values, where)
+        read = self.captured.inputs[0][tuple(where.T)]
+        factor = Factor(_CENTRED, read - mean.computed, where)
+        return derived(factor, "{} − {}", read, mean.computed)
 
     def weight(self) -> tuple[Factor, ...]:
         """None without a weight."""
@@ -105,28 +123,37 @@ class _Channel:
         """dL/dy at these places."""
         return gathered(DL_DY, output_gradient(self.captured), where)
 
-    def var_gradient(self, mean: Value, inverse_std: Value) -> Value:
+    def var_gradient(self, mean: Value, var: Value, inverse_std: Value) -> Value:
         """Through every output of the channel."""
         slope = -0.5 * inverse_std.computed**3
         terms = product(
             self.dl_dy(self.places),
             *self.weight(),
             self.centred(self.places, mean),
-            constant(r"-\frac{1}{2} (\sigma^2 + \epsilon)^{-3/2}", slope),
+            derived_constant(
+                r"-\frac{1}{2} (\sigma^2 + \epsilon)^{-3/2}",
+                slope,
+                f"−½·{self._shifted_var}^(−3/2)",
+                var.computed,
+            ),
         )
         return total(self.captured, indexed("dL/dvar", (self.channel,)), (terms,))
 
-    def mean_gradient(self, mean: Value, inverse_std: Value, var_gradient: Value) -> Value:
+    def mean_gradient(
+        self, mean: Value, var: Value, inverse_std: Value, var_gradient: Value
+    ) -> Value:
         """Through every output of the channel, and through the variance."""
         direct = product(
             self.dl_dy(self.places),
             *self.weight(),
-            constant(rf"-{_INVERSE_STD}", -inverse_std.computed),
+            derived_constant(
+                rf"-{_INVERSE_STD}", -inverse_std.computed, f"−1/{self._root}", var.computed
+            ),
         )
         through_var = product(
             self.centred(self.places, mean),
             constant(_DL_DVAR, var_gradient.computed),
-            constant(r"-\frac{2}{m}", -2 / self.size),
+            derived_constant(r"-\frac{2}{m}", -2 / self.size, f"−2/{self.size}"),
         )
         name = indexed("dL/dmean", (self.channel,))
         note = "What goes through the variance adds up to 0, but for rounding."
@@ -143,7 +170,7 @@ def _output(captured: Captured, position: Position) -> tuple[Value, ...]:
     where = np.array([position], dtype=np.int64)
     scaled = product(
         channel.centred(where, mean),
-        constant(_INVERSE_STD, inverse_std.computed),
+        channel.scale(var, inverse_std),
         *channel.weight(),
     )
     groups: tuple[Terms, ...] = (scaled,)
@@ -157,21 +184,19 @@ def _input_gradient(captured: Captured, position: Position) -> tuple[Value, ...]
     channel = _Channel(captured, position[1])
     mean, var, inverse_std = channel.statistics()
     where = np.array([position], dtype=np.int64)
-    own = product(
-        channel.dl_dy(where), *channel.weight(), constant(_INVERSE_STD, inverse_std.computed)
-    )
+    own = product(channel.dl_dy(where), *channel.weight(), channel.scale(var, inverse_std))
     name, actual = indexed("dL/dx", position), input_gradient_at(captured, position)
     if not channel.uses_batch:
         return mean, var, inverse_std, total(captured, name, (own,), actual)
-    var_gradient = channel.var_gradient(mean, inverse_std)
-    mean_gradient = channel.mean_gradient(mean, inverse_std, var_gradient)
+    var_gradient = channel.var_gradient(mean, var, inverse_std)
+    mean_gradient = channel.mean_gradient(mean, var, inverse_std, var_gradient)
     through_var = product(
         channel.centred(where, mean),
         constant(_DL_DVAR, var_gradient.computed),
-        constant(r"\frac{2}{m}", 2 / channel.size),
+        derived_constant(r"\frac{2}{m}", 2 / channel.size, f"2/{channel.size}"),
     )
     through_mean = product(
-        _one(_DL_DMEAN, mean_gradient.computed), constant(r"\frac{1}{m}", 1 / channel.size)
+        _one(_DL_DMEAN, mean_gradient.computed), one_over(r"\frac{1}{m}", channel.size)
     )
     value = total(captured, name, (own, through_var, through_mean), actual)
     return mean, var, inverse_std, var_gradient, mean_gradient, value
@@ -183,7 +208,7 @@ def _weight_gradient(captured: Captured, position: Position) -> tuple[Value, ...
     terms = product(
         channel.dl_dy(channel.places),
         channel.centred(channel.places, mean),
-        constant(_INVERSE_STD, inverse_std.computed),
+        channel.scale(var, inverse_std),
     )
     actual = parameter_gradient_at(captured, "weight", position)
     value = total(captured, weight_gradient_name(position), (terms,), actual)

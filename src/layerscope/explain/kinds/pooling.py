@@ -9,7 +9,6 @@ from layerscope.explain.captured import Captured
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.factors import (
     DL_DY,
-    constant,
     gathered,
     input_gradient_at,
     output_gradient,
@@ -106,6 +105,15 @@ def _winner_note(array: Floats, where: Indices) -> str:
     return f"{name} wins, the first, row by row, of {equals} that are equal."
 
 
+def _weight(average: Averaging, chosen: Indices) -> Factor:
+    """Of one window, or of each of several."""
+    weights = average.weights(chosen)
+    values = weights.reshape(()) if len(weights) == 1 else weights
+    origin = average.origin(chosen)
+    arguments = tuple(argument.reshape(values.shape) for argument in origin.arguments)
+    return Factor(average.factor(), values, origin=replace(origin, arguments=arguments))
+
+
 @dataclass(frozen=True)
 class _Average:
     """Pooling that averages each window.
@@ -126,7 +134,7 @@ class _Average:
         where = places(*image, found.coordinates[counted])
         terms = product(
             gathered("x", captured.inputs[0], where, inside),
-            constant(average.factor(), average.weights(np.array([window]))[0]),
+            _weight(average, np.array([window])),
             is_padding=None if inside.all() else ~inside,
         )
         actual = float(captured.output[position])
@@ -138,7 +146,7 @@ class _Average:
         readers, _ = windows.readers_of(average.axes, coordinates)
         terms = product(
             gathered(DL_DY, output_gradient(captured), places(*image, readers)),
-            Factor(average.factor(), average.weights(readers)),
+            _weight(average, readers),
         )
         actual = input_gradient_at(captured, position)
         return (total(captured, indexed("dL/dx", position), (terms,), actual),)

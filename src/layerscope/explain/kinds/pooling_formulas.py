@@ -46,7 +46,7 @@ def max_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     dl_dx = f"{_dl_dx(image, dims)} = {joined(over, winner, gradient('y', *image, *readers))}"
     return (
         GeneralFormula("y", y, joined(bounds, _numbers(pool), outside, _legend(image, dims))),
-        GeneralFormula("dL/dx", dl_dx, joined(cell, _readers(dims))),
+        GeneralFormula("dL/dx", dl_dx, joined(cell, _readers(dims), _input_legend(dims))),
     )
 
 
@@ -65,7 +65,10 @@ def avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     zeros = "Where an index lies outside the input, $x$ is 0." if _leaves_input(spec) else ""
     legend = _legend(image, dims)
     where = joined(_numbers(pool), zeros, _divisor(pool, average, made), legend)
-    return GeneralFormula("y", y, where), GeneralFormula("dL/dx", dl_dx, _readers(dims))
+    return (
+        GeneralFormula("y", y, where),
+        GeneralFormula("dL/dx", dl_dx, joined(_readers(dims), _input_legend(dims))),
+    )
 
 
 def adaptive_avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
@@ -79,7 +82,7 @@ def adaptive_avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     dl_dy = gradient("y", *image, *made)
     y = f"{at('y', *image, *made)} = {joined(average.factor(made), sums, x)}"
     dl_dx = f"{_dl_dx(image, dims)} = {joined(over, average.factor(made), dl_dy)}"
-    where = _legend(image, dims)
+    where = _adaptive_legend(image, dims)
     if not average.divisor_symbol:
         where = f"${at('m', *made)}$ is the number of inputs that the window reads. {where}"
     return (
@@ -102,7 +105,7 @@ def adaptive_max_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
         GeneralFormula(
             "y",
             rf"{at('y', *image, *made)} = \max_{{{chosen}}} {at('x', *image, *read)}",
-            f"Over the window: {windows}. {_legend(image, dims)}",
+            f"Over the window: {windows}. {_adaptive_legend(image, dims)}",
         ),
         GeneralFormula(
             "dL/dx",
@@ -119,8 +122,20 @@ def _legend(image: tuple[str, ...], dims: Dimensions) -> str:
         channel=image[-1:],
         output_position=notation.outputs(dims),
         window_position=tuple(dim.cell for dim in dims),
+    )
+
+
+def _adaptive_legend(image: tuple[str, ...], dims: Dimensions) -> str:
+    return notation.legend(
+        image=image[:-1],
+        channel=image[-1:],
+        output_position=notation.outputs(dims),
         input_position=notation.coordinates(dims),
     )
+
+
+def _input_legend(dims: Dimensions) -> str:
+    return notation.legend(input_position=notation.coordinates(dims))
 
 
 def _image(spec: LayerSpec, dims: int) -> tuple[str, ...]:

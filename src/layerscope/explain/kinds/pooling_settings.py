@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from layerscope.explain import notation
 from layerscope.explain.kinds import windows
-from layerscope.explain.values import Floats, Indices
+from layerscope.explain.values import Floats, Indices, Origin
 from layerscope.layers.spec import LayerSpec
 
 
@@ -98,8 +98,22 @@ class Averaging:
         """(num_windows,), 1 over what the windows at these indices divide by."""
         if self.divisor is not None:
             return np.full(len(chosen), 1 / self.divisor)
-        sizes = [mask.sum(axis=1)[i] for mask, i in zip(self.counted, chosen.T, strict=True)]
-        return 1 / np.prod(sizes, axis=0)
+        return 1 / np.prod(self._sizes(chosen), axis=0)
+
+    def origin(self, chosen: Indices) -> Origin:
+        """Where these weights come from."""
+        if self.divisor is not None:
+            return Origin(f"1/{self.divisor}", ())
+        sizes = self._sizes(chosen)
+        if not len(chosen) or np.any(sizes != sizes[:, :1]):
+            return Origin("1/{}", (np.prod(sizes, axis=0, dtype=np.float64),))
+        product = "·".join(str(size) for size in sizes[:, 0])
+        return Origin(f"1/({product})" if len(sizes) > 1 else f"1/{product}", ())
+
+    def _sizes(self, chosen: Indices) -> Indices:
+        """(num_dims, num_windows), how many cells are counted along each dimension."""
+        pairs = zip(self.counted, chosen.T, strict=True)
+        return np.array([mask.sum(axis=1)[i] for mask, i in pairs], dtype=np.int64)
 
     def factor(self, indices: tuple[str, ...] = ()) -> str:
         """The LaTeX of the weight of the window at these indices."""

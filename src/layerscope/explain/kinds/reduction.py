@@ -9,11 +9,11 @@ from layerscope.explain.captured import Captured
 from layerscope.explain.explainer import Explainer, GeneralFormula
 from layerscope.explain.factors import (
     DL_DY,
-    constant,
     gathered,
     grid,
     input_gradient_at,
     number_at,
+    one_over,
     output_gradient,
     product,
     single,
@@ -61,7 +61,7 @@ class _Reduction:
         if not self.is_mean:
             return ()
         size = prod(spec.input_shape[d] for d in _dims(spec))
-        return (constant(r"\frac{1}{m}", 1 / size),)
+        return (one_over(r"\frac{1}{m}", size),)
 
     def output(self, captured: Captured, position: Position) -> tuple[Value, ...]:
         """One term for each input that is reduced."""

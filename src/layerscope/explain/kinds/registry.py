@@ -4,9 +4,10 @@ EXPLAINERS["my_op"] = Explainer(formulas=..., output=..., input_gradient=..., fi
 """
 
 from layerscope.explain.explainer import Explainer
+from layerscope.explain.kinds.activations import CURVES
 from layerscope.explain.kinds.branches import ADD, CAT, MUL, SUB
 from layerscope.explain.kinds.convolution import CONVOLUTION
-from layerscope.explain.kinds.elementwise import CURVES, RELU
+from layerscope.explain.kinds.elementwise import RELU
 from layerscope.explain.kinds.linear import LINEAR
 from layerscope.explain.kinds.normalization import BATCH_NORM
 from layerscope.explain.kinds.pooling import (

@@ -6,7 +6,7 @@ from layerscope.explain.captured import Captured
 from layerscope.explain.explainer import Explainer, GeneralFormula
 from layerscope.explain.factors import (
     DL_DY,
-    constant,
+    derived_constant,
     input_gradient_at,
     number_at,
     output_gradient,
@@ -16,8 +16,8 @@ from layerscope.explain.factors import (
     where_used,
 )
 from layerscope.explain.kinds.elementwise import same_position, scaled_gradient
-from layerscope.explain.notation import DL_DX
-from layerscope.explain.values import Position, Value, indexed
+from layerscope.explain.notation import DL_DX, plain
+from layerscope.explain.values import Factor, Position, Value, indexed
 from layerscope.layers.spec import LayerSpec, Shape
 
 
@@ -93,7 +93,7 @@ def _dropout_output(captured: Captured, position: Position) -> tuple[Value, ...]
     if not _drops(captured.spec):
         return _view_output(captured, position)
     kept = _kept(captured, position)
-    terms = product(single("x", captured.inputs[0], position), constant(_MASK, kept))
+    terms = product(single("x", captured.inputs[0], position), _mask(captured.spec, kept))
     note = f"It was {'kept' if kept else 'dropped'}: drawn at random."
     actual = number_at(captured.output, position)
     return (total(captured, indexed("y", position), (terms,), actual, note),)
@@ -102,7 +102,13 @@ def _dropout_output(captured: Captured, position: Position) -> tuple[Value, ...]
 def _dropout_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
     if not _drops(captured.spec):
         return _view_gradient(captured, position)
-    return scaled_gradient(captured, position, _MASK, _kept(captured, position))
+    return scaled_gradient(captured, position, _mask(captured.spec, _kept(captured, position)))
+
+
+def _mask(spec: LayerSpec, kept: float) -> Factor:
+    """z / (1 - p); 0 by itself where all is dropped."""
+    text = f"{int(kept != 0)}/(1 − {plain(_rate(spec))})" if _rate(spec) < 1 else "0"
+    return derived_constant(_MASK, kept, text)
 
 
 def _dropout_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
