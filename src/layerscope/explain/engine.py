@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from layerscope.errors import UserError
+from layerscope.explain.all_numbers import all_numbers
 from layerscope.explain.analysis import analyse
 from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step
 from layerscope.explain.captured import Captured, CapturedLoss
+from layerscope.explain.consumers import removing_norm
 from layerscope.explain.explainer import Explain, Explainer
 from layerscope.explain.explanation import (
     Explanation,
@@ -26,7 +28,6 @@ from layerscope.layers import LayerSpec, NetworkSpec, calls_by_layer, describe
 from layerscope.reconcile import Settings as Preparation
 from layerscope.reconcile.settings import prepared
 from layerscope.theory import CostTable, LayerCost, cost_table
-
 
 _MEND = "there is nothing to explain; look at the image and the weights"
 
@@ -63,8 +64,14 @@ def explain_network(
             layers=layers,
             loss=_explain_loss(captured.loss, settings),
             updates=updates,
+            numbers=all_numbers(step.image, captured.calls, specs, image_of(settings)),
             analysis=analyse(step.network, settings.input_shape, dtype) if analysis else (),
         )
+
+
+def image_of(settings: Settings) -> int:
+    """The one of the batch that is looked at."""
+    return 0 if settings.position is None else settings.position[0]
 
 
 def preparation(settings: Settings) -> Preparation:
@@ -105,6 +112,7 @@ def _explain_layers(
                 num_calls=num_calls,
                 is_chosen=is_chosen,
                 note=_note(call, num_calls),
+                bias_removed_by=removing_norm(specs, first),
             )
         )
         if call is not None and layer.refused is None:
@@ -171,11 +179,10 @@ def _note(call: CapturedCall | None, num_calls: int) -> str:
 
 def _explain_loss(captured: CapturedLoss, settings: Settings) -> LossExplanation:
     """Of all images L, of the one that is looked at the gradient."""
-    image = 0 if settings.position is None else settings.position[0]
     return LossExplanation(
         kind=captured.kind,
         target=captured.target,
         label_smoothing=captured.label_smoothing,
         formulas=loss_formulas(captured.kind, captured.label_smoothing),
-        values=explain_loss(captured, image),
+        values=explain_loss(captured, image_of(settings)),
     )

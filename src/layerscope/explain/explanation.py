@@ -6,6 +6,7 @@ from typing import Literal
 from torch import nn
 
 from layerscope.config import CrossEntropyConfig, LossConfig
+from layerscope.explain.all_numbers import Numbers
 from layerscope.explain.analysis.findings import Finding
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.values import Position, Value
@@ -33,6 +34,7 @@ class Settings:
         target: the class that the loss compares every image with.
         learning_rate: of the updates.
         origin: where weights and image come from, (key, value) as a reader should see them.
+        class_names: of the network's outputs; empty where they are not known.
     """
 
     network: str
@@ -47,6 +49,7 @@ class Settings:
     target: int = 0
     learning_rate: float = 0.01
     origin: tuple[tuple[str, str], ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,8 @@ class LayerExplanation:
         num_calls: of this layer in one forward pass.
         refused: why there is no explanation.
         note: what a reader has to know, in sentences.
+        bias_removed_by: the batch norm in train mode that alone reads the output: it subtracts the
+            mean, and with it the layer's bias.
     """
 
     key: str
@@ -82,6 +87,7 @@ class LayerExplanation:
     is_chosen: bool = True
     refused: str | None = None
     note: str = ""
+    bias_removed_by: str | None = None
 
     @property
     def values(self) -> tuple[Value, ...]:
@@ -145,6 +151,7 @@ class Explanation:
         layers: in the order of their first calls; all of them, whichever was asked for.
         updates: SGD's and Adam's, of the weight and the bias of every layer that is explained.
         analysis: what the Analysis section of the documents says (explain/analysis/).
+        numbers: all of one image and of the weights, where these are few.
     """
 
     settings: Settings
@@ -155,6 +162,7 @@ class Explanation:
     loss: LossExplanation
     updates: tuple[Update, ...] = ()
     analysis: tuple[Finding, ...] = ()
+    numbers: tuple[Numbers, ...] = ()
 
     @property
     def network_name(self) -> str:

@@ -56,6 +56,7 @@ def html_page(markdown: str, title: str, drawings: Mapping[str, str], style: str
     tokens = parser.parse(markdown)
     _name_headings(tokens)
     _style_cells(tokens)
+    tokens = _side_by_side(tokens)
     body = parser.renderer.render(tokens, parser.options, {"drawings": drawings})
     return _PAGE.format(style_hash=_hash(style), title=escape(title), style=style, body=body)
 
@@ -87,6 +88,32 @@ def _style_cells(tokens: Sequence[Token]) -> None:
                 token.attrSet("class", "number")
             elif len(visible_text(tokens[place + 1])) > _LONG_CELL:
                 token.attrSet("class", "prose")
+
+
+def _side_by_side(tokens: Sequence[Token]) -> list[Token]:
+    """Tables that follow each other stand in a row, as far as there is room."""
+    made: list[Token] = []
+    start = 0  # of the tables that followed each other until now
+    for place, token in enumerate(tokens):
+        before = tokens[place - 1].type if place else ""
+        if token.type == "table_open" and before != "table_close":
+            start = len(made)
+        made.append(token)
+        after = tokens[place + 1].type if place + 1 < len(tokens) else ""
+        is_last = token.type == "table_close" and after != "table_open"
+        if is_last and sum(inner.type == "table_open" for inner in made[start:]) > 1:
+            made.insert(start, _markup('<div class="row">\n'))
+            made.append(_markup("</div>\n"))
+    return made
+
+
+def _markup(content: str) -> Token:
+    """Of our own, which no document can hold."""
+    return Token("own_markup", "", 0, content=content)
+
+
+def _own_markup(_: Any, tokens: Sequence[Token], place: int, *__: Any) -> str:
+    return tokens[place].content
 
 
 @lru_cache(maxsize=1)
@@ -138,6 +165,7 @@ _RULES = {
     "html_block": _tags,
     "html_inline": _tags,
     "image": _image,
+    "own_markup": _own_markup,
     "table_open": _table_open,
     "table_close": _table_close,
 }

@@ -42,7 +42,7 @@ def backward_layer(
         refusal_note(layer),
         *_values("One gradient of the input", layer.input_gradient_values),
         *_values("One gradient of the weight", layer.weight_gradient_values),
-        *_values("One gradient of the bias", layer.bias_gradient_values),
+        *_values("One gradient of the bias", layer.bias_gradient_values, removed_bias(layer)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -94,5 +94,20 @@ def _flops(layer: LayerExplanation, formulas: tuple[Formula, ...]) -> str:
     return "\n\n".join([*parts, "\n".join(listed)])
 
 
-def _values(title: str, values: tuple[Value, ...]) -> list[str]:
-    return [f"**{title}**", *(value_markdown(value) for value in values)] if values else []
+def removed_bias(layer: LayerExplanation) -> str:
+    """Why L does not depend on the bias, where it does not."""
+    if layer.bias_removed_by is None:
+        return ""
+    return (
+        f"In mathematics this is exactly 0: {escaped(layer.bias_removed_by)} alone reads what "
+        "comes out, and in train mode it subtracts each channel's mean over the batch, the bias "
+        "with it. L does not depend on this bias; what stands here is rounding."
+    )
+
+
+def _values(title: str, values: tuple[Value, ...], remark: str = "") -> list[str]:
+    if not values:
+        return []
+    *before, last = values
+    blocks = [*(value_markdown(value) for value in before), value_markdown(last, remark=remark)]
+    return [f"**{title}**", *blocks]

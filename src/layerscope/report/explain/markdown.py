@@ -5,13 +5,14 @@ from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
-from layerscope.explain.explanation import Explanation, LayerExplanation, Update
+from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
 from layerscope.layers.derivation import derivation
 from layerscope.layers.spec import LayerSpec
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.headings import with_contents
 from layerscope.report.document.tables import pipes, table_markdown
+from layerscope.report.explain.all_numbers import numbers_section
 from layerscope.report.explain.analysis_section import analysis_section
 from layerscope.report.explain.corrections import corrections_section
 from layerscope.report.explain.formula_lines import tensor_bytes
@@ -19,6 +20,8 @@ from layerscope.report.explain.layer_backward import backward_layer
 from layerscope.report.explain.layer_forward import forward_layer, general_formulas, named_shape
 from layerscope.report.explain.notation import key_formulas_section, notation_section
 from layerscope.report.explain.pattern_line import pattern_line
+from layerscope.report.explain.summary import loss_words
+from layerscope.report.explain.updates import updates_section
 from layerscope.report.explain.value_block import value_markdown
 from layerscope.report.profile.cells import Table
 from layerscope.report.profile.tables import (
@@ -47,7 +50,8 @@ def explanation_markdown(explanation: Explanation, drawing: str) -> str:
         *_features(explanation),
         *_forward(explanation),
         *_backward(explanation),
-        *_updates(explanation),
+        *updates_section(explanation),
+        numbers_section(explanation.numbers),
         *_summary(explanation),
         analysis_section(explanation.analysis),
         corrections_section(explanation),
@@ -63,20 +67,13 @@ def _settings(explanation: Explanation) -> str:
         f"input {tuple(explanation.input_shape)}",
         settings.dtype,
         modes[settings.train],
-        f"loss: {_loss_words(explanation)}",
+        f"loss: {loss_words(explanation)}",
         f"learning rate {settings.learning_rate:g}",
         *(f"{name}: {value}" for name, value in settings.origin),
     ]
     if settings.layer is not None:
         facts.append(f"values of {settings.layer} only")
     return f"One training step, followed by hand: {'; '.join(escaped(f) for f in facts)}."
-
-
-def _loss_words(explanation: Explanation) -> str:
-    loss = explanation.loss
-    classes = ", ".join(str(c) for c in dict.fromkeys(loss.target))
-    smoothing = f" with label smoothing {loss.label_smoothing:g}" * bool(loss.label_smoothing)
-    return f"{loss.kind.replace('_', '-')}{smoothing} against class {classes}"
 
 
 def _refused(explanation: Explanation) -> list[str]:
@@ -210,7 +207,7 @@ def _block_summary(block: Total, table: Table, direction: str) -> str:
 
 def _loss(explanation: Explanation) -> str:
     loss = explanation.loss
-    words = escaped(f"{_loss_words(explanation)}; the mean over the batch.")
+    words = escaped(f"{loss_words(explanation)}; the mean over the batch.")
     shown, num_hidden = _few_classes(explanation)
     parts = [
         "### Loss",
@@ -243,30 +240,6 @@ def _class_of(value: Value) -> int | None:
     """`p[0,3]` is of class 3; `L` and `Z[0]` are of none."""
     indices = value.name.partition("[")[2].rstrip("]").split(",")
     return int(indices[1]) if len(indices) > 1 else None
-
-
-def _updates(explanation: Explanation) -> Iterator[str]:
-    if not explanation.updates:
-        return
-    yield (
-        "## Updates\n\nWhat one step of an optimizer makes of the weights and biases whose "
-        "gradients stand above."
-    )
-    names = {"sgd": "SGD", "adam": "Adam"}
-    for optimizer in dict.fromkeys(update.optimizer for update in explanation.updates):
-        updates = [update for update in explanation.updates if update.optimizer == optimizer]
-        yield "\n\n".join(
-            [
-                f"### One step of {names[optimizer]}",
-                *general_formulas(list(updates[0].formulas)),
-                *(part for update in updates for part in _update(update)),
-            ]
-        )
-
-
-def _update(update: Update) -> list[str]:
-    title = f"{escaped(update.layer)}, {update.parameter}"
-    return [f"**{title}**", *(value_markdown(value, "torch.optim's") for value in update.values)]
 
 
 _NOTES = {

@@ -6,7 +6,8 @@ from layerscope.explain.explanation import Explanation
 from layerscope.layers.shapes import conv_output_size
 from layerscope.report.document.tables import pipes
 from layerscope.report.explain.formula_lines import display
-from layerscope.report.explain.numbers import DECIMALS
+from layerscope.report.explain.numbers import DIGITS
+from layerscope.report.explain.terms import FIRST_SHOWN, MOST_SHOWN
 from layerscope.report.profile.formulas import general_latex, symbol_latex
 from layerscope.theory.formulas import (
     Formula,
@@ -67,12 +68,18 @@ def _conventions(explanation: Explanation) -> str:
             "The tables follow the textbook: every output is stored, and every layer computes the "
             "gradient of its input, the first one too, although an image needs none. A view of "
             "another tensor takes no memory.",
-            f"Real numbers are printed with {DECIMALS} decimals (small ones with {DECIMALS} after "
-            "the first digit), and calculated with all their digits. `computed` is the sum of the "
-            "terms in float64, from the network's own numbers; `actual` is what the network, or "
-            "autograd, really made. They differ by rounding only, which is told in ulp: units in "
-            "the last place of the actual value, in its own dtype.",
-            "A long sum shows its first terms, and the others with their count and what they add "
+            f"Real numbers are printed with {DIGITS} decimals and at least {DIGITS} digits that "
+            "count, the numbers of a sum with as many as its printed result takes; they are "
+            "calculated with all their digits. `computed` is the sum of the terms in float64, from "
+            "the network's own numbers; `actual` is what the network, or autograd, really made. "
+            "They differ by rounding only, which is told in ulp: units in the last place of the "
+            "actual value, in its own dtype. Where the terms cancel, nothing is left but the "
+            "terms' own rounding; that is said there, and an ulp of it means nothing.",
+            "Beside a grid of numbers stand the row and the column: in the grid of `x[0,1,·,·]`, "
+            "row 2 and column 3 are `x[0,1,2,3]`.",
+            f"A sum of up to {MOST_SHOWN} terms of one form is written out; terms that are 0 and "
+            f"follow each other are counted. A longer one shows its first {FIRST_SHOWN} terms that "
+            "are not 0, and how many others there are, how many of these are 0 and what they add "
             "up to. `explain.json` has every term.",
         )
     )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
-from layerscope.formatting import UNKNOWN
+from layerscope.formatting import UNKNOWN, wrapped
 from layerscope.layers.spec import Shape
+from layerscope.report.explain.value_block import is_noise
 from layerscope.report.terminal import Screen
 
 # Where terms cancel, a difference is large in ulp of what is left and small beside the terms.
@@ -20,7 +21,7 @@ def show_explanation(screen: Screen, explanation: Explanation) -> None:
         [
             ("input", f"{_sizes(settings.input_shape)}, {settings.dtype}"),
             *settings.origin,
-            ("loss", f"{explanation.loss.kind} against class {settings.target}, mean of the batch"),
+            ("loss", f"{loss_words(explanation)}, mean of the batch"),
         ],
     )
     for layer in explanation.layers:
@@ -29,6 +30,44 @@ def show_explanation(screen: Screen, explanation: Explanation) -> None:
     _show_values(screen, f"loss: {explanation.loss.kind}", explanation.loss.values)
     if explanation.refused_kinds:
         screen.say(f"not explained: {', '.join(explanation.refused_kinds)}")
+    screen.say(wrapped(verdict(explanation)))
+
+
+def verdict(explanation: Explanation) -> str:
+    """Whether computed and actual agree everywhere, and what is meant by that."""
+    updated = [value for update in explanation.updates for value in update.values]
+    shown = [v for v in (*explanation.values, *updated) if v.actual is not None]
+    off = [value for value in shown if not value.agrees]
+    criterion = (
+        "they differ by at most 16 + √n roundings (of the network's dtype) of the sum of the "
+        "absolute values of their n terms"
+    )
+    noise = sum(is_noise(value) for value in shown)
+    cancels = (
+        f" Of {noise:,} of them (`cancels`) the terms cancel, so that only rounding is left: off "
+        "in ulp means nothing there."
+    ) * bool(noise)
+    if not off:
+        return (
+            f"All {len(shown):,} values that the network shows agree within rounding: {criterion}."
+            f"{cancels}"
+        )
+    names = ", ".join(f"{value.layer} {value.name}" for value in off[:8])
+    more = f" and {len(off) - 8:,} more" * (len(off) > 8)
+    return (
+        f"{len(off):,} of {len(shown):,} values that the network shows do not agree within "
+        f"rounding: {names}{more}. The others do: {criterion}.{cancels}"
+    )
+
+
+def loss_words(explanation: Explanation) -> str:
+    """`cross-entropy with label smoothing 0.1 against class 3 (cat)`."""
+    loss, names = explanation.loss, explanation.settings.class_names
+    classes = ", ".join(
+        f"{c} ({names[c]})" if c < len(names) else str(c) for c in dict.fromkeys(loss.target)
+    )
+    smoothing = f" with label smoothing {loss.label_smoothing:g}" * bool(loss.label_smoothing)
+    return f"{loss.kind.replace('_', '-')}{smoothing} against class {classes}"
 
 
 def number(value: float | None) -> str:
@@ -61,6 +100,8 @@ def _show_values(screen: Screen, title: str, values: Sequence[Value]) -> None:
 
 def _row(name: str, value: Value) -> tuple[str, ...]:
     ulps = UNKNOWN if value.ulps is None else f"{value.ulps:.3g}"
+    if is_noise(value):
+        ulps = "cancels"
     share = _share_of_terms(value)
     return (
         name,
