@@ -80,7 +80,9 @@ _SIGNATURES: dict[str, tuple[str, ...]] = {
     "stack": ("tensors", "dim"),
     "chunk": ("input", "chunks", "dim"),
     "split": ("input", "split_size", "dim"),
-    "transpose": ("input", "dim0", "dim1"),
+    "permute": ("input", "dims"),
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), ("input", "dim0", "dim1")),
+    **dict.fromkeys(("movedim", "moveaxis"), ("input", "source", "destination")),
     "interpolate": ("input", "size", "scale_factor", "mode"),
 }
 
@@ -124,6 +126,8 @@ def operation_geometry(
     kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """The settings of a functional operation of this kind, under the names that modules use."""
+    if kind == "permute" and len(args) > 1 and isinstance(args[1], int):
+        args = (args[0], args[1:])  # x.permute(0, 2, 1)
     bound = {**dict(zip(_SIGNATURES.get(kind, ()), args, strict=False)), **kwargs}
     if kind not in _SIGNATURES:
         bound = {}

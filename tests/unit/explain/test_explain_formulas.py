@@ -52,6 +52,7 @@ LAYERS = [
     (nn.LogSoftmax(1), (2, 3)),
     (nn.Flatten(), (2, 3, 4)),
     (nn.Identity(), (2, 3, 4)),
+    (lambda x: x.permute(0, 2, 1), (2, 3, 4)),
     (nn.Dropout(0.1), (2, 3, 4)),
     (nn.Dropout(0.1).eval(), (2, 3, 4)),
     (nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, groups=2), (2, 4, 5, 5)),

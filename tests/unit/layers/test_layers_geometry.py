@@ -22,6 +22,11 @@ class Network(nn.Module):
         (lambda x: F.gelu(x, approximate="tanh"), "approximate", "tanh"),
         (lambda x: torch.add(x, x.relu(), alpha=2), "alpha", 2),
         (lambda x: x + 1, "other", 1),
+        (lambda x: x.permute(1, 0), "dims", (1, 0)),
+        (lambda x: torch.permute(x, (1, 0)), "dims", (1, 0)),
+        (lambda x: x.transpose(0, -1), "dim1", -1),
+        (lambda x: F.elu(x, 0.5), "alpha", 0.5),
+        (nn.Hardtanh(-2.0, 2.0), "min_val", -2.0),
     ],
 )
 def test_what_an_operation_is_told_stands_in_its_geometry(function, setting, value):

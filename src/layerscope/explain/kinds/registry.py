@@ -10,6 +10,7 @@ from layerscope.explain.kinds.convolution import CONVOLUTION
 from layerscope.explain.kinds.elementwise import RELU
 from layerscope.explain.kinds.linear import LINEAR
 from layerscope.explain.kinds.normalization import BATCH_NORM
+from layerscope.explain.kinds.permutations import MOVEDIM, PERMUTE, TRANSPOSE
 from layerscope.explain.kinds.pooling import (
     ADAPTIVE_AVG_POOL,
     ADAPTIVE_MAX_POOL,
@@ -42,6 +43,9 @@ EXPLAINERS: dict[str, Explainer] = {
         ),
         VIEW,
     ),
+    "permute": PERMUTE,
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), TRANSPOSE),
+    **dict.fromkeys(("movedim", "moveaxis"), MOVEDIM),
     "dropout": DROPOUT,
     "feature_dropout": DROPOUT,
     "add": ADD,
