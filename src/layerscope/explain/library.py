@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from layerscope.config import CrossEntropyConfig, LossConfig, MSEConfig, first_problem
 from layerscope.errors import UserError
@@ -12,6 +13,7 @@ from layerscope.explain.engine import explain_network, preparation
 from layerscope.explain.explanation import Settings
 from layerscope.explain.instance import random_image
 from layerscope.explain.values import Position
+from layerscope.layers.spec import Shape
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.explain.report import ExplanationReport
 
@@ -73,6 +75,7 @@ def explain(
             ("image", f"random, seed {seed}" if image is None else "given"),
         ),
     )
+    _check_batch(model, settings.input_shape)
     check_settings(model, preparation(settings))
     if image is None:
         image = random_image(settings.input_shape, seed)
@@ -93,6 +96,23 @@ def _shape(input_shape: Sequence[int] | None, image: torch.Tensor | None) -> tup
             f"input_shape={tuple(input_shape)} but the image is {tuple(image.shape)}: give one"
         )
     return tuple(image.shape)
+
+
+def _check_batch(model: nn.Module, shape: Shape) -> None:
+    """A convolution takes an image without its batch; then there is no loss of it.
+
+    Raises:
+        UserError: the shape lacks N.
+    """
+    for module in model.modules():
+        kernel = getattr(module, "kernel_size", None)
+        if isinstance(module, _ConvNd) and isinstance(kernel, tuple):
+            if len(shape) == len(kernel) + 1:
+                sizes = ", ".join(("N", "C", *("D", "H", "W")[-len(kernel) :]))
+                raise UserError(
+                    f"input_shape={shape} lacks the batch: give ({sizes}), such as {(1, *shape)}"
+                )
+            return
 
 
 def _dtype(name: str) -> str:

@@ -90,11 +90,12 @@ def test_a_layer_has_both_of_its_sections_and_its_formulas(written):
     forward, backward = titles.index("forward-pass"), titles.index("backward-pass")
     assert forward < backward
     for layer in explanation.layers:
-        (slug,) = anchors([f"{layer.key} ({layer.spec.kind})"])
-        (back,) = anchors([f"Gradients of {layer.key} ({layer.spec.kind})"])
+        kind = f" ({layer.spec.kind})" * (layer.key != layer.spec.kind)
+        (slug,) = anchors([f"{layer.key}{kind}"])
+        (back,) = anchors([f"Gradients of {layer.key}{kind}"])
         assert forward < titles.index(slug) < backward < titles.index(back)
-    backwards = [t for t in titles if t.startswith("gradients-of") and t.count("-") > 2]
-    assert len(backwards) == len(explanation.layers)
+    backwards = [t for t in titles if t.startswith("gradients-of")]
+    assert len(backwards) - len(explanation.costs.blocks()) == len(explanation.layers)
     assert page.count("<math") > 50
     assert "merror" not in page
 
@@ -132,7 +133,7 @@ def test_every_written_sum_adds_up_to_the_last_digit_of_what_stands_behind_it(wr
 
 
 def is_cancelled(values, total):
-    return abs(float(total)) < 1e-5 * fsum(map(abs, values))
+    return abs(float(total)) < 1e-3 * fsum(map(abs, values))
 
 
 def last_digit(text):
@@ -276,7 +277,12 @@ def test_the_features_of_the_first_linear_layer_are_derived(written):
     heading = "### Into the first fully connected layer"
     assert (heading in markdown) == any(layer.spec.kind == "linear" for layer in explanation.layers)
     if explanation.network_name == "SimpleCNN":
-        assert "C·H·W = 2·2·2 = 8" in markdown
+        assert (
+            re.sub(r"\\textcolor\{\w+\}\{(\d+)\}", r"\1", markdown).count(
+                r"$2 \times 2 \times 2 = 8$"
+            )
+            == 1
+        )
 
 
 def test_findings_have_both_of_their_figures():

@@ -14,6 +14,7 @@ from layerscope.report.explain.formula_lines import (
 from layerscope.report.explain.layer_forward import (
     channel_symbol,
     general_formulas,
+    layer_title,
     named_shape,
     refusal_note,
 )
@@ -35,7 +36,7 @@ def backward_layer(
     """Under a heading of its own."""
     backward = [formula for formula in layer.formulas if formula.quantity.startswith("dL")]
     parts = [
-        f"{'#' * level} Gradients of {escaped(layer.key)} ({escaped(layer.spec.kind)})",
+        f"{'#' * level} Gradients of {layer_title(layer)}",
         _gradient(layer, element_size),
         _flops(layer, formulas),
         *general_formulas(backward),

@@ -41,7 +41,7 @@ def forward_layer(
         level: of the heading.
     """
     parts = [
-        f"{'#' * level} {escaped(layer.key)} ({escaped(layer.spec.kind)})",
+        f"{'#' * level} {layer_title(layer)}",
         escaped(layer.note),
         _given(layer.spec),
         _output(layer.spec),
@@ -53,6 +53,12 @@ def forward_layer(
         *_values(layer),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def layer_title(layer: LayerExplanation) -> str:
+    """`block1.conv (conv2d)`; the kind only where it is not the name."""
+    key, kind = escaped(layer.key), escaped(layer.spec.kind)
+    return key if key == kind else f"{key} ({kind})"
 
 
 def refusal_note(layer: LayerExplanation) -> str:

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from math import prod
 
 from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
-from layerscope.layers.derivation import derivation
-from layerscope.layers.spec import LayerSpec
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.headings import with_contents
-from layerscope.report.document.tables import pipes, table_markdown
+from layerscope.report.document.tables import table_markdown
 from layerscope.report.explain.all_numbers import numbers_section
 from layerscope.report.explain.analysis_section import analysis_section
 from layerscope.report.explain.corrections import corrections_section
+from layerscope.report.explain.features import features_section
 from layerscope.report.explain.formula_lines import tensor_bytes
 from layerscope.report.explain.layer_backward import backward_layer
 from layerscope.report.explain.layer_forward import forward_layer, general_formulas, named_shape
@@ -47,7 +45,7 @@ def explanation_markdown(explanation: Explanation, drawing: str) -> str:
         _overview(explanation, drawing),
         notation_section(explanation),
         key_formulas_section(),
-        *_features(explanation),
+        features_section(explanation.specs),
         *_forward(explanation),
         *_backward(explanation),
         *updates_section(explanation),
@@ -101,34 +99,6 @@ def _overview(explanation: Explanation, drawing: str) -> str:
             "on a logarithmic scale. The layers stand in the order in which they run; branches are "
             "not drawn.",
         ]
-    )
-
-
-def _features(explanation: Explanation) -> Iterator[str]:
-    """How many numbers the first linear layer reads, step by step."""
-    layers = explanation.specs.layers
-    steps = derivation(explanation.specs) if _are_in_a_row(layers) else ()
-    if len(steps) < 2 or layers[len(steps) - 1].kind != "linear":
-        return
-    last = layers[len(steps) - 1]
-    columns = [("layer", False), ("how", False), ("shape", False)]
-    rows = [[escaped(s.layer), escaped(s.formula), escaped(str(s.shape))] for s in steps]
-    yield "\n\n".join(
-        [
-            "### Into the first fully connected layer",
-            f"`in_features` of {escaped(last.key)} is what the layers before leave of one image, "
-            f"C·H·W once it is flattened: {last.input_shape[-1]:,}.",
-            pipes(columns, rows),
-        ]
-    )
-
-
-def _are_in_a_row(layers: tuple[LayerSpec, ...]) -> bool:
-    """Each reads what the one before returned, and nothing else."""
-    return all(
-        len(after.inputs) == 1 and after.inputs[0].value == before.outputs[0].value
-        for before, after in pairwise(layers)
-        if before.outputs
     )
 
 

@@ -14,7 +14,7 @@ def full(value: float, digits: int = DIGITS) -> str:
     """With six decimals or more, at least so many digits that count: `-0.0285714`."""
     value += 0.0  # -0.0 as 0
     if _is_far_from_one(value):
-        return f"{value:.{max(digits, DIGITS + 1) - 1}e}"
+        return f"{value:.{max(digits, DIGITS) - 1}e}"
     return f"{value:.{_decimals(value, digits)}f}"
 
 
@@ -39,7 +39,7 @@ def digits_of(value: Value) -> int:
     size, magnitude = abs(value.computed), value.magnitude
     if not size or value.cancels or not math.isfinite(magnitude):
         return DIGITS + 1
-    last = DIGITS - _exponent(size) if _is_far_from_one(size) else _decimals(size, DIGITS)
+    last = DIGITS - 1 - _exponent(size) if _is_far_from_one(size) else _decimals(size, DIGITS)
     return min(max(DIGITS, 1 + last + _exponent(magnitude)), _MOST_DIGITS)
 
 
