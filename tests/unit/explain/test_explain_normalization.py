@@ -3,6 +3,7 @@ import pytest
 import torch
 from captures import assert_agrees, assert_explained, captured, explainer
 from torch import nn
+from torch.nn import functional as F
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -23,6 +24,38 @@ def test_all_modes(norm, shape, settings, train):
             if array.is_floating_point():
                 array.copy_(torch.rand(array.shape) + 0.5)
     assert_explained(captured(layer, shape))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.LayerNorm(5, eps=1e-3), (3, 5)),
+        (nn.LayerNorm(4), (4,)),
+        (nn.LayerNorm((3, 4)), (2, 2, 3, 4)),
+        (nn.LayerNorm(4, elementwise_affine=False), (2, 3, 4)),
+        (nn.LayerNorm(4, bias=False), (2, 3, 4)),
+        (nn.GroupNorm(2, 6), (2, 6)),
+        (nn.GroupNorm(3, 6, eps=1e-3), (3, 6, 2, 3)),
+        (nn.GroupNorm(1, 2, affine=False), (2, 2, 4)),
+        (lambda x: F.layer_norm(x, (4,)), (3, 4)),
+        (lambda x: F.group_norm(x, 2), (3, 4, 2)),
+    ],
+)
+def test_norms_without_a_batch(layer, shape):
+    if isinstance(layer, nn.Module):
+        with torch.no_grad():
+            for array in layer.parameters():
+                array.copy_(torch.rand(array.shape) + 0.5)
+    assert_explained(captured(layer, shape))
+
+
+def test_a_weight_that_several_groups_share_has_terms_of_each():
+    call = captured(nn.GroupNorm(2, 4), (3, 4, 2))
+    (value,) = explainer(call).weight_gradient(call, (1,))
+    assert value.num_terms == 6
+    scale = value.groups[0].factors[2]
+    assert len({*scale.values.tolist()}) == 3
+    assert [len(argument) for argument in scale.origin.arguments] == [6]
 
 
 def test_statistics_and_their_gradients_on_the_way():

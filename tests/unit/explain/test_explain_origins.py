@@ -47,6 +47,7 @@ class Other(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(2, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4, eps=1e-3)
+        self.others = nn.Sequential(nn.GroupNorm(2, 4), nn.LayerNorm(6))
         self.curves = nn.Sequential(
             *(nn.Sigmoid(), nn.Tanh(), nn.SiLU(), nn.Mish(), nn.GELU(), nn.GELU("tanh")),
             *(nn.LeakyReLU(0.2), nn.ELU(1.5), nn.Softplus(2.0), nn.Softplus(threshold=0.1)),
@@ -61,7 +62,7 @@ class Other(nn.Module):
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, x):
-        x = self.norm(self.conv(x))
+        x = self.others(self.norm(self.conv(x)))
         x = sum((curve(x) for curve in self.curves[1:]), self.curves[0](x))
         mean = x.mean((2, 3))
         x = self.dropout(self.pools(x).flatten(1))

@@ -9,7 +9,7 @@ from layerscope.explain.kinds.branches import ADD, CAT, MUL, SUB
 from layerscope.explain.kinds.convolution import CONVOLUTION
 from layerscope.explain.kinds.elementwise import RELU
 from layerscope.explain.kinds.linear import LINEAR
-from layerscope.explain.kinds.normalization import BATCH_NORM
+from layerscope.explain.kinds.normalization import BATCH_NORM, GROUP_NORM, LAYER_NORM
 from layerscope.explain.kinds.permutations import MOVEDIM, PERMUTE, TRANSPOSE
 from layerscope.explain.kinds.pooling import (
     ADAPTIVE_AVG_POOL,
@@ -30,6 +30,8 @@ EXPLAINERS: dict[str, Explainer] = {
     "relu": RELU,
     **CURVES,
     "batch_norm": BATCH_NORM,
+    "layer_norm": LAYER_NORM,
+    "group_norm": GROUP_NORM,
     "max_pool": MAX_POOL,
     "avg_pool": AVG_POOL,
     "adaptive_avg_pool": ADAPTIVE_AVG_POOL,
