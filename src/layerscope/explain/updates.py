@@ -170,7 +170,7 @@ def _element(call: CapturedCall, parameter: str, position: Position) -> _Element
 
 
 def _minus_rate(rate: float) -> Factor:
-    return derived_constant(r"(-\eta)", -rate, f"−{plain(rate)}")
+    return constant(r"(-\eta)", -rate)
 
 
 def _rest(symbol: str, beta: float) -> Factor:

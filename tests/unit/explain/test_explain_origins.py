@@ -126,7 +126,7 @@ def test_every_origin_gives_its_factor(network, shape, loss, train):
 
 
 READ = {
-    *("x", "w", "b", "y", "0", "m", "v", "m_0", "v_0", r"\beta_1", r"\beta_2", "z"),
+    *("x", "w", "b", "y", "0", "m", "v", "m_0", "v_0", r"(-\eta)", r"\beta_1", r"\beta_2", "z"),
     *(r"\frac{\partial L}{\partial y}", r"\frac{\partial L}{\partial w}"),
     *(r"\frac{\partial L}{\partial b}", r"\frac{\partial L}{\partial \mu}"),
     *(r"\frac{\partial L}{\partial \sigma^2}", r"\mu_{\text{run}}", r"\sigma^2_{\text{run}}"),
