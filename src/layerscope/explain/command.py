@@ -1,5 +1,6 @@
 """scripts/explain.py: from a configuration to a saved explanation."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -105,9 +106,20 @@ def check_explain(request: Request) -> Job:
     config = _parsed(request, checkpoint)
     _check_together(config)
     network = _network(config, checkpoint, request.typed("model._target_"))
-    settings = config.settings(network_name(config.model, network))
+    settings = replace(
+        config.settings(network_name(config.model, network)), class_names=_class_names(checkpoint)
+    )
     explanation = explain_network(network, settings, _image(config, checkpoint), config.analysis)
     return partial(_save, ExplanationReport(explanation), request.overrides)
+
+
+def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
+    """Of the data that the checkpoint's network was trained on."""
+    if checkpoint is None:
+        return ()
+    from layerscope.data.module import Preprocessing  # imports Lightning
+
+    return Preprocessing.from_plain(RunFacts.of(checkpoint).preprocessing).view.class_names
 
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ExplainConfig:

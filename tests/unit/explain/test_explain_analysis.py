@@ -43,7 +43,7 @@ def test_every_figure_of_the_cifar_network_is_measured_as_predicted(cifar):
     # conv3's weight twice, the bias of block2's norm once more, three numbers
     assert figure.predicted == 2 * 294_912
     text = findings["What the optimizer adds"].text
-    assert f"{figure.measured:,} B instead of 589,824 B" in text
+    assert f"{figure.measured:,} B (576 KiB) instead of 589,824 B (576 KiB)" in text
     assert "(256 B) is still held" in text
     assert not any("unexplained" in finding.text for finding in findings.values())
 
@@ -128,7 +128,13 @@ def test_a_variant_with_other_outputs_is_refused():
     findings = {finding.title: finding for finding in analyse(TinyCNN(), (2, 1, 8, 8))}
     refused = findings["Twice the resolution"]
     assert "it would return (2, 18) instead of (2, 2)" in refused.text
+    assert "`" not in refused.text
     assert refused.figures == ()
+
+
+def test_what_the_checkpointed_runs_of_layers_hold_is_said():
+    findings = {finding.title: finding for finding in analyse(TinyCNN(), (2, 1, 8, 8))}
+    assert "`segment1` (`conv1` to `pool1`)" in findings["Checkpointing"].text
 
 
 def test_linear_layers_that_read_more_are_named():

@@ -1,7 +1,7 @@
 """explain.md and explain.html: every link leads somewhere and every printed sum is right."""
 
 import re
-from math import exp, fsum, sqrt
+from math import exp, fsum, log, sqrt
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -167,10 +167,11 @@ def term_of(term):
 
 def number_of(text):
     """Of a number, or of `1/√(0.15 + 10^(−5))` and the like."""
-    for old, new in {"√": "sqrt", "e^": "exp", "^": "**", "−": "-"}.items():
+    signs = {"√": "sqrt", "e^": "exp", "^": "**", "−": "-", "·": "*", "½": "0.5"}
+    for old, new in signs.items():
         text = text.replace(old, new)
-    assert re.fullmatch(r"(sqrt|exp|[\d.e() +*/-])+", text), text
-    return float(eval(text, {"sqrt": sqrt, "exp": exp}))
+    assert re.fullmatch(r"(sqrt|exp|ln|[\d.e() +*/-])+", text), text
+    return float(eval(text, {"sqrt": sqrt, "exp": exp, "ln": log}))
 
 
 def test_a_table_has_as_many_cells_in_every_row(written):
@@ -292,6 +293,6 @@ def test_findings_have_both_of_their_figures():
         (Figure("a|b", "B", 4096, 4096), Figure("share", "%", 0.012, None)),
     )
     text = analysis_section((finding,))
-    assert r"| a\|b | B | 4,096 | 4,096 |" in text
+    assert r"| a\|b | B | 4,096 B (4.00 KiB) | 4,096 B (4.00 KiB) |" in text
     assert "| share | % | 0.012 | not run |" in text
     assert analysis_section(()) == ""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.explain.analysis.findings import Figure, Finding, Said, Subject, code
+from layerscope.explain.analysis.findings import Figure, Finding, Said, Subject, as_text
 from layerscope.explain.analysis.insights import (
     backward_against_forward,
     dominating_layers,
@@ -67,5 +67,5 @@ def _found(title: str, insight: Callable[[Subject], Said], subject: Subject) -> 
     try:
         said = insight(subject)
     except UserError as error:
-        return Finding(title, f"Nothing to compute here: {code(str(error))}.")
+        return Finding(title, f"Does not apply: {as_text(str(error))}.")
     return Finding(title, said.text, said.figures)

@@ -1,5 +1,6 @@
 """What an analysis is made of, and how its numbers are written."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from torch import nn
 
 from layerscope.explain.analysis.variant_runs import Totals, VariantRun
 from layerscope.explain.analysis.variants import skeleton
+from layerscope.formatting import bytes_exact
 from layerscope.layers import LayerSpec, Shape
 from layerscope.theory.kinds import KINDS
 
@@ -120,6 +122,12 @@ def code(name: str) -> str:
     return f"{fence}{space}{name}{space}{fence}"
 
 
+def as_text(reason: str) -> str:
+    """A sentence that may hold names from outside: none of it is Markdown's."""
+    marked = re.sub(r"([\\`*_\[\]|~$#<>&])", r"\\\1", " ".join(reason.split()))
+    return marked.rstrip(".")
+
+
 def _runs(text: str, character: str) -> Iterable[str]:
     return "".join(c if c == character else " " for c in text).split()
 
@@ -138,11 +146,8 @@ def count(number: Number) -> str:
 
 
 def bytes_(number: Number) -> str:
-    """Bytes, and in MiB from a tenth of one on."""
-    if number is None:
-        return "an unknown number of bytes"
-    mib = number / 2**20
-    return f"{number:,} B" + (f" ({mib:,.1f} MiB)" if abs(mib) >= 0.1 else "")
+    """As the tables have them, `4,194,304 B (4.00 MiB)`."""
+    return "an unknown number of bytes" if number is None else bytes_exact(int(number))
 
 
 def ratio(over: Number, under: Number) -> float | None:

@@ -145,9 +145,9 @@ def _about_temporaries(learning: list[torch.nn.Parameter], record: OptimizerStat
     if record.temporary_bytes == copies:
         return ""
     return (
-        f"Measured are {count(record.temporary_bytes)} B instead of {count(copies)} B: the last "
-        f"copy of the parameter before ({count(held)} B) is still held, and single numbers take "
-        f"{count(record.temporary_bytes - copies - held)} B."
+        f"Measured are {bytes_(record.temporary_bytes)} instead of {bytes_(copies)}: the last "
+        f"copy of the parameter before ({bytes_(held)}) is still held, and single numbers take "
+        f"{bytes_(record.temporary_bytes - copies - held)}."
     )
 
 
@@ -228,15 +228,28 @@ def checkpointing(subject: Subject) -> Said:
         ),
     )
     text = (
-        f"With a checkpoint around {listed(paths)}, autograd keeps what goes into each and "
-        f"computes the rest again when its backward pass begins: {bytes_(kept)} instead of "
-        f"{bytes_(own.saved_bytes)}. The price is {count(again)} FLOPs of convolutions and linear "
-        f"layers, {percent(again, own.forward_flops)} of the forward pass, a second time in every "
+        f"With a checkpoint around {_pieces(subject, variant, paths)}, autograd keeps what goes "
+        f"into each and computes the rest again when its backward pass begins: {bytes_(kept)} "
+        f"instead of {bytes_(own.saved_bytes)}. The price is {count(again)} FLOPs of convolutions "
+        f"and linear layers, {percent(again, own.forward_flops)} of the forward pass, a second time in every "
         f"step. {_about_peak(base, run)}"
     )
     if _has_running_statistics(run, paths):
         text += "Batch norm updates its running statistics twice, once in each forward pass."
     return Said(text.rstrip() + remarks(run, figures), figures)
+
+
+def _pieces(subject: Subject, variant: torch.nn.Module, paths: tuple[str, ...]) -> str:
+    """The modules that are checkpointed; of runs of layers, which layers these are."""
+    own = dict(subject.network.named_modules())
+    if all(path in own for path in paths):
+        return listed(paths)
+    runs = {path: list(dict(variant.get_submodule(path).named_children())) for path in paths}
+    texts = [
+        f"{code(path)} ({code(names[0])}" + (f" to {code(names[-1])})" if names[1:] else ")")
+        for path, names in runs.items()
+    ]
+    return f"runs of its layers, {', '.join(texts)}"
 
 
 def _about_peak(base: VariantRun, run: VariantRun) -> str:

@@ -30,7 +30,7 @@ def _folded(numbers: Numbers) -> str:
     shape = "×".join(map(str, numbers.array.shape))
     name = " ".join(escape(numbers.layer).split())
     of_image = f" of image {numbers.image}" if numbers.image is not None else ""
-    what = f"{name}: {numbers.name}{of_image}" if name else f"The image {numbers.name}{of_image}"
+    what = f"{name}: {numbers.name}{of_image}" if name else f"The input: {numbers.name}{of_image}"
     start = numbers.image or 0
     grids = "\n\n".join(_grids(numbers.name, numbers.array, start))
     return f"<details><summary>{what}, {shape}</summary>\n\n{grids}\n\n</details>"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from layerscope.explain.analysis.findings import Finding
+from layerscope.formatting import bytes_exact
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
 
@@ -24,8 +25,8 @@ def _finding(finding: Finding) -> str:
         [
             escaped(figure.name),
             escaped(figure.unit) or "–",
-            _number(figure.predicted, "not known"),
-            _number(figure.measured, "not run"),
+            _number(figure.predicted, figure.unit, "not known"),
+            _number(figure.measured, figure.unit, "not run"),
         ]
         for figure in finding.figures
     ]
@@ -33,9 +34,11 @@ def _finding(finding: Finding) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _number(value: float | None, missing: str) -> str:
+def _number(value: float | None, unit: str, missing: str) -> str:
     if value is None:
         return missing
+    if unit == "B":
+        return bytes_exact(int(value))
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.2g}" if 0 < abs(value) < 0.095 else f"{value:,.2f}"

@@ -54,10 +54,11 @@ def _how(step: Step, spec: LayerSpec) -> list[str]:
         return [f"${size_left('in_features')} = {number}$"]
     rule = size_rule(spec)
     if rule is not None and tuple(f.value for f in rule.formulas) == after[2:]:
-        return [
-            f"${size_left(formula.quantity)} = {substituted_latex(formula, coloured=True)}$"
-            for formula in rule.formulas
-        ]
+        sides: dict[str, list[str]] = {}
+        for formula in rule.formulas:
+            found = substituted_latex(formula, coloured=True)
+            sides.setdefault(found, []).append(size_left(formula.quantity))
+        return [f"${' = '.join([*left, found])}$" for found, left in sides.items()]
     if len(after) == 2 and len(before) > 2 and prod(before[1:]) == after[1]:
         names = ("C", *("D_in", "H_in", "W_in")[-len(before[2:]) :])
         sizes = (number_latex(name, size) for name, size in zip(names, before[1:], strict=True))

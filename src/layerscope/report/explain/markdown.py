@@ -18,7 +18,7 @@ from layerscope.report.explain.layer_backward import backward_layer
 from layerscope.report.explain.layer_forward import forward_layer, general_formulas, named_shape
 from layerscope.report.explain.notation import key_formulas_section, notation_section
 from layerscope.report.explain.pattern_line import pattern_line
-from layerscope.report.explain.summary import loss_words
+from layerscope.report.explain.summary import class_of, loss_words
 from layerscope.report.explain.updates import updates_section
 from layerscope.report.explain.value_block import value_markdown
 from layerscope.report.profile.cells import Table
@@ -30,6 +30,7 @@ from layerscope.report.profile.tables import (
 from layerscope.theory.table import Total
 
 _MOST_CLASSES = 12  # whose probabilities and gradients are shown
+_MOST_NAMES = 100  # of classes
 _WriteLayer = Callable[[LayerExplanation, int], str]
 
 
@@ -182,11 +183,20 @@ def _loss(explanation: Explanation) -> str:
     parts = [
         "### Loss",
         words[0].upper() + words[1:],
+        _class_list(explanation.settings.class_names),
         *general_formulas(list(loss.formulas)),
         *(value_markdown(value) for value in shown),
         _hidden_values(num_hidden),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _class_list(names: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    shown = [f"{number} {escaped(name)}" for number, name in enumerate(names[:_MOST_NAMES])]
+    more = f" and {len(names) - _MOST_NAMES:,} more" * (len(names) > _MOST_NAMES)
+    return f"The classes: {', '.join(shown)}{more}."
 
 
 def _hidden_values(num_hidden: int) -> str:
@@ -201,15 +211,9 @@ def _few_classes(explanation: Explanation) -> tuple[list[Value], int]:
     values = [
         value
         for value in loss.values
-        if (found := _class_of(value)) is None or found < _MOST_CLASSES or found in loss.target
+        if (found := class_of(value)) is None or found < _MOST_CLASSES or found in loss.target
     ]
     return values, len(loss.values) - len(values)
-
-
-def _class_of(value: Value) -> int | None:
-    """`p[0,3]` is of class 3; `L` and `Z[0]` are of none."""
-    indices = value.name.partition("[")[2].rstrip("]").split(",")
-    return int(indices[1]) if len(indices) > 1 else None
 
 
 _NOTES = {

@@ -1,7 +1,5 @@
 """An explanation on the terminal: what each value was worked out to be, and what it really was."""
 
-from collections.abc import Sequence
-
 from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
 from layerscope.formatting import UNKNOWN, wrapped
@@ -27,7 +25,9 @@ def show_explanation(screen: Screen, explanation: Explanation) -> None:
     for layer in explanation.layers:
         if layer.is_chosen:
             _show_layer(screen, explanation, layer)
-    _show_values(screen, f"loss: {explanation.loss.kind}", explanation.loss.values)
+    named = [(_with_class(explanation, value), value) for value in explanation.loss.values]
+    title = f"loss: {explanation.loss.kind}"
+    screen.table(title, COLUMNS, [_row(name, value) for name, value in named])
     if explanation.refused_kinds:
         screen.say(f"not explained: {', '.join(explanation.refused_kinds)}")
     screen.say(wrapped(verdict(explanation)))
@@ -94,8 +94,16 @@ def _show_layer(screen: Screen, explanation: Explanation, layer: LayerExplanatio
         screen.say(f"{layer.note}\n")
 
 
-def _show_values(screen: Screen, title: str, values: Sequence[Value]) -> None:
-    screen.table(title, COLUMNS, [_row(value.name, value) for value in values])
+def class_of(value: Value) -> int | None:
+    """`p[0,3]` is of class 3; `L` and `Z[0]` are of none."""
+    indices = value.name.partition("[")[2].rstrip("]").split(",")
+    return int(indices[1]) if len(indices) > 1 else None
+
+
+def _with_class(explanation: Explanation, value: Value) -> str:
+    """`p[0,3] cat`, where the classes' names are known."""
+    names, found = explanation.settings.class_names, class_of(value)
+    return value.name if found is None or found >= len(names) else f"{value.name} {names[found]}"
 
 
 def _row(name: str, value: Value) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from layerscope.report.explain.numbers import digits_of, full, short
 
 MOST_SHOWN = 100  # terms of one form that are all shown
 FIRST_SHOWN = 8  # of more than that
+_MOST_TWICE = 12  # terms that are written with what they are made of, and with their numbers
 _SHORTEST_RUN = 2  # terms that are 0 and stand as one
 
 
@@ -24,11 +25,20 @@ def equation(value: Value) -> str:
     total = f"**{full(value.computed)}**"
     lines = [
         _joined([_terms(group, is_max, digits, origins) for group in value.groups], is_max)
-        for origins in ((True, False) if _has_origins(value) else (False,))
+        for origins in _ways(value)
     ]
-    if len(lines) == 2 and value.num_terms == 1 and len(value.groups[0].factors) == 1:
-        return f"{lines[0]} = {total}"
     return "<br>\n= ".join([*lines[:-1], f"{lines[-1]} = {total}"])
+
+
+def _ways(value: Value) -> tuple[bool, ...]:
+    """How the terms are written: with what their factors are made of, and with their numbers.
+
+    Both is too much of many terms, and of a single number it is the result twice.
+    """
+    if not any(_is_written(group, part) for group in value.groups for part in group.factors):
+        return (False,)
+    is_single = value.num_terms == 1 and len(value.groups[0].factors) == 1
+    return (True,) if is_single or value.num_terms > _MOST_TWICE else (True, False)
 
 
 def common_origins(value: Value) -> str:
@@ -52,10 +62,6 @@ def _is_written(group: Terms, part: Factor) -> bool:
 def _is_constant(part: Factor) -> bool:
     columns = [part.values, *(part.origin.arguments if part.origin else ())]
     return all((column == np.reshape(column, -1)[0]).all() for column in columns)
-
-
-def _has_origins(value: Value) -> bool:
-    return any(_is_written(group, part) for group in value.groups for part in group.factors)
 
 
 def _joined(texts: Sequence[str], is_max: bool) -> str:
