@@ -5,7 +5,7 @@ where it leaves them. So it is right for modules that are called several times, 
 work in place, and for a sum one of whose inputs is made of the other.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ from layerscope.training.losses import loss_of
 
 @dataclass(eq=False)
 class CapturedCall:
-    """The first call of a layer, as tensors; `arrays` makes numbers of it.
+    """A call of a layer, as tensors; `arrays` makes numbers of it.
 
     Args:
         whole_gradients: of each parameter, everything that the step gave it, other calls included.
@@ -70,9 +70,15 @@ class CapturedCall:
 
 @dataclass(frozen=True, eq=False)
 class CapturedStep:
-    """Of a whole step: first calls by layer, and the loss."""
+    """Of a whole step.
+
+    Args:
+        calls: the first call of each layer.
+        later_calls: the others, of layers with parameters that are called again.
+    """
 
     calls: Mapping[str, CapturedCall]
+    later_calls: Mapping[str, Sequence[CapturedCall]]
     loss: CapturedLoss
 
 
@@ -120,6 +126,7 @@ def capture_step(
     smoothing = loss.label_smoothing if isinstance(loss, CrossEntropyConfig) else 0.0
     return CapturedStep(
         observer.calls,
+        observer.later_calls,
         CapturedLoss(
             kind=loss.name,
             dtype=outputs.dtype,
@@ -146,10 +153,14 @@ def _check_outputs(outputs: Tensor, target: int) -> None:
 
 
 class _Observer(CallObserver):
-    """Keeps what the first call of each wanted layer reads and makes, and hooks its nodes."""
+    """Keeps what the calls of each wanted layer read and make, and hooks their nodes.
+
+    Of layers without parameters only the first call.
+    """
 
     def __init__(self, network: nn.Module, wanted: frozenset[str] | None) -> None:
         self.calls: dict[str, CapturedCall] = {}
+        self.later_calls: dict[str, list[CapturedCall]] = {}
         self.parameters: dict[CapturedCall, Mapping[str, Tensor]] = {}
         self.followed: Tensor | None = None
         self._wanted = wanted
@@ -161,12 +172,14 @@ class _Observer(CallObserver):
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Copy what may be overwritten."""
-        if call.key in self.calls or (self._wanted is not None and call.key not in self._wanted):
+        if self._wanted is not None and call.key not in self._wanted:
+            return
+        own = self._own_state(call, args, kwargs)
+        parameters = {n: t for n, t in own.items() if isinstance(t, nn.Parameter)}
+        if call.key in self.calls and not parameters:
             return
         given = list(tensors_in((args, kwargs)))
         inputs = [tensor for tensor in given if id(tensor) not in self._state] or given
-        own = self._own_state(call, args, kwargs)
-        parameters = {n: t for n, t in own.items() if isinstance(t, nn.Parameter)}
         captured = CapturedCall(
             call.key,
             tuple(_copy(tensor) for tensor in inputs),
@@ -184,7 +197,8 @@ class _Observer(CallObserver):
         began = self._began.pop(call, None)
         if tensor is not None and began is not None:
             captured, input_edges, parameters = began
-            self.calls[call.key] = captured
+            if self.calls.setdefault(call.key, captured) is not captured:
+                self.later_calls.setdefault(call.key, []).append(captured)
             self.parameters[captured] = parameters
             captured.output = _copy(tensor)
             if tensor._is_view():

@@ -22,6 +22,7 @@ from layerscope.explain.explanation import (
 from layerscope.explain.kinds import EXPLAINERS, refusal
 from layerscope.explain.losses import explain_loss, loss_formulas
 from layerscope.explain.positions import Places, check_choice, places
+from layerscope.explain.shared_calls import with_later_calls
 from layerscope.explain.updates import updates_of
 from layerscope.explain.values import Position, Value
 from layerscope.layers import LayerSpec, NetworkSpec, calls_by_layer, describe
@@ -102,10 +103,15 @@ def _explain_layers(
     updates: list[Update] = []
     calls = calls_by_layer(specs.layers)
     for cost in costs.layers:
-        first, num_calls = calls[cost.layer][0], len(calls[cost.layer])
+        first, *others = calls[cost.layer]
+        num_calls = 1 + len(others)
         call = captured.calls.get(cost.layer)
         is_chosen = settings.layer in (None, cost.layer)
         layer = _explain_layer(first, cost, call if is_chosen else None, settings)
+        if call is not None and layer.refused is None:
+            later = captured.later_calls.get(cost.layer, ())
+            arrays = [c.arrays(spec) for c, spec in zip(later, others, strict=False)]
+            layer = with_later_calls(layer, EXPLAINERS[first.kind], call, arrays)
         layers.append(
             replace(
                 layer,
@@ -167,7 +173,7 @@ def _note(call: CapturedCall | None, num_calls: int) -> str:
     if num_calls > 1:
         sentences.append(
             f"Called {num_calls} times in one forward pass: the first call is explained, with its "
-            "own part of the gradients."
+            "own part of the gradients; the other calls' parts of the parameters' stand behind it."
         )
     if call is not None and call.is_overwritten:
         sentences.append(

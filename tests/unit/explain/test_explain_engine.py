@@ -171,3 +171,32 @@ def test_numbers_that_are_not_finite_are_refused(number, where):
     image = torch.full((1, 1, 4, 4), number)
     with pytest.raises(UserError, match=where):
         layerscope.explain(network, image=image)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.fc = nn.Linear(32, 2)
+
+    def forward(self, x):
+        return self.fc(self.conv(self.conv(x).relu()).flatten(1))
+
+
+def test_a_parameter_gets_a_part_from_each_call():
+    torch.manual_seed(0)
+    network, image = Twice().double(), torch.randn(2, 2, 4, 4).double()
+    report = layerscope.explain(network, image=image, loss="mse")
+    loss = torch.nn.functional.mse_loss(network(image), torch.tensor([[1.0, 0.0]] * 2).double())
+    loss.backward()
+    for name, gradient in (
+        ("dL/dw[0,0,0,0]", network.conv.weight.grad[0, 0, 0, 0]),
+        ("dL/db[0]", network.conv.bias.grad[0]),
+    ):
+        first, second, total = (
+            report.value("conv", name + call) for call in ("", ", call 2", ", all calls")
+        )
+        assert total.actual == gradient.item()
+        assert total.computed == pytest.approx(total.actual, rel=1e-12)
+        assert [*total.products] == [first.computed, second.computed]
+        assert second.computed == pytest.approx(second.actual, rel=1e-12)
