@@ -6,7 +6,7 @@ from torch import nn
 
 from layerscope.layers import describe
 from layerscope.report.explain.overview import overview_drawing
-from layerscope.report.explain.pattern_line import pattern_line
+from layerscope.report.explain.pattern_line import is_in_a_row, pattern_line
 from layerscope.report.explain.sizes import padding_sentence, size_rule
 from layerscope.theory import cost_table
 
@@ -59,9 +59,35 @@ def test_what_padding_does_is_said(settings, words):
 
 
 def test_repeated_runs_are_written_once():
-    kinds = ["conv2d", "relu", "conv2d", "relu", "max_pool"] * 2 + ["flatten", "linear"]
-    assert pattern_line(kinds) == ("Input → ((Conv → ReLU) × 2 → MaxPool) × 2 → Flatten → FC")
-    assert pattern_line(["linear"]) == "Input → FC"
+    def block():
+        return [*(nn.Conv2d(1, 1, 3, padding=1), nn.ReLU()) * 2, nn.MaxPool2d(2)]
+
+    network = nn.Sequential(*block(), *block(), nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten())
+    specs = describe(network, (1, 1, 8, 8)).layers
+    line = "Input → ((Conv → ReLU) × 2 → MaxPool) × 2 → AdaptiveAvgPool → Flatten"
+    assert pattern_line(specs) == line
+    assert is_in_a_row(specs)
+    network[-2] = nn.AdaptiveAvgPool2d(1)
+    specs = describe(network, (1, 1, 8, 8)).layers
+    assert pattern_line(specs).endswith("→ GlobalAvgPool → Flatten")
+
+
+def test_branches_are_not_in_a_row():
+    class Residual(nn.Module):
+        def forward(self, x):
+            return x.relu() + x.sigmoid()
+
+    assert not is_in_a_row(describe(Residual(), (1, 2)).layers)
+
+
+def test_a_window_in_the_padding_behind_is_left_out():
+    pool = nn.Sequential(nn.AvgPool2d(2, 2, padding=1, ceil_mode=True))
+    (spec,) = describe(pool, (1, 1, 4, 7)).layers
+    assert spec.output_shape == (1, 1, 3, 4)
+    rule = size_rule(spec)
+    assert "The last of the 5 windows of $W$" in rule.note
+    assert "5 - 1 = 4" in rule.note
+    assert "$H$" not in rule.note
 
 
 def test_the_drawing_has_every_layer_and_of_a_large_network_its_blocks():

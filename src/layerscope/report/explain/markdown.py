@@ -17,7 +17,7 @@ from layerscope.report.explain.formula_lines import tensor_bytes
 from layerscope.report.explain.layer_backward import backward_layer
 from layerscope.report.explain.layer_forward import forward_layer, general_formulas, named_shape
 from layerscope.report.explain.notation import key_formulas_section, notation_section
-from layerscope.report.explain.pattern_line import pattern_line
+from layerscope.report.explain.pattern_line import is_in_a_row, pattern_line
 from layerscope.report.explain.summary import class_of, loss_words
 from layerscope.report.explain.updates import updates_section
 from layerscope.report.explain.value_block import value_markdown
@@ -84,13 +84,16 @@ def _refused(explanation: Explanation) -> list[str]:
 
 
 def _overview(explanation: Explanation, drawing: str) -> str:
-    kinds = [layer.spec.kind for layer in explanation.layers]
+    specs = explanation.specs.layers
+    line = escaped(pattern_line(specs))
+    if not is_in_a_row(specs):
+        line += "\n\nThis is the order in which the layers run; branches are not shown."
     total = explanation.costs.total()
     bound = "at least " * total.lower_bound
     return "\n\n".join(
         [
             "## Overview",
-            f"{escaped(pattern_line(kinds))}",
+            line,
             f"{total.num_layers:,} layers, {total.num_parameters:,} parameters; "
             f"{bound}{total.forward_flops:,} FLOPs forward and {bound}{total.backward_flops:,} "
             f"FLOPs backward for a batch of {explanation.input_shape[0]:,}.",

@@ -1,6 +1,9 @@
 """The order of a network's layers in one line, repeated runs written once."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+
+from layerscope.layers.spec import LayerSpec
 
 NAMES = {
     "conv1d": "Conv",
@@ -10,7 +13,8 @@ NAMES = {
     "relu": "ReLU",
     "max_pool": "MaxPool",
     "avg_pool": "AvgPool",
-    "adaptive_avg_pool": "GlobalAvgPool",
+    "adaptive_avg_pool": "AdaptiveAvgPool",
+    "adaptive_max_pool": "AdaptiveMaxPool",
     "linear": "FC",
     "flatten": "Flatten",
     "dropout": "Dropout",
@@ -19,9 +23,23 @@ NAMES = {
 _LONGEST_RUN = 24  # layers of one repeated part
 
 
-def pattern_line(kinds: Sequence[str]) -> str:
-    """`Input → (Conv → ReLU → MaxPool) × 2 → FC`."""
-    return " → ".join(["Input", *_folded([NAMES.get(kind, kind) for kind in kinds])])
+def pattern_line(specs: Sequence[LayerSpec]) -> str:
+    """`Input → (Conv → ReLU → MaxPool) × 2 → FC`, in the order in which the layers run."""
+    return " → ".join(["Input", *_folded([_name(spec) for spec in specs])])
+
+
+def is_in_a_row(specs: Sequence[LayerSpec]) -> bool:
+    """Whether each layer reads what the one before it has made, and nothing else."""
+    return all(
+        [tensor.value for tensor in after.inputs] == [before.outputs[0].value]
+        for before, after in pairwise(specs)
+    )
+
+
+def _name(spec: LayerSpec) -> str:
+    if spec.kind == "adaptive_avg_pool" and set(spec.output_shape[2:]) == {1}:
+        return "GlobalAvgPool"
+    return NAMES.get(spec.kind, spec.kind)
 
 
 def _folded(names: Sequence[str]) -> list[str]:

@@ -120,8 +120,12 @@ def _pooling(spec: LayerSpec) -> SizeRule:
         return SizeRule(_formulas(spec, dims, conv_output_size))
     formulas = _formulas(spec, dims, overhanging_windows)
     note = "With `ceil_mode` the division is rounded up: a last window may hang over the end."
-    if tuple(formula.value for formula in formulas) != spec.output_shape[-dims:]:
-        note += " A window that would begin behind the input and its padding is left out."
+    for formula, size in zip(formulas, spec.output_shape[-dims:], strict=True):
+        if formula.value != size:
+            note += (
+                f" The last of the {formula.value} windows of ${formula.quantity[0]}$ would begin "
+                f"in the padding behind the input, and is left out: {formula.value} - 1 = {size}."
+            )
     return SizeRule(formulas, note)
 
 
