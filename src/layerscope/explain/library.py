@@ -17,6 +17,7 @@ from layerscope.layers.spec import Shape
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.explain.report import ExplanationReport
 
+_AXES = {1: "L", 2: "HW", 3: "DHW"}  # of an image
 _DTYPES = ("float32", "float64", "bfloat16")
 
 
@@ -108,7 +109,7 @@ def _check_batch(model: nn.Module, shape: Shape) -> None:
         kernel = getattr(module, "kernel_size", None)
         if isinstance(module, _ConvNd) and isinstance(kernel, tuple):
             if len(shape) == len(kernel) + 1:
-                sizes = ", ".join(("N", "C", *("D", "H", "W")[-len(kernel) :]))
+                sizes = ", ".join(("N", "C", *_AXES[len(kernel)]))
                 raise UserError(
                     f"input_shape={shape} lacks the batch: give ({sizes}), such as {(1, *shape)}"
                 )

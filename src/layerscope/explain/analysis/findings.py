@@ -1,7 +1,7 @@
 """What an analysis is made of, and how its numbers are written."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -138,6 +138,19 @@ def listed(names: Iterable[str]) -> str:
     if len(shown) > 6:
         return f"{', '.join(shown[:3])} … {shown[-1]} ({len(shown)} of them)"
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def pieces(network: nn.Module, variant: nn.Module, paths: Sequence[str]) -> str:
+    """Modules of a variant; of those that are not the network's own, which layers they hold."""
+    own = dict(network.named_modules())
+    if all(path in own for path in paths):
+        return listed(paths)
+    runs = {path: list(dict(variant.get_submodule(path).named_children())) for path in paths}
+    texts = [
+        f"{code(path)} ({code(names[0])}" + (f" to {code(names[-1])})" if names[1:] else ")")
+        for path, names in runs.items()
+    ]
+    return f"runs of its layers, {', '.join(texts)}"
 
 
 def count(number: Number) -> str:

@@ -11,8 +11,8 @@ from layerscope.explain.analysis.findings import (
     code,
     count,
     figures_of,
-    listed,
     percent,
+    pieces,
     ratio,
     remarks,
     times,
@@ -164,11 +164,11 @@ def half_precision(subject: Subject) -> Said:
     own, half = base.predicted, run.predicted
     size = base.dtype.itemsize
     text = (
-        f"In bfloat16 an element takes {_HALF.itemsize} B instead of {size} B: parameters and "
-        f"outputs shrink {times(own.output_bytes, half.output_bytes)}, what autograd keeps "
-        f"{times(own.saved_bytes, half.saved_bytes)} (from {bytes_(own.saved_bytes)} to "
-        f"{bytes_(half.saved_bytes)}), the peak {times(own.peak_bytes, half.peak_bytes)} (from "
-        f"{bytes_(own.peak_bytes)} to {bytes_(half.peak_bytes)}). {_what_stays(base, run)}"
+        f"In bfloat16 an element takes {_HALF.itemsize} B instead of {size} B. Parameters and "
+        f"outputs shrink {times(own.output_bytes, half.output_bytes)}; what autograd keeps "
+        f"{times(own.saved_bytes, half.saved_bytes)}, from {bytes_(own.saved_bytes)} to "
+        f"{bytes_(half.saved_bytes)}; the peak {times(own.peak_bytes, half.peak_bytes)}, from "
+        f"{bytes_(own.peak_bytes)} to {bytes_(half.peak_bytes)}. {_what_stays(base, run)}"
         "The FLOPs stay; their speed is the machine's. This is the network itself in bfloat16; "
         "under autocast parameters and their gradients stay as they are, and copies of the weights "
         "come on top."
@@ -227,29 +227,17 @@ def checkpointing(subject: Subject) -> Said:
             run.measured.backward_flops,
         ),
     )
+    around = pieces(subject.network, variant, paths)
     text = (
-        f"With a checkpoint around {_pieces(subject, variant, paths)}, autograd keeps what goes "
+        f"With a checkpoint around {around}, autograd keeps what goes "
         f"into each and computes the rest again when its backward pass begins: {bytes_(kept)} "
         f"instead of {bytes_(own.saved_bytes)}. The price is {count(again)} FLOPs of convolutions "
-        f"and linear layers, {percent(again, own.forward_flops)} of the forward pass, a second time in every "
-        f"step. {_about_peak(base, run)}"
+        f"and linear layers, {percent(again, own.forward_flops)} of the forward pass, a second "
+        f"time in every step. {_about_peak(base, run)}"
     )
     if _has_running_statistics(run, paths):
         text += "Batch norm updates its running statistics twice, once in each forward pass."
     return Said(text.rstrip() + remarks(run, figures), figures)
-
-
-def _pieces(subject: Subject, variant: torch.nn.Module, paths: tuple[str, ...]) -> str:
-    """The modules that are checkpointed; of runs of layers, which layers these are."""
-    own = dict(subject.network.named_modules())
-    if all(path in own for path in paths):
-        return listed(paths)
-    runs = {path: list(dict(variant.get_submodule(path).named_children())) for path in paths}
-    texts = [
-        f"{code(path)} ({code(names[0])}" + (f" to {code(names[-1])})" if names[1:] else ")")
-        for path, names in runs.items()
-    ]
-    return f"runs of its layers, {', '.join(texts)}"
 
 
 def _about_peak(base: VariantRun, run: VariantRun) -> str:

@@ -47,8 +47,8 @@ def _growth(subject: Subject, run: VariantRun) -> str:
     base, own, its = subject.base, subject.base.predicted, run.predicted
     return (
         f"a step's FLOPs grow {times(step_flops(run), step_flops(base))} by the textbook, what "
-        f"autograd keeps {times(its.saved_bytes, own.saved_bytes)} (to {bytes_(its.saved_bytes)}), "
-        f"the peak {times(its.peak_bytes, own.peak_bytes)}"
+        f"autograd keeps {times(its.saved_bytes, own.saved_bytes)}, to {bytes_(its.saved_bytes)}, "
+        f"and the peak {times(its.peak_bytes, own.peak_bytes)}"
     )
 
 
