@@ -63,6 +63,24 @@ def test_the_page_itself_never_scrolls_sideways(page):
     assert page.evaluate(TOO_WIDE) == 0
 
 
+def test_field_filter_and_products_stand_beside_each_other_where_there_is_room(page):
+    tops = page.evaluate(
+        "[...document.querySelector('.row').children].map(e => e.getBoundingClientRect().top)"
+    )
+    is_wide = page.evaluate("window.innerWidth > 1200")
+    assert len(tops) == 3
+    assert len(set(tops)) == (1 if is_wide else 3)
+
+
+def test_words_in_tables_are_whole(page):
+    """A cell breaks between words only: no narrower than its longest one."""
+    broken = page.evaluate(
+        "[...document.querySelectorAll('td, th')].filter(c => c.checkVisibility()"
+        " && c.scrollWidth > c.clientWidth + 1).length"
+    )
+    assert broken == 0
+
+
 def test_formulas_are_drawn(page):
     assert page.evaluate("document.querySelectorAll('math').length") > 400
     assert page.evaluate(HEIGHTS) == 0

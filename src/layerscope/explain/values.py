@@ -128,21 +128,24 @@ class Value:
         products, magnitude = self.products, self.magnitude
         apart = torch.finfo(self.dtype).eps * math.sqrt(math.fsum(products**2))
         alike = _ALIKE * _summing_eps(self.dtype) * magnitude
-        return 0 < magnitude and abs(self.computed) <= apart + alike
+        return magnitude > 0 and abs(self.computed) <= apart + alike
 
-    @property
-    def agrees(self) -> bool | None:
+    def agrees(self, more_roundings: float = 0.0, least: float = 0.0) -> bool | None:
         """Whether computed and actual differ by rounding only; None without an actual value.
 
         At most 16 + √(number of terms) roundings of the sum of the terms' absolute values.
+
+        Args:
+            more_roundings: of what the terms are made of, such as large exponents.
+            least: of the sum of the absolute values, where the terms are differences themselves.
         """
         if self.actual is None:
             return None
         if not math.isfinite(self.actual):
             return str(self.actual) == str(self.computed)
         information = torch.finfo(self.dtype)
-        roundings = _ROUNDINGS + math.sqrt(self.num_terms)
-        bound = roundings * information.eps * self.magnitude + information.tiny
+        roundings = _ROUNDINGS + math.sqrt(self.num_terms) + more_roundings
+        bound = roundings * information.eps * max(self.magnitude, least) + information.tiny
         return abs(self.computed - self.actual) <= bound
 
 

@@ -75,10 +75,10 @@ def test_a_sum_of_many_random_terms_in_bfloat16_does_not_cancel():
 
 
 def test_agreement_is_measured_by_the_terms():
-    assert value_of([1.0, -1.0, 1e-9], -3e-8).agrees
-    assert not value_of([1.0, -1.0, 1e-9], 1e-4).agrees
-    assert value_of([1.0], None).agrees is None
-    assert not value_of([1.0], math.nan).agrees
+    assert value_of([1.0, -1.0, 1e-9], -3e-8).agrees()
+    assert not value_of([1.0, -1.0, 1e-9], 1e-4).agrees()
+    assert value_of([1.0], None).agrees() is None
+    assert not value_of([1.0], math.nan).agrees()
 
 
 def test_a_bias_before_a_batch_norm_is_said_to_be_without_effect():
@@ -108,6 +108,17 @@ def test_the_last_line_is_the_verdict():
     count += sum(v.actual is not None for update in explanation.updates for v in update.values)
     assert f"All {count} values that the network shows agree within rounding: they" in text
     assert (" cancels " in text) == ("`cancels`" in text)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loss_of_a_network_that_is_sure_agrees(dtype):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    with torch.no_grad():
+        network[1].weight.mul_(0)
+        network[1].bias.copy_(torch.tensor([40.0, 0.5]))
+    for target in (0, 1):
+        explanation = explained(network, shape=(1, 1, 6, 6), dtype=dtype, target=target)
+        assert verdict(explanation).startswith("All ")
 
 
 def test_what_does_not_agree_is_named():

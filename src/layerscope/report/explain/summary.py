@@ -1,5 +1,9 @@
 """An explanation on the terminal: what each value was worked out to be, and what it really was."""
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
 from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
 from layerscope.formatting import UNKNOWN, wrapped
@@ -37,10 +41,12 @@ def verdict(explanation: Explanation) -> str:
     """Whether computed and actual agree everywhere, and what is meant by that."""
     updated = [value for update in explanation.updates for value in update.values]
     shown = [v for v in (*explanation.values, *updated) if v.actual is not None]
-    off = [value for value in shown if not value.agrees]
+    exponents = _exponents(explanation.values)
+    off = [value for value in shown if not _agrees(value, exponents)]
     criterion = (
         "they differ by at most 16 + √n roundings (of the network's dtype) of the sum of the "
-        "absolute values of their n terms"
+        "absolute values of their n terms; behind a softmax by as many more as its inputs differ, "
+        "since exponents are rounded too"
     )
     noise = sum(is_noise(value) for value in shown)
     cancels = (
@@ -58,6 +64,21 @@ def verdict(explanation: Explanation) -> str:
         f"{len(off):,} of {len(shown):,} values that the network shows do not agree within "
         f"rounding: {names}{more}. The others do: {criterion}.{cancels}"
     )
+
+
+def _exponents(values: Sequence[Value]) -> dict[str, float]:
+    """How far the inputs of each softmax lie apart, by its layer; the loss is one too."""
+    return {
+        value.layer: float(np.ptp(value.products))
+        for value in values
+        if value.name.startswith("max[")
+    }
+
+
+def _agrees(value: Value, exponents: Mapping[str, float]) -> bool | None:
+    """-ln p near 0 is the difference of two numbers of which the larger is 1 or more."""
+    least = 1.0 if value.name == "L" and value.layer in exponents else 0.0
+    return value.agrees(exponents.get(value.layer, 0.0), least)
 
 
 def loss_words(explanation: Explanation) -> str:
