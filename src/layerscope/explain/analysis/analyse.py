@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.explain.analysis.findings import Figure, Finding, Said, Subject, as_text
+from layerscope.explain.analysis.checkpoints import checkpointing
+from layerscope.explain.analysis.findings import Figure, Finding, Said, Subject
 from layerscope.explain.analysis.insights import (
     backward_against_forward,
     dominating_layers,
@@ -21,8 +22,9 @@ from layerscope.explain.analysis.layers import (
     global_pooling,
     parameter_efficiency,
 )
-from layerscope.explain.analysis.memory import checkpointing, half_precision, optimizers
-from layerscope.explain.analysis.scaling import double_channels, double_resolution, one_more_block
+from layerscope.explain.analysis.memory import half_precision, optimizers
+from layerscope.explain.analysis.resolution import double_resolution
+from layerscope.explain.analysis.scaling import double_channels, one_more_block
 from layerscope.layers import Shape
 
 __all__ = ["Figure", "Finding", "analyse"]
@@ -67,5 +69,5 @@ def _found(title: str, insight: Callable[[Subject], Said], subject: Subject) -> 
     try:
         said = insight(subject)
     except UserError as error:
-        return Finding(title, f"Does not apply: {as_text(str(error))}.")
+        return Finding(title, f"Does not apply: {error}.")
     return Finding(title, said.text, said.figures)

@@ -1,16 +1,15 @@
 """What an analysis is made of, and how its numbers are written."""
 
-import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import nn
 
+from layerscope.errors import UserError
 from layerscope.explain.analysis.variant_runs import Totals, VariantRun
 from layerscope.explain.analysis.variants import skeleton
-from layerscope.formatting import bytes_exact
+from layerscope.explain.analysis.words import bytes_, listed, ratio, times
 from layerscope.layers import LayerSpec, Shape
 from layerscope.theory.kinds import KINDS
 
@@ -76,7 +75,10 @@ class Subject:
         Raises:
             UserError: it does not run.
         """
-        return VariantRun(variant, input_shape or self.input_shape, self.device)
+        try:
+            return VariantRun(variant, input_shape or self.input_shape, self.device)
+        except UserError as error:  # its text is the framework's
+            raise UserError("the network so changed does not run on this machine") from error
 
     @cached_property
     def last(self) -> LayerSpec | None:
@@ -113,79 +115,6 @@ def _multiplies(spec: LayerSpec) -> bool:
     return kind is not None and kind.macs is not None
 
 
-def code(name: str) -> str:
-    """A name from outside, as Markdown's code."""
-    name = " ".join(name.split())
-    longest = max((len(run) for run in _runs(name, "`")), default=0)
-    fence = "`" * (longest + 1)
-    space = " " if longest else ""
-    return f"{fence}{space}{name}{space}{fence}"
-
-
-def as_text(reason: str) -> str:
-    """A sentence that may hold names from outside: none of it is Markdown's."""
-    marked = re.sub(r"([\\`*_\[\]|~$#<>&])", r"\\\1", " ".join(reason.split()))
-    return marked.rstrip(".")
-
-
-def _runs(text: str, character: str) -> Iterable[str]:
-    return "".join(c if c == character else " " for c in text).split()
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names as code, `a`, `b` and `c`; of many the first and the last."""
-    shown = [code(name) for name in names]
-    if len(shown) > 6:
-        return f"{', '.join(shown[:3])} … {shown[-1]} ({len(shown)} of them)"
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def pieces(network: nn.Module, variant: nn.Module, paths: Sequence[str]) -> str:
-    """Modules of a variant; of those that are not the network's own, which layers they hold."""
-    own = dict(network.named_modules())
-    if all(path in own for path in paths):
-        return listed(paths)
-    runs = {path: list(dict(variant.get_submodule(path).named_children())) for path in paths}
-    texts = [
-        f"{code(path)} ({code(names[0])}" + (f" to {code(names[-1])})" if names[1:] else ")")
-        for path, names in runs.items()
-    ]
-    return f"runs of its layers, {', '.join(texts)}"
-
-
-def count(number: Number) -> str:
-    """With thousands; `unknown` where it is not known."""
-    return "unknown" if number is None else f"{number:,}"
-
-
-def bytes_(number: Number) -> str:
-    """As the tables have them, `4,194,304 B (4.00 MiB)`."""
-    return "an unknown number of bytes" if number is None else bytes_exact(int(number))
-
-
-def ratio(over: Number, under: Number) -> float | None:
-    """None where either is not known."""
-    return None if over is None or not under else over / under
-
-
-def times(over: Number, under: Number) -> str:
-    """A ratio, with as many digits as tell it from a whole number."""
-    factor = ratio(over, under)
-    if factor is None:
-        return "an unknown multiple"
-    for digits in (2, 3):
-        written = f"{factor:.{digits}f}"
-        if factor == round(factor) or float(written) != round(factor):
-            return written + "×"
-    return f"{factor:.4f}×"
-
-
-def percent(part: Number, whole: Number) -> str:
-    """Of the whole."""
-    share = ratio(part, whole)
-    return "an unknown share" if share is None else f"{100 * share:.1f}%"
-
-
 _QUANTITIES = {
     "num_parameters": ("parameters", "parameters"),
     "parameter_bytes": ("bytes of parameters", "B"),
@@ -218,6 +147,46 @@ def _pair(run: VariantRun, quantity: str) -> Pair:
         return getattr(totals, quantity)
 
     return of(run.predicted), of(run.measured)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One quantity of this network and of a variant: both as predicted, or both as measured."""
+
+    own: int
+    its: int
+    is_measured: bool
+
+    @property
+    def times(self) -> str:
+        """How many times as much the variant's is."""
+        return times(self.its, self.own)
+
+    @property
+    def bytes_(self) -> str:
+        """The variant's."""
+        return ("as measured " if self.is_measured else "") + bytes_(self.its)
+
+
+def compared(base: VariantRun, run: VariantRun, quantity: str) -> Compared | None:
+    """None where neither both predictions nor both measurements are there."""
+    for number, is_measured in enumerate((False, True)):
+        own, its = (_pair(each, quantity)[number] for each in (base, run))
+        if own and its is not None:
+            return Compared(int(own), int(its), is_measured)
+    return None
+
+
+def known_bytes(run: VariantRun, quantity: str) -> str | None:
+    """As predicted; where that is not known, as measured; None where neither is."""
+    both = compared(run, run, quantity)
+    return None if both is None else both.bytes_
+
+
+def without_formula(run: VariantRun) -> str:
+    """The kinds whose FLOPs are not known: `a` and `b` have no formula."""
+    kinds = run.textbook.unknown
+    return f"{listed(kinds)} {'has' if len(kinds) == 1 else 'have'} no formula"
 
 
 def textbook_figures(run: VariantRun, base: VariantRun) -> tuple[Figure, ...]:

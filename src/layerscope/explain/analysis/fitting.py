@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.hooks import RemovableHandle
 
 from layerscope.errors import UserError
+from layerscope.explain.analysis.words import code
 from layerscope.layers import Shape
 
 
@@ -19,21 +20,58 @@ def is_convolution(module: Any) -> TypeGuard[Any]:
     return isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
 
 
-def fitted(variant: nn.Module, input_shape: Shape) -> nn.Module:
+def fitted(variant: nn.Module, input_shape: Shape, change: str = "so changed") -> nn.Module:
     """The variant itself, its layers made to take what arrives at them. It must be on meta.
+
+    Args:
+        change: what was done to the network, for the complaint.
 
     Raises:
         UserError: it does not run all the same.
     """
     dtypes = [p.dtype for p in variant.parameters() if p.is_floating_point()]
     image = torch.empty(input_shape, dtype=next(iter(dtypes), None), device="meta")
-    with _fitting(variant), torch.no_grad():
+    with _fitting(variant), _Path(variant) as path, torch.no_grad():
         try:
             variant(image)
         except Exception as error:  # the user's own forward runs here
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{type(variant).__name__} cannot be built so: {reason}") from error
+            raise UserError(f"{change}, {path.complaint}") from error
     return variant
+
+
+class _Path:
+    """Which modules have begun and not ended."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._names = {module: name for name, module in network.named_modules()}
+        self._running: list[tuple[nn.Module, Shape]] = []
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> "_Path":
+        for module in self._names:
+            self._handles.append(module.register_forward_pre_hook(self._begin))
+            self._handles.append(module.register_forward_hook(self._end))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _begin(self, module: nn.Module, args: Any) -> None:
+        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        self._running.append((module, tuple(tensors[0].shape) if tensors else ()))
+
+    def _end(self, *_: object) -> None:
+        self._running.pop()
+
+    @property
+    def complaint(self) -> str:
+        """Who could not take what arrived, in a sentence of our own."""
+        module, shape = self._running[-1]
+        name = code(self._names[module]) if self._names[module] else "the network"
+        if next(module.children(), None) is None:
+            return f"{name} would be given an input of shape {shape}, and cannot take it"
+        return f"the shapes in the forward of {name} do not fit together"
 
 
 @contextmanager
@@ -43,6 +81,7 @@ def _fitting(variant: nn.Module) -> Iterator[None]:
         _ConvNd: _fit_convolution,
         nn.Linear: _fit_linear,
         _NormBase: _fit_norm,
+        nn.GroupNorm: _fit_group_norm,
     }
     for module in variant.modules():
         for kind, fit in fits.items():
@@ -96,6 +135,12 @@ def _fit_norm(norm: Any, shape: torch.Size) -> None:
         norm.num_features = shape[1]
         names = ("weight", "bias", "running_mean", "running_var")
         _remake(norm, **dict.fromkeys(names, (shape[1],)))
+
+
+def _fit_group_norm(norm: Any, shape: torch.Size) -> None:
+    if len(shape) > 1 and shape[1] != norm.num_channels and shape[1] % norm.num_groups == 0:
+        norm.num_channels = shape[1]
+        _remake(norm, weight=(shape[1],), bias=(shape[1],))
 
 
 def scale_outputs(module: Any, factor: int, divisor: int) -> None:

@@ -1,23 +1,21 @@
 """What a step of the network costs, and which layers make it."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 
 from layerscope.explain.analysis.findings import (
     Figure,
     Said,
     Subject,
-    bytes_,
-    code,
-    count,
     figures_of,
-    listed,
-    percent,
-    ratio,
+    known_bytes,
     remarks,
-    times,
+    without_formula,
 )
-from layerscope.layers import LayerSpec
+from layerscope.explain.analysis.variant_runs import VariantRun
+from layerscope.explain.analysis.words import bytes_, code, count, listed, percent, ratio, times
+from layerscope.layers import LayerSpec, calls_by_layer
 from layerscope.theory import LayerCost, Total
 
 
@@ -29,23 +27,32 @@ def one_step(subject: Subject) -> Said:
     quantities = ("num_parameters", "forward_flops", "output_bytes", "saved_bytes", "peak_bytes")
     figures = figures_of(base, *quantities)
     text = (
-        f"{count(predicted.num_parameters)} parameters. By the textbook's conventions a step takes "
-        f"{count(total.forward_flops)} FLOPs forward and {count(total.backward_flops)} backward"
-        f"{_lower_bound(subject)}; the instrument counts convolutions and linear layers only, "
-        f"{count(predicted.forward_flops)} forward. The layers put out "
-        f"{bytes_(predicted.output_bytes)}; when the forward pass ends, autograd keeps "
-        f"{bytes_(predicted.saved_bytes)}. At its peak the step holds "
-        f"{bytes_(predicted.peak_bytes)} above parameters, buffers and input (what an operation "
-        "takes and gives back within itself is left out, here and below), where all outputs, "
-        f"their gradients and the parameters' would add up to {bytes_(whole)}: what is kept and "
-        "the gradients on the way are released as the backward pass has used them."
+        f"{count(predicted.num_parameters or 0)} parameters. By the textbook's conventions a step "
+        f"takes {count(total.forward_flops)} FLOPs forward and {count(total.backward_flops)} "
+        f"backward{_missing(base)}. "
     )
-    return Said(text + remarks(base, figures), figures)
+    if predicted.forward_flops is not None:
+        text += (
+            "The instrument counts convolutions and linear layers only, "
+            f"{count(predicted.forward_flops)} forward. "
+        )
+    if (put_out := known_bytes(base, "output_bytes")) is not None:
+        text += f"The layers put out {put_out}. "
+    if (kept := known_bytes(base, "saved_bytes")) is not None:
+        text += f"When the forward pass ends, autograd keeps {kept}. "
+    if (peak := known_bytes(base, "peak_bytes")) is not None:
+        text += (
+            f"At its peak the step holds {peak} above parameters, buffers and input (what an "
+            "operation takes and gives back within itself is left out, here and below), where all "
+            f"outputs, their gradients and the parameters' would add up to {bytes_(whole)}: what "
+            "is kept and the gradients on the way are released as the backward pass has used them."
+        )
+    return Said(text.rstrip() + remarks(base, figures), figures)
 
 
-def _lower_bound(subject: Subject) -> str:
-    unknown = subject.base.textbook.unknown
-    return f", without those of {listed(unknown)}, which have no formula" if unknown else ""
+def _missing(run: VariantRun) -> str:
+    unknown = run.textbook.unknown
+    return f", without those of {listed(unknown)}, which are not known" if unknown else ""
 
 
 def dominating_layers(subject: Subject) -> Said:
@@ -53,13 +60,20 @@ def dominating_layers(subject: Subject) -> Said:
     base = subject.base
     costs = base.account.costs.layers
     kinds = base.account.costs.by_kind()
-    text = "".join(_most(kinds, costs, name, of) for name, of in _RANKED.items())
-    text += _scaling(subject)
+    text = "".join(
+        _most(kinds, costs, name, of)
+        for name, of in _RANKED.items()
+        if name != _FLOPS or not base.textbook.lower_bound
+    )
+    if base.textbook.lower_bound:
+        text = f"Shares of the FLOPs are not known, since {without_formula(base)}. {text}"
+    text += _scaling(base)
     return Said(text.rstrip(), tuple(_shares(subject)))
 
 
+_FLOPS = "forward FLOPs"
 _RANKED: dict[str, Callable[[LayerCost | Total], int]] = {
-    "forward FLOPs": lambda cost: cost.forward_flops or 0,
+    _FLOPS: lambda cost: cost.forward_flops or 0,
     "output bytes": lambda cost: cost.output_bytes,
     "parameters": lambda cost: cost.num_parameters,
 }
@@ -86,27 +100,34 @@ def _first(amounts: dict[str, int]) -> str:
     return f"{listed(names)}, {percent(most, sum(amounts.values()))}{each}"
 
 
-def _scaling(subject: Subject) -> str:
-    """The two convolutions with most FLOPs: what of their ratio is channels, what is positions."""
-    convolutions = [
-        (spec, cost)
-        for cost in subject.base.account.costs.layers
-        for spec in subject.base.spec.layers
-        if spec.key == cost.layer and spec.kind in ("conv1d", "conv2d", "conv3d")
-    ]
-    if len(convolutions) < 2:
+def _scaling(base: VariantRun) -> str:
+    """Two convolutions that follow each other: what of their ratio is channels, what positions."""
+    calls = calls_by_layer(base.spec.layers).values()
+    convolutions = [first for first, *_ in calls if first.kind in ("conv1d", "conv2d", "conv3d")]
+    pair = _telling(list(pairwise(convolutions)))
+    if pair is None:
         return ""
-    (last, _), (before, _) = convolutions[-1], convolutions[-2]
-    channels, kernel, positions = (
-        ratio(of(last), of(before)) for of in (_channels, _kernel_area, _positions)
+    before, after = pair
+    channels, kernel, positions, product = (
+        of(after) / of(before) for of in (_channels, _kernel_area, _positions, _macs)
     )
-    product = ratio(_macs(last), _macs(before))
     return (
-        "A convolution's FLOPs are 2 · positions · k² · C_in · C_out / groups, so they grow with "
-        f"the product of the channels as with the number of positions: from {code(before.key)} to "
-        f"{code(last.key)} the channels' product changes {channels:.4g}×, the positions "
-        f"{positions:.4g}×, k² {kernel:.4g}×, and the FLOPs {product:.4g}×."
+        "A convolution's FLOPs are 2 · positions · K · C_in · C_out / groups with K weights in its "
+        "window, so they grow with the product of the channels as with the number of positions: "
+        f"from {code(before.key)} to {code(after.key)} the channels' product changes "
+        f"{channels:.4g}×, the positions {positions:.4g}×, K {kernel:.4g}×, and the FLOPs "
+        f"{product:.4g}×."
     )
+
+
+def _telling(pairs: Sequence[tuple[LayerSpec, LayerSpec]]) -> tuple[LayerSpec, LayerSpec] | None:
+    """The last two of which channels and positions differ; else the last of which either does."""
+    for needed in (2, 1):
+        for before, after in reversed(pairs):
+            differing = sum(of(before) != of(after) for of in (_channels, _positions))
+            if differing >= needed and _macs(before):
+                return before, after
+    return None
 
 
 def _channels(spec: LayerSpec) -> int:
@@ -141,7 +162,7 @@ def _shares(subject: Subject) -> list[Figure]:
             Figure(
                 f"{kind.name}, of the forward FLOPs by the textbook",
                 "%",
-                _percentage(kind.forward_flops, total.forward_flops),
+                None if total.lower_bound else _percentage(kind.forward_flops, total.forward_flops),
             ),
             Figure(
                 f"{kind.name}, of the output bytes",
@@ -170,33 +191,36 @@ def backward_against_forward(subject: Subject) -> Said:
     never = sum(cost.input_gradient_flops or 0 for cost in missing)
     twice = _counted_too_often(subject)
     computed = None if predicted.backward_flops is None else predicted.backward_flops - twice
-    text = (
-        "By the textbook the backward pass takes "
-        f"{times(total.backward_flops, total.forward_flops)} the forward pass: convolutions and "
-        "linear layers compute two gradients, of their input and of their weight, each as dear as "
-        "the forward pass; the rest computes one."
-    )
+    text = _ratio_said(base)
     if never:
         gradient = sum(cost.gradient_bytes for cost in missing)
+        part = percent(never, total.backward_flops)
+        share = "" if total.lower_bound else f", {part} of the backward pass,"
         text += (
             f" The input's gradient in {listed([cost.layer for cost in missing])} is never "
-            f"computed, since nothing asks for the image's: {count(never)} FLOPs "
-            f"({percent(never, total.backward_flops)} of the backward pass) and {bytes_(gradient)} "
-            "that the textbook counts and no machine spends. Without it the ratio is "
-            f"{times(total.backward_flops - never, total.forward_flops)}; of convolutions and "
-            f"linear layers alone {times(computed, predicted.forward_flops)}."
+            f"computed, since nothing before needs one: {count(never)} FLOPs{share} and "
+            f"{bytes_(gradient)} that the textbook counts and no machine spends."
+        )
+        if not total.lower_bound and total.forward_flops:
+            without = times(total.backward_flops - never, total.forward_flops)
+            text += f" Without it the ratio is {without}."
+    if computed is not None and predicted.forward_flops:
+        text += (
+            " Of convolutions and linear layers alone, as they are really computed, it is "
+            f"{times(computed, predicted.forward_flops)}."
         )
     if twice:
         text += (
             f" The counter counts {count(twice)} FLOPs of grouped convolutions' weight gradients "
             "too often, each once for every group: predicted and measured contain them."
         )
+    own_backward = None if total.lower_bound else total.backward_flops
     figures = (
-        Figure("backward FLOPs by the textbook", "FLOPs", total.backward_flops),
+        Figure("backward FLOPs by the textbook", "FLOPs", own_backward),
         Figure(
             "backward against forward by the textbook",
             "×",
-            ratio(total.backward_flops, total.forward_flops),
+            ratio(own_backward, total.forward_flops),
         ),
         Figure(
             "backward FLOPs of convolutions and linear layers, as computed",
@@ -213,6 +237,21 @@ def backward_against_forward(subject: Subject) -> Said:
         Figure("gradient of the image, never computed", "FLOPs", never),
     )
     return Said(text + remarks(base, figures), figures)
+
+
+def _ratio_said(base: VariantRun) -> str:
+    """Of all layers, or of those whose FLOPs are known."""
+    total = base.textbook
+    if not total.forward_flops:
+        return "No layer's FLOPs are known."
+    factor = times(total.backward_flops, total.forward_flops)
+    text = f"By the textbook the backward pass takes {factor} the forward pass"
+    if total.lower_bound:
+        text += f" in the layers whose FLOPs are known ({without_formula(base)})"
+    return (
+        f"{text}: convolutions and linear layers compute two gradients, of their input and of "
+        "their weight, each as dear as the forward pass; the rest computes one."
+    )
 
 
 def _needs_no_input_gradient(subject: Subject, key: str) -> bool:

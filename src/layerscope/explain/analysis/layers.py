@@ -9,18 +9,18 @@ from layerscope.explain.analysis.findings import (
     Figure,
     Said,
     Subject,
-    bytes_,
-    code,
-    count,
+    compared,
     figures_of,
     forward_flops,
-    percent,
-    ratio,
     remarks,
-    times,
+    without_formula,
 )
+from layerscope.explain.analysis.variant_runs import VariantRun
 from layerscope.explain.analysis.variants import flattened, separable
+from layerscope.explain.analysis.words import bytes_, code, count, fewer, percent, ratio, times
 from layerscope.layers import LayerSpec
+from layerscope.theory.kinds import macs
+from layerscope.theory.table import textbook_flops
 
 _NO_WEIGHTS = "no layer multiplies by weights"
 
@@ -42,11 +42,9 @@ def parameter_efficiency(subject: Subject) -> Said:
         "One fully connected layer from the flattened input "
         f"({_product(subject.input_shape[1:])} = {count(inputs)} values) to as many features as "
         f"{code(last.key)} reads, {count(features)}, takes {count(inputs)} · {count(features)} + "
-        f"{count(features)} = {count(parameters)} parameters, {times(parameters, own)} all "
-        f"{count(own)} of this network. It uses each of "
-        f"its weights once for an image, {count(flops)} FLOPs for the batch; this network uses its "
-        f"own {times(base.textbook.macs, batch * (own or 0))} on average, since a convolution's "
-        f"weights meet every position: {count(base.predicted.forward_flops)} FLOPs."
+        f"{count(features)} = {count(parameters)} parameters, {times(parameters, own or 1)} all "
+        f"{count(own or 0)} of this network. It uses each of its weights once for an image, "
+        f"{count(flops)} FLOPs for the batch{_own_use(base, batch)}."
     )
     figures = (
         Figure(f"fully connected, {inputs:,} to {features:,}", "parameters", parameters, measured),
@@ -61,6 +59,28 @@ def parameter_efficiency(subject: Subject) -> Said:
     return Said(text, figures)
 
 
+def _own_use(base: VariantRun, batch: int) -> str:
+    """How often the network uses each of the weights of its convolutions and linear layers."""
+    weights: dict[int, int] = {}
+    products = flops = 0
+    kinds: set[str] = set()
+    for spec in base.spec.layers:
+        weight, used = spec.parameters.get("weight"), macs(spec)
+        if weight is not None and used:
+            weights[weight.storage] = weight.num_elements
+            products += used
+            flops += textbook_flops(spec)["forward_flops"] or 0
+            kinds.add(spec.kind)
+    if not weights:
+        return ""
+    why = ", since a convolution's weights meet every position" if kinds - {"linear"} else ""
+    return (
+        f"; this network uses the {count(sum(weights.values()))} weights of its convolutions and "
+        f"linear layers {times(products, batch * sum(weights.values()))} on average{why}: "
+        f"{count(flops)} FLOPs"
+    )
+
+
 def _product(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
@@ -71,8 +91,8 @@ def global_pooling(subject: Subject) -> Said:
     pooling = _global_pooling(subject)
     run = subject.run(flattened(subject.network, pooling.key, subject.input_shape))
     _same_outputs(subject, run.spec.outputs[0].shape)
-    saved = (run.predicted.num_parameters or 0) - (base.predicted.num_parameters or 0)
-    more_flops = (run.predicted.forward_flops or 0) - (base.predicted.forward_flops or 0)
+    its = run.predicted.num_parameters or 0
+    saved = its - (base.predicted.num_parameters or 0)
     maps = prod(pooling.input_shape[1:])
     figures = figures_of(
         run, "num_parameters", "forward_flops", "saved_bytes", "peak_bytes", base=base
@@ -80,23 +100,40 @@ def global_pooling(subject: Subject) -> Said:
     text = (
         f"{code(pooling.key)} makes {count(pooling.output_shape[1])} features of "
         f"{_product(pooling.input_shape[1:])} = {count(maps)} values. If the next layer read these "
-        f"instead, the network would have {count(run.predicted.num_parameters)} parameters: global "
-        f"average pooling saves {count(saved)}, {percent(saved, run.predicted.num_parameters)} of "
-        f"them. It saves {count(more_flops)} forward FLOPs of {count(run.predicted.forward_flops)} "
-        f"in convolutions and linear layers, and takes {count(_forward(subject, pooling.key))} "
-        "additions for itself."
+        f"instead, the network would have {count(its)} parameters: global average pooling saves "
+        f"{count(saved)}, {percent(saved, its)} of them."
     )
+    flops, own = run.predicted.forward_flops, base.predicted.forward_flops
+    additions = _forward(subject, pooling.key)
+    if flops is not None and own is not None and additions is not None:
+        text += (
+            f" It saves {count(flops - own)} forward FLOPs of {count(flops)} in convolutions and "
+            f"linear layers, and takes {count(additions)} FLOPs of its own."
+        )
     return Said(text + remarks(run, figures), figures)
 
 
 def _global_pooling(subject: Subject) -> LayerSpec:
     modules = dict(subject.network.named_modules())
-    for spec in reversed(subject.base.spec.layers):
-        if spec.kind == "adaptive_avg_pool" and spec.key in modules:
-            if prod(spec.output_shape[2:]) == 1 and prod(spec.input_shape[2:]) > 1:
-                return spec
-            break
-    raise UserError("no layer of it averages each map to one value")
+    found = [spec for spec in subject.base.spec.layers if _averages_maps(spec)]
+    if not found:
+        raise UserError("no pooling layer and no mean of it makes one value of each map")
+    last = found[-1]
+    if last.key not in modules:
+        raise UserError(
+            f"{code(last.key)} makes one value of each map, but it is a call in the network's "
+            "forward and no module, which could be taken out"
+        )
+    return last
+
+
+def _averages_maps(spec: LayerSpec) -> bool:
+    """Whether it makes one value of each map of (N, C, ...)."""
+    if spec.kind not in ("adaptive_avg_pool", "avg_pool", "mean") or not spec.inputs:
+        return False
+    before, after = spec.input_shape, spec.output_shape
+    is_one = prod(before[2:]) > 1 and prod(after[2:]) == 1
+    return is_one and len(after) >= 2 and before[:2] == after[:2]
 
 
 def _forward(subject: Subject, key: str) -> int | None:
@@ -115,6 +152,8 @@ def depthwise_separable(subject: Subject) -> Said:
     variant, paths = separable(subject.network)
     run = subject.run(variant)
     used = [path for path in paths if base.forward_flops_below(path)[0]]
+    if not used:
+        raise UserError("no convolution with a window larger than 1 runs")
     pairs = {path: (base.forward_flops_below(path), run.forward_flops_below(path)) for path in used}
     figures = [
         Figure(f"{path}, FLOPs saved", "×", ratio(old[0], new[0]), ratio(old[1], new[1]))
@@ -132,16 +171,28 @@ def depthwise_separable(subject: Subject) -> Said:
     )
     more = f" and {len(pairs) - 6} more" if len(pairs) > 6 else ""
     text = (
-        "Each k×k convolution as a depthwise one and a 1×1 one behind it computes "
-        "k²·C_in·C_out / (C_in·(k² + C_out)) = k²·C_out / (k² + C_out) times fewer FLOPs, which "
-        f"nears k² only where C_out is large: {gains}{more}; {times(before, after)} in all of "
-        "them. "
-        f"The whole forward pass takes {count(changed)} FLOPs instead of {count(own)}, "
-        f"{times(own, changed)} fewer, since the other layers stay as they are; the parameters "
-        f"become {count(run.predicted.num_parameters)}, "
-        f"{times(base.predicted.num_parameters, run.predicted.num_parameters)} fewer. What lies "
-        "between the two is kept for backward too: "
-        f"{bytes_(run.predicted.saved_bytes)} instead of {bytes_(base.predicted.saved_bytes)}. "
-        "What it does to the accuracy, no formula says."
+        "Each convolution with a larger window than 1×1 and without groups, as a depthwise one "
+        "and a 1×1 one behind it, computes "
+        "K·C_in·C_out / (C_in·(K + C_out)) = K·C_out / (K + C_out) times fewer FLOPs, with K "
+        f"weights in its window (9 of 3×3), which nears K only where C_out is large: {gains}{more}"
+        f"; {times(before, after)} in all of them. {_whole_pass(base, run)}"
     )
+    parameters = (base.predicted.num_parameters or 0, run.predicted.num_parameters or 0)
+    text += f"The parameters become {count(parameters[1])}, {fewer(*parameters)}. "
+    if (kept := compared(base, run, "saved_bytes")) is not None:
+        text += (
+            "What lies between the two is kept for backward too: "
+            f"{kept.bytes_} instead of {bytes_(kept.own)}. "
+        )
+    text += "What it does to the accuracy, no formula says."
     return Said(text + remarks(run, tuple(figures)), tuple(figures))
+
+
+def _whole_pass(base: VariantRun, run: VariantRun) -> str:
+    own, changed = forward_flops(base), forward_flops(run)
+    if own is None or changed is None:
+        return f"What that is of the whole forward pass is not known: {without_formula(base)}. "
+    return (
+        f"The whole forward pass takes {count(changed)} FLOPs instead of {count(own)}, "
+        f"{fewer(own, changed)}, since the other layers stay as they are. "
+    )

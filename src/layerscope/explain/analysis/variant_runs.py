@@ -1,7 +1,7 @@
 """What a variant of a network costs: by theory, and measured where that is little enough work."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,11 @@ from layerscope.measure import ActivationRecord, FlopCounts, MemoryRecord, Step
 from layerscope.measure.counted_step import activations_and_flops
 from layerscope.measure.memory import memory_timeline
 from layerscope.reconcile.account import Account, account, total
-from layerscope.reconcile.flops import counter_backward_reasons, counter_forward_reasons
+from layerscope.reconcile.flops import (
+    counter_backward_reasons,
+    counter_forward_reasons,
+    has_macs,
+)
 from layerscope.reconcile.memory import output_bytes_reasons, saved_bytes_reasons
 from layerscope.reconcile.peak import live_peak_bytes
 from layerscope.theory import Total
@@ -113,8 +117,27 @@ class VariantRun:
             "saved_bytes": ("saved", lambda call: saved_bytes_reasons(spec, saved, call, size)),
         }
         instrument, reasons = instruments[quantity]
-        row = total(account_.rows(quantity, instrument, {}, reasons), spec.num_unseen)
+        rows = account_.rows(quantity, instrument, {}, reasons)
+        if quantity in ("forward_flops", "backward_flops"):  # the instrument counts no others
+            rows = tuple(row for row in rows if row.layer in self._multiplying)
+        if not rows:
+            return None if spec.num_unseen else 0
+        row = total(rows, spec.num_unseen)
         return None if row.lower_bound else row.predicted
+
+    @cached_property
+    def _multiplying(self) -> frozenset[str]:
+        """The convolutions and linear layers."""
+        return frozenset(spec.key for spec in self.spec.layers if has_macs(spec))
+
+    @cached_property
+    def _unknown_products(self) -> frozenset[str]:
+        """Layers of kinds that may multiply, and of which nothing is known."""
+        return frozenset(cost.layer for cost in self.account.costs.layers if cost.macs is None)
+
+    def _counted_flops(self, by_layer: Mapping[str, int]) -> int:
+        """Of what a prediction speaks of."""
+        return sum(n for layer, n in by_layer.items() if layer not in self._unknown_products)
 
     @cached_property
     def too_large(self) -> str | None:
@@ -159,8 +182,8 @@ class VariantRun:
         return Totals(
             num_parameters=sum(parameter.numel() for parameter in parameters),
             parameter_bytes=sum(parameter.nbytes for parameter in parameters),
-            forward_flops=sum(flops.forward.values()),
-            backward_flops=sum(flops.backward.values()),
+            forward_flops=self._counted_flops(flops.forward),
+            backward_flops=self._counted_flops(flops.backward),
             output_bytes=activations.output_bytes,
             saved_bytes=activations.saved_bytes,
             peak_bytes=live_peak_bytes(self.timeline),

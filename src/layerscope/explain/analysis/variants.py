@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from layerscope.errors import UserError
 from layerscope.explain.analysis.fitting import fitted, is_convolution, scale_outputs
+from layerscope.explain.analysis.words import code
 from layerscope.layers import Shape
 
 
@@ -71,7 +72,7 @@ def separable(network: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         if is_convolution(module) and module.groups == 1 and max(module.kernel_size) > 1
     )
     if not paths or paths == ("",):
-        raise UserError("no convolution with a kernel larger than 1 and without groups")
+        raise UserError("it has no convolution with a window larger than 1 and without groups")
     for path in paths:
         _replace(variant, path, _separated(variant.get_submodule(path)))
     return variant, paths
@@ -155,10 +156,12 @@ def deepened(network: nn.Module, input_shape: Shape) -> tuple[nn.Module, str]:
     for module in block:
         for part in module.modules():
             scale_outputs(part, grown, before)
-    _insert(container, start + length, names[start : start + length], block)
+    copies = _insert(container, start + length, names[start : start + length], block)
     prefix = f"{path}." if path else ""
     last = names[start] if length == 1 else f"{names[start]} … {names[start + length - 1]}"
-    return fitted(variant, input_shape), prefix + last
+    called = copies[0] if length == 1 else f"{copies[0]} … {copies[-1]}"
+    change = f"with a copy of {code(prefix + last)} behind it, called {code(prefix + called)}"
+    return fitted(variant, input_shape, change), prefix + last
 
 
 def _last_blocks(network: nn.Module) -> tuple[str, nn.Sequential, range, range]:
@@ -167,7 +170,9 @@ def _last_blocks(network: nn.Module) -> tuple[str, nn.Sequential, range, range]:
         units = _repeated(container)
         if units is not None:
             return path, container, *units
-    raise UserError("no block of it is repeated: which layers one more would have is open")
+    raise UserError(
+        "no block of it is repeated, so that it is open which layers one more would have"
+    )
 
 
 def _by_depth(network: nn.Module) -> list[tuple[str, nn.Sequential]]:
@@ -214,8 +219,10 @@ def _last_outputs(modules: list[nn.Module]) -> int:
     return convolutions[-1].out_channels
 
 
-def _insert(container: nn.Sequential, at: int, names: list[str], block: list[nn.Module]) -> None:
-    """Behind the block of these names, under new ones; those behind keep theirs."""
+def _insert(
+    container: nn.Sequential, at: int, names: list[str], block: list[nn.Module]
+) -> list[str]:
+    """Behind the block of these names, under new ones, returned; those behind keep theirs."""
     children = list(container.named_children())
     taken = {name for name, _ in children}
     new: list[tuple[str, nn.Module]] = []
@@ -229,15 +236,16 @@ def _insert(container: nn.Sequential, at: int, names: list[str], block: list[nn.
         delattr(container, name)
     for name, module in (*children[:at], *new, *children[at:]):
         container.add_module(name, module)
+    return [name for name, _ in new]
 
 
-def checkpointed(network: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+def checkpointed(network: nn.Module) -> tuple[nn.Module, dict[str, tuple[str, ...]]]:
     """That keeps of some modules only what goes into them, and computes them again backward.
 
     These are the network's children that consist of several layers. Where there is none, and the
     network is an nn.Sequential, its layers in about as many runs as a run has layers.
 
-    Returns the variant and the paths of the modules.
+    Returns the variant and, by the paths of the modules, the network's own children in each.
 
     Raises:
         UserError: there is nothing to be cut into pieces.
@@ -248,11 +256,13 @@ def checkpointed(network: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         if type(variant).forward is not nn.Sequential.forward or len(list(variant.children())) < 4:
             raise UserError("it has neither blocks nor a sequence of four layers or more")
         variant = _in_runs(variant)
-        blocks = [name for name, child in variant.named_children() if len(list(child.children()))]
-    for name in blocks:
+        pieces = {name: _names(child) for name, child in variant.named_children()}
+    else:
+        pieces = {name: (name,) for name in blocks}
+    for name in pieces:
         block = variant.get_submodule(name)
         block.forward = _Checkpointed(block)
-    return variant, tuple(blocks)
+    return variant, pieces
 
 
 def _in_runs(network: nn.Module) -> nn.Sequential:
@@ -265,6 +275,10 @@ def _in_runs(network: nn.Module) -> nn.Sequential:
             run.add_module(name, child)
         runs.add_module(f"segment{number + 1}", run)
     return runs.train(network.training)
+
+
+def _names(module: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, _ in module.named_children())
 
 
 class _Checkpointed:
