@@ -107,6 +107,15 @@ def test_a_weight_counts_once_however_often_it_is_used():
     assert any("the 9 weights" in finding.text and "32.00×" in finding.text for finding in twice)
 
 
+def test_what_has_no_backward_pass_or_no_inner_channels_is_said_so():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
+    findings = {f.title: f for f in analyse(network.requires_grad_(False), (1, 1, 4, 4))}
+    assert "there is no backward pass" in findings["Checkpointing"].text
+    assert "autograd keeps 0 B" in findings["This network"].text
+    single = {f.title: f for f in analyse(nn.Sequential(nn.Conv2d(1, 2, 3)), (1, 1, 4, 4))}
+    assert "no channels between" in single["Twice the channels"].text
+
+
 def test_runs_of_layers_are_named_by_their_layers():
     findings = {finding.title: finding for finding in analyse(TinyCNN(), (2, 1, 8, 8))}
     text = findings["Checkpointing"].text

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from layerscope.errors import UserError
 from layerscope.explain.analysis.findings import (
     Figure,
     Said,
@@ -16,6 +17,8 @@ from layerscope.explain.analysis.words import bytes_, code, count, percent, rati
 def checkpointing(subject: Subject) -> Said:
     """Keep what goes into each block, and compute the block again in the backward pass."""
     base = subject.base
+    if not base.account.saved.recording:
+        raise UserError("there is no backward pass, since no parameter of it learns")
     variant, pieces = checkpointed(subject.network)
     paths = tuple(pieces)
     run = subject.run(variant)

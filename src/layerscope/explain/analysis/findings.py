@@ -179,8 +179,10 @@ def compared(base: VariantRun, run: VariantRun, quantity: str) -> Compared | Non
 
 def known_bytes(run: VariantRun, quantity: str) -> str | None:
     """As predicted; where that is not known, as measured; None where neither is."""
-    both = compared(run, run, quantity)
-    return None if both is None else both.bytes_
+    predicted, measured = _pair(run, quantity)
+    if predicted is not None:
+        return bytes_(int(predicted))
+    return None if measured is None else f"as measured {bytes_(int(measured))}"
 
 
 def without_formula(run: VariantRun) -> str:

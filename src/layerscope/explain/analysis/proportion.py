@@ -17,7 +17,7 @@ def where_it_begins(base: VariantRun, run: VariantRun) -> str:
         sizes = _Sizes.of(own[layer][0], its[layer][0])
         if sizes is None:
             continue
-        if sizes.out_before == sizes.out_after and sizes.in_before != sizes.in_after:
+        if own[layer][0].kind.startswith("adaptive_") and sizes.out_before == sizes.out_after:
             fixed.append(
                 (layer, f"{code(layer)} puts out {joined_sizes(sizes.out_before)} for both")
             )

@@ -81,6 +81,8 @@ def double_channels(subject: Subject) -> Said:
     variant = widened(subject.network, subject.classifiers, subject.input_shape)
     run = checked(subject, subject.run(variant))
     base = subject.base
+    if run.predicted.num_parameters == base.predicted.num_parameters:
+        raise UserError("it has no channels between those of its input and of its outputs")
     changed = layers_with_other_parameters(subject, run)
     weights = {cost.layer for cost in base.account.costs.layers if cost.macs}
     slow = [layer for layer, factor in changed.items() if layer in weights and factor <= 2]
