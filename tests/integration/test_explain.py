@@ -122,6 +122,12 @@ def test_a_trained_checkpoint_and_a_real_image(run, finished, tmp_path):
     _, plain = explained(run, tmp_path / "b", checkpoint, "loss=cross_entropy_plain")
     assert plain["loss"]["label_smoothing"] == 0
     assert value_of(plain, "fc", "y[0,0]")["computed"] != fc[0]["computed"]
+    assert record["settings"]["class_names"][3] == "cat"
+    with Image.open(tmp_path / "a" / "explain.png") as shown:
+        assert shown.size == (32, 32)
+    assert "![The input](explain.png)" in (tmp_path / "a" / "explain.md").read_text()
+    assert 'src="data:image/png;base64,' in (tmp_path / "a" / "explain.html").read_text()
+    assert not (tmp_path / "b" / "explain.png").exists()
 
 
 def test_a_kind_without_explanation_is_named(run, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from layerscope.config import (
 from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
-from layerscope.explain.instance import photo, random_image, worked_image, worked_network
+from layerscope.explain.instance import photo, picture, random_image, worked_image, worked_network
 from layerscope.files import write_json
 from layerscope.layers.spec import Shape
 from layerscope.networks import build_network
@@ -110,6 +110,8 @@ def check_explain(request: Request) -> Job:
         config.settings(network_name(config.model, network)), class_names=_class_names(checkpoint)
     )
     explanation = explain_network(network, settings, _image(config, checkpoint), config.analysis)
+    if config.image is not None:
+        explanation = replace(explanation, picture=picture(config.image))
     return partial(_save, ExplanationReport(explanation), request.overrides)
 
 

@@ -152,6 +152,7 @@ class Explanation:
         updates: SGD's and Adam's, of the weight and the bias of every layer that is explained.
         analysis: what the Analysis section of the documents says (explain/analysis/).
         numbers: all of one image and of the weights, where these are few.
+        picture: PNG, what was explained; None for what is no photo.
     """
 
     settings: Settings
@@ -163,6 +164,7 @@ class Explanation:
     updates: tuple[Update, ...] = ()
     analysis: tuple[Finding, ...] = ()
     numbers: tuple[Numbers, ...] = ()
+    picture: bytes | None = None
 
     @property
     def network_name(self) -> str:

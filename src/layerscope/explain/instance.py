@@ -1,5 +1,6 @@
 """Which weights and which image a network is explained with."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,22 @@ def photo(path: str, checkpoint: dict[str, Any]) -> Tensor:
     from layerscope.training.predict import network_input, read_photo  # imports Lightning
 
     return network_input(checkpoint, read_photo(Path(path)))
+
+
+def picture(path: str) -> bytes:
+    """What `photo` reads, before it is normalised: a PNG, to look at.
+
+    Raises:
+        UserError: the file is missing, or no picture.
+    """
+    from PIL import Image
+
+    from layerscope.training.predict import read_photo  # imports Lightning
+
+    (pixels,) = read_photo(Path(path))
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def worked_image() -> Tensor:

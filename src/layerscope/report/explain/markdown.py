@@ -34,11 +34,14 @@ _MOST_NAMES = 100  # of classes
 _WriteLayer = Callable[[LayerExplanation, int], str]
 
 
-def explanation_markdown(explanation: Explanation, drawing: str) -> str:
+def explanation_markdown(
+    explanation: Explanation, drawing: str, picture: str = "explain.png"
+) -> str:
     """The whole document.
 
     Args:
         drawing: the file that the overview shows.
+        picture: the file of the photo, where one is explained.
     """
     head = [f"# {escaped(explanation.network_name)}: the arithmetic of every layer"]
     head += [_settings(explanation), *_refused(explanation)]
@@ -47,7 +50,7 @@ def explanation_markdown(explanation: Explanation, drawing: str) -> str:
         notation_section(explanation),
         key_formulas_section(),
         features_section(explanation.specs),
-        *_forward(explanation),
+        *_forward(explanation, picture),
         *_backward(explanation),
         *updates_section(explanation),
         numbers_section(explanation.numbers),
@@ -106,7 +109,7 @@ def _overview(explanation: Explanation, drawing: str) -> str:
     )
 
 
-def _forward(explanation: Explanation) -> Iterator[str]:
+def _forward(explanation: Explanation, picture: str) -> Iterator[str]:
     costs = explanation.costs
     shape, elements = explanation.input_shape, prod(explanation.input_shape)
     yield "## Forward pass"
@@ -116,6 +119,7 @@ def _forward(explanation: Explanation) -> Iterator[str]:
             f"- Shape: {named_shape(shape, 'in', 'C_in')}",
             f"- Memory: {elements:,} numbers, {tensor_bytes(elements, costs.element_size)}",
             "- No parameters, no FLOPs: the input is only read.",
+            *([_photo(picture)] if explanation.picture is not None else []),
         ]
     )
 
@@ -145,6 +149,13 @@ def _backward(explanation: Explanation) -> Iterator[str]:
         if block is not None:
             members = tuple(layer.cost for layer in layers)
             yield _block_summary(block, backward_of_block(block, members), "backward")
+
+
+def _photo(picture: str) -> str:
+    return (
+        "The photo, cropped and scaled; the network reads it normalised:\n\n"
+        f"![The input]({picture})"
+    )
 
 
 _Block = tuple[Total | None, tuple[LayerExplanation, ...]]
