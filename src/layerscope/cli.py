@@ -5,14 +5,18 @@ and ends in a traceback or an exit code 1. Here every job of the command is comp
 first, so that a user's mistake is one line, exit code 2 and nothing on the disk.
 """
 
+import fcntl
 import os
 import re
+import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import hydra
@@ -22,7 +26,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from layerscope.composition import (
@@ -35,14 +39,20 @@ from layerscope.composition import (
     refuse_repeated_keys,
     sweep_jobs,
 )
-from layerscope.errors import MarkedError, NonFiniteLoss, RunFailed, Terminated, UserError
-from layerscope.report.sweep import save_failure
+from layerscope.errors import (
+    Interrupted,
+    MarkedError,
+    NonFiniteLoss,
+    RunFailed,
+    Terminated,
+    UserError,
+)
+from layerscope.report.sweep import forget_failure, save_failure
 from layerscope.report.terminal import complain
 
 Job = Callable[[Path], None]  # runs and writes into this directory
 # Where the run writes, for the processes that Lightning starts by running the script again (ddp).
 RUN_DIRECTORY = "LAYERSCOPE_RUN_DIRECTORY"
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Request:
 
     values: Values  # the configuration, interpolations resolved, without Hydra's own part
     overrides: tuple[str, ...]  # as typed
+    directory: Path = Path()  # where the job will write
     in_sweep: bool = False
     # Those of `overrides` that are no keys of the script but of the checkpoint it opens.
     foreign: tuple[str, ...] = ()
@@ -87,8 +98,9 @@ class Command:
 def run_command(argv: Sequence[str], command: Command) -> int:
     """The exit code of docs/reference.md; errors stand in one line on stderr."""
     try:
-        return _run(argv, command)
-    except (UserError, RunFailed, NonFiniteLoss, Terminated) as error:
+        with _sigterm_raises():
+            return _run(argv, command)
+    except (UserError, RunFailed, NonFiniteLoss, Terminated, Interrupted) as error:
         return _complain(error, error.exit_code)
     except OverrideParseException as error:
         return _complain(UserError(_unread(error)), UserError.exit_code)
@@ -97,8 +109,9 @@ def run_command(argv: Sequence[str], command: Command) -> int:
     except OSError as error:
         return _complain(error, RunFailed.exit_code)
     except KeyboardInterrupt:
-        complain("interrupted")
-        return INTERRUPTED
+        return _complain(Interrupted("ended by Ctrl-C"), Interrupted.exit_code)
+    except _Sigterm:
+        return _complain(Terminated("ended by SIGTERM"), Terminated.exit_code)
 
 
 def _unread(error: OverrideParseException) -> str:
@@ -135,19 +148,21 @@ def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -
     composed = command.composed(overrides)
     config = compose_config(loader, name, composed)
     foreign = tuple(override for override in overrides if override not in composed)
-    request = Request(plain_values(config), tuple(overrides), foreign=foreign)
+    values = plain_values(config)
     if not command.writes_files:
-        command.check(request)(Path())
+        command.check(Request(values, tuple(overrides), foreign=foreign))(Path())
         return 0
     directory = Path(os.environ.get(RUN_DIRECTORY) or config.hydra.run.dir)
-    if RUN_DIRECTORY not in os.environ:
+    if _resumes(values, overrides, "hydra.run.dir"):
+        _refuse_used(directory, None, "hydra.run.dir")
+    elif RUN_DIRECTORY not in os.environ:
         _refuse_used(directory, "run.json", "hydra.run.dir")
-    job = command.check(request)
+    job = command.check(Request(values, tuple(overrides), directory, foreign=foreign))
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"hydra.run.dir={directory} cannot be made: {error.strerror}") from error
-    with _environment(RUN_DIRECTORY, str(directory.resolve())):
+    with _alone_in(directory), _environment(RUN_DIRECTORY, str(directory.resolve())):
         job(directory)
     return 0
 
@@ -157,38 +172,118 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
         raise UserError("only scripts/train.py sweeps: leave out -m")
     config = compose_config(loader, name, overrides, RunMode.MULTIRUN)
     directory = Path(config.hydra.sweep.dir)
-    _refuse_used(directory, "multirun.yaml", "hydra.sweep.dir")
+    resumes = _resumes(plain_values(config), overrides, "hydra.sweep.dir")
+    _refuse_used(directory, None if resumes else "multirun.yaml", "hydra.sweep.dir")
     jobs = sweep_jobs(loader, config, overrides)
     if not jobs:
         raise UserError("the sweep has no job: give each swept key a value")
-    for job_overrides in jobs:
-        values = plain_values(compose_config(loader, name, job_overrides))
-        command.check(Request(values, tuple(job_overrides), in_sweep=True))
+    for number, job_overrides in enumerate(jobs):
+        job_config = compose_config(loader, name, job_overrides, RunMode.MULTIRUN)
+        folder = directory / _subdirectory(job_config, number)
+        values = plain_values(job_config)
+        command.check(Request(values, tuple(job_overrides), folder, in_sweep=True))
 
     def task(job_config: DictConfig) -> None:
         typed = tuple(HydraConfig.get().overrides.task)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        _run_sweep_job(command, Request(plain_values(job_config), typed, in_sweep=True), folder)
+        request = Request(plain_values(job_config), typed, folder, in_sweep=True)
+        _run_sweep_job(command, request)
 
-    loader.multirun(name, task, [*overrides, assignment("hydra.sweep.dir", directory)])
+    try:
+        loader.multirun(name, task, [*overrides, assignment("hydra.sweep.dir", directory)])
+    except _SweepEnded as end:
+        raise end.error from end
     return command.finish_sweep(directory)
 
 
-def _run_sweep_job(command: Command, request: Request, folder: Path) -> None:
+class _SweepEnded(BaseException):
+    """Carries a signal's error past Hydra, which goes on after any Exception of a job."""
+
+    def __init__(self, error: Terminated | Interrupted) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _subdirectory(config: DictConfig, number: int) -> str:
+    """Of a job of the sweep, as Hydra will name it."""
+    with open_dict(config):
+        config.hydra.job.num = number
+        config.hydra.job.id = str(number)
+    return config.hydra.sweep.subdir
+
+
+def _run_sweep_job(command: Command, request: Request) -> None:
     """A failed job leaves its reason in a file and lets the others run."""
+    folder = request.directory
     try:
-        command.check(request)(folder)
+        with _alone_in(folder):
+            command.check(request)(folder)
+        forget_failure(folder)
+    except (Terminated, Interrupted) as end:
+        raise _SweepEnded(end) from end
     except Exception as error:  # noqa: BLE001 - whatever ends one job must not end the sweep
         reason = f"{type(error).__name__}: {one_line(error)}"
         complain(f"job {folder.name} failed: {reason}")
         save_failure(folder, request.overrides, reason)
 
 
-def _refuse_used(directory: Path, marker: str, key: str) -> None:
-    if (directory / marker).exists():
+def _resumes(values: Values, overrides: Sequence[str], key: str) -> bool:
+    """Whether the command goes on in a directory that an earlier one has made.
+
+    Raises:
+        UserError: it does not say in which one.
+    """
+    if values.get("resume") != "auto":
+        return False
+    if key not in map(key_of, overrides):
+        raise UserError(f"resume=auto goes on with the run in a directory: name it, {key}=DIR")
+    return True
+
+
+def _refuse_used(directory: Path, marker: str | None, key: str) -> None:
+    if marker is not None and (directory / marker).exists():
         raise UserError(f"{directory} holds another run: set {key} to a new directory")
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file: set {key} to a directory")
+
+
+class _Sigterm(BaseException):
+    """Like KeyboardInterrupt, nothing that an `except Exception` shall catch."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Outside of training, where a stop is asked for: files being written are not left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _Sigterm
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Hold a lock on the directory, which the system lets go of however the process ends."""
+    if RUN_DIRECTORY in os.environ:  # a process that ddp has started: the first one holds it
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(f"another process is writing into {directory}: wait for its end") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

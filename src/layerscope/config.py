@@ -319,6 +319,9 @@ class TrainConfig(Section):
     logger: LoggerConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     ckpt_path: str | None
+    resume: Literal["auto"] | None
+    allow_changes: bool
+    checkpoint_every_n_steps: Count | None
     profile: bool | Literal["auto"]
 
 

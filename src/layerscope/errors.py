@@ -55,9 +55,15 @@ class RunFailed(RuntimeError):
 
 
 class Terminated(RuntimeError):
-    """SIGTERM came."""
+    """SIGTERM came; state is saved where there was any."""
 
     exit_code = 143
+
+
+class Interrupted(RuntimeError):
+    """Ctrl-C came; state is saved."""
+
+    exit_code = 130
 
 
 class NonFiniteLoss(RuntimeError):

@@ -22,6 +22,7 @@ FILES = {
     "curves.svg",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
+    "checkpoints/previous.ckpt",
 }
 
 

@@ -1,12 +1,14 @@
 """activation_memory.json and activation_memory.csv."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from layerscope.files import write_json
 from layerscope.measure import ActivationRecord, LayerActivations
-from layerscope.report.tables import write_table
+from layerscope.report.tables import parse_rows, write_table
 
+JSON_FILE = "activation_memory.json"
 COLUMNS = ("step", "layer", "num_calls", "output_bytes", "saved_bytes", "cumulative_saved_bytes")
 
 
@@ -15,12 +17,21 @@ class ActivationTable:
 
     def __init__(self, directory: Path, precision: str) -> None:
         self._directory = directory
+        self._path = directory / "activation_memory.csv"
         self._precision = precision
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Mapping[str, Any]] = []
+
+    def go_on(self, step: int) -> None:
+        """With the records of the steps before this one that the directory already has."""
+        if not self._path.is_file() or not (self._directory / JSON_FILE).is_file():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        rows = parse_rows(COLUMNS, lines[1:])
+        self._rows = [row for row in rows if int(row["step"]) < step]
 
     @property
     def has_records(self) -> bool:
-        """Since this object was made."""
+        """Of this run so far."""
         return bool(self._rows)
 
     def add(self, step: int, batch_size: int, record: ActivationRecord) -> None:
@@ -28,12 +39,12 @@ class ActivationTable:
         if not self._rows:
             self._write_json(step, batch_size, record)
         self._rows += [{"step": step, **_columns(layer)} for layer in record.layers]
-        write_table(self._directory / "activation_memory.csv", COLUMNS, self._rows)
+        write_table(self._path, COLUMNS, self._rows)
 
     def _write_json(self, step: int, batch_size: int, record: ActivationRecord) -> None:
         layers = [_columns(layer) for layer in record.layers]
         write_json(
-            self._directory / "activation_memory.json",
+            self._directory / JSON_FILE,
             {
                 "step": step,
                 "batch_size": batch_size,

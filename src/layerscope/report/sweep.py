@@ -30,6 +30,11 @@ def save_failure(job: Path, overrides: Sequence[str], reason: str) -> None:
     write_json(job / FAILURE_FILE, {"overrides": list(overrides), "reason": reason})
 
 
+def forget_failure(job: Path) -> None:
+    """Of an earlier try of a job that has now finished."""
+    (job / FAILURE_FILE).unlink(missing_ok=True)
+
+
 def finish_sweep(directory: Path) -> int:
     """Write sweep.json and sweep.csv, show them; RunFailed.exit_code if a job failed."""
     records = sorted((_record(job) for job in _job_folders(directory)), key=_best_first)

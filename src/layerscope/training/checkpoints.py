@@ -4,18 +4,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from layerscope.config import TrainConfig, parse_train_config
 from layerscope.errors import UserError
 from layerscope.networks import build_network
+from layerscope.training.checkpoint_files import (
+    DamagedCheckpoint,
+    is_sealed,
+    open_plain,
+)
 
-FORMAT = 1
+FORMAT = 2
+UNSEALED = 1  # had no checksum and did not say what it was trained on
+READABLE = (UNSEALED, FORMAT)
 FACTS_KEY = "layerscope"
 NETWORK_PREFIX = "network."
 # Keys that configurations have since got: what a checkpoint without them meant.
-LATER_KEYS = {"profile": "auto"}
+LATER_KEYS = {
+    "profile": "auto",
+    "resume": None,
+    "allow_changes": False,
+    "checkpoint_every_n_steps": None,
+}
 PREPROCESSING = {"image_size", "grayscale", "groups", "mean", "std"}
 
 
@@ -26,6 +37,7 @@ class RunFacts:
     config: dict[str, Any]  # resolved
     preprocessing: dict[str, Any]  # see data.module.Preprocessing
     batches_seen: int  # training batches, over all epochs
+    surroundings: dict[str, Any]  # what else decides the bits: see hardware.surroundings
 
     def put_into(self, checkpoint: dict[str, Any]) -> None:
         """Under a key of its own."""
@@ -39,7 +51,7 @@ class RunFacts:
             raise UserError(
                 "the checkpoint was not written by layerscope: it holds no configuration"
             )
-        if facts.get("format") != FORMAT:
+        if facts.get("format") not in READABLE:
             raise UserError(
                 f"the checkpoint has format {facts.get('format')}, this layerscope reads {FORMAT}: "
                 "use the version that wrote it"
@@ -47,7 +59,12 @@ class RunFacts:
         try:
             missing = PREPROCESSING - facts["preprocessing"].keys()
             config = {**LATER_KEYS, **facts["config"]}
-            found = cls(config, facts["preprocessing"], facts["batches_seen"])
+            found = cls(
+                config,
+                facts["preprocessing"],
+                facts["batches_seen"],
+                {} if facts["format"] == UNSEALED else facts["surroundings"],
+            )
         except (KeyError, AttributeError, TypeError) as error:
             raise UserError(
                 f"the checkpoint lacks {error}: use one that a run has written"
@@ -62,30 +79,18 @@ class RunFacts:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Everything in a checkpoint of ours, on the CPU; a UserError names what is wrong with it."""
+    """Everything in a checkpoint of ours, on the CPU.
+
+    Raises:
+        DamagedCheckpoint: the file is not as it was written.
+        UserError: it is no checkpoint of ours; the message says what it is.
+    """
     checkpoint = open_plain(path)
     if not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"ckpt_path={path} is no checkpoint that a run has written: no state_dict")
     RunFacts.of(checkpoint)
-    return checkpoint
-
-
-def open_plain(path: str | Path) -> dict[str, Any]:
-    """A local file of plain data and tensors; nothing in it can run."""
-    if "://" in str(path):
-        raise UserError(f"ckpt_path={path}: only local files are opened; download it first")
-    file = Path(path)
-    if not file.is_file():
-        problem = "is a directory" if file.is_dir() else "does not exist"
-        raise UserError(f"ckpt_path={path} {problem}: give a .ckpt file that a run has written")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is something else makes the reader raise anything
-        first = str(error).split("\n", 1)[0].split(". ", 1)[0]
-        reason = type(error).__name__ if first.isdigit() or not first else first
-        raise UserError(f"ckpt_path={path} is no readable checkpoint ({reason})") from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"ckpt_path={path} holds a {type(checkpoint).__name__}, not a checkpoint")
+    if checkpoint[FACTS_KEY]["format"] != UNSEALED and not is_sealed(path):
+        raise DamagedCheckpoint(f"ckpt_path={path} is damaged: its checksum is missing")
     return checkpoint
 
 

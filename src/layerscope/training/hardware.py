@@ -3,10 +3,11 @@
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from layerscope.config import TrainerConfig
+from layerscope.config import TrainConfig, TrainerConfig
 from layerscope.errors import UserError
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and Arm, as Linux spells them
@@ -47,6 +48,16 @@ def resolved_precision(trainer: TrainerConfig) -> TrainerConfig:
     else:
         has_bf16 = bool(_cpu_flags() & BF16_FLAGS)
     return trainer.model_copy(update={"precision": "bf16-mixed" if has_bf16 else "32-true"})
+
+
+def surroundings(config: TrainConfig) -> dict[str, Any]:
+    """What decides the bits beside the configuration; plain data."""
+    threads = config.trainer.threads
+    return {
+        "threads": torch.get_num_threads() if threads is None else threads,
+        "processes": num_processes(config.trainer),
+        "device": "cuda" if uses_gpu(config.trainer) else "cpu",
+    }
 
 
 def describe_hardware() -> dict[str, str | int | None]:

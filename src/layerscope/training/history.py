@@ -14,7 +14,8 @@ class History:
 
     metrics: list[dict[str, str]]  # rows of metrics.csv
     timing: list[dict[str, str]]  # rows of timing.csv
-    best: Best
+    best: Best | None  # None before the first epoch has ended
+    stopped_early: bool
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "History":
@@ -25,8 +26,14 @@ class History:
         return cls(
             metrics=parse_rows(METRICS, state["metrics"]),
             timing=parse_rows(TIMING, state["timing"]),
-            best=Best(**state["best"]),
+            best=None if state["best"] is None else Best(**state["best"]),
+            stopped_early=state.get("stopped_early", False),
         )
+
+    @property
+    def num_epochs(self) -> int:
+        """Whole ones."""
+        return len(self.metrics)
 
     @property
     def seconds(self) -> float:

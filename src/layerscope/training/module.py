@@ -14,8 +14,10 @@ from layerscope.config import TrainConfig
 from layerscope.data.batches import Batch
 from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
+from layerscope.errors import NonFiniteLoss
 from layerscope.networks import first_output
 from layerscope.training.checkpoints import RunFacts
+from layerscope.training.hardware import surroundings
 from layerscope.training.losses import loss_of
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
@@ -82,7 +84,8 @@ class Classifier(L.LightningModule):
     """A network under training.
 
     Optimization is manual: the step, the schedule and the random numbers are functions of
-    `batches_seen` alone, which is in the checkpoint. A step reads nothing back from the device.
+    `batches_seen` alone, which is in the checkpoint. A step reads one thing back from the device:
+    whether its loss and gradients are finite.
     """
 
     def __init__(self, network: nn.Module, config: TrainConfig) -> None:
@@ -90,6 +93,7 @@ class Classifier(L.LightningModule):
         self.automatic_optimization = False
         self.network = network
         self.batches_seen = 0  # training batches, over all epochs
+        self.has_updated = False  # whether the last training step ended in an update
         self._config = config
         num_classes = config.model.num_classes
         self.train_scores = Scores(num_classes)
@@ -117,7 +121,9 @@ class Classifier(L.LightningModule):
         # Lightning puts the whole step under autocast, which is meant for the forward pass only.
         with torch.autocast(self.device.type, enabled=False):
             self.manual_backward(loss / self._batches_in_update())
-            if self._update_is_due():
+            self._refuse_non_finite(loss)
+            self.has_updated = self._update_is_due()
+            if self.has_updated:
                 self._update()
         self.train_scores.update(outputs.detach(), labels, loss.detach())
         self.batches_seen += 1
@@ -154,6 +160,7 @@ class Classifier(L.LightningModule):
             config=self._config.model_dump(mode="json", by_alias=True),
             preprocessing=data.preprocessing.to_plain(),
             batches_seen=self.batches_seen,
+            surroundings=surroundings(self._config),
         )
         facts.put_into(checkpoint)
 
@@ -178,6 +185,22 @@ class Classifier(L.LightningModule):
     def _log(self, split: str, scores: Scores) -> None:
         loss, accuracy = scores.take()
         self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
+
+    def _refuse_non_finite(self, loss: Tensor) -> None:
+        """Before the update: one answer of the device for the loss and all gradients.
+
+        Every rank has the same gradients, so that all of them end together.
+        """
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        finite = torch.isfinite(torch.nn.utils.get_total_norm(gradients, float("inf")))
+        if self.trainer.world_size == 1:
+            finite &= torch.isfinite(loss.detach())
+        if not finite.item():
+            raise NonFiniteLoss(
+                f"the loss is {loss.item()} in step {self.batches_seen + 1}, or its gradient is "
+                "not finite: lower the learning rate (optimizer.lr) or set "
+                "trainer.gradient_clip_norm"
+            )
 
     def _batches_in_update(self) -> int:
         """Fewer at the end of an epoch, where the last update takes what is left."""

@@ -17,46 +17,33 @@ from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import ImageData, count_images, default_padding, stored_size
 from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
-from layerscope.errors import NonFiniteLoss, RunFailed, Terminated, UserError
-from layerscope.files import write_json, write_text
+from layerscope.errors import Interrupted, NonFiniteLoss, RunFailed, Terminated, UserError
+from layerscope.files import remove_leftovers, write_json, write_text
 from layerscope.networks import build_network, check_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.report import ProfileReport
-from layerscope.report.terminal import Screen, mebibytes, percent
+from layerscope.report.terminal import Screen, complain, mebibytes, percent
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
 from layerscope.training.callbacks.early_stopping import early_stopping
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
 from layerscope.training.callbacks.prepare_process import PrepareProcess, prepare_process
-from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
+from layerscope.training.callbacks.within_epoch import WithinEpoch
+from layerscope.training.checkpoint_files import BEST, LAST
+from layerscope.training.checkpoint_folder import CheckpointFolder
+from layerscope.training.checkpoints import load_weights, read_checkpoint
 from layerscope.training.hardware import in_child_process, num_processes, resolved_precision
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
 from layerscope.training.provenance import describe_run, prepare_data
+from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
 from layerscope.training.run_profile import profile_run, wants_profile
 from layerscope.training.scoring import score_checkpoint
+from layerscope.training.stop_request import StopRequest
 from layerscope.training.trainer import make_trainer
 
-# What must not change between the parts of a run, beside the network itself.
-DECIDES_THE_STEPS = (
-    "optimizer",
-    "loss",
-    "data.name",
-    "data.batch_size",
-    "data.drop_last",
-    "data.val_size",
-    "data.num_train",
-    "data.image_size",
-    "data.grayscale",
-    "data.groups",
-    "data.crop_padding",
-    "data.flip",
-    "trainer.accumulate_grad_batches",
-    "trainer.limit_train_batches",
-    "seed",
-)
 NOT_OF_THE_RUN = ("paths", "experiment")  # where and by which recipe: not what is trained
 
 
@@ -68,6 +55,7 @@ class Plan:
     target: str | None  # of a user's own network, as typed on the command line
     request: Request
     data: Provenance
+    start: Start
     num_outputs: int  # tensors that the network returns
     largest_batch: int  # images in a full training batch, over all processes
 
@@ -79,17 +67,21 @@ def check_training(request: Request) -> Job:
     """
     config = parse_train_config(without_places(request.values))
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
+    if config.resume is not None and config.ckpt_path is not None:
+        raise UserError("resume=auto finds its checkpoint itself: leave out ckpt_path")
     target = request.typed("model._target_")
     _check_processes(config, request.in_sweep)
     check_logger(config.logger)
     view_for(config.data, config.model, CLASS_NAMES)
     network = build_network(config.model, target)
     num_outputs = check_network(network, config.model)
-    if config.ckpt_path is not None:
-        _check_resume(network, config, config.ckpt_path)
+    start = start_of(config, request.directory)
+    if config.resume is not None and is_finished(request.directory):
+        return _say_finished
+    _check_start(network, config, start)
     provenance = prepare_data(config.data, Screen(silent=in_child_process()).say)
     largest_batch = _check_sizes(config)
-    plan = Plan(config, target, request, provenance, num_outputs, largest_batch)
+    plan = Plan(config, target, request, provenance, start, num_outputs, largest_batch)
     return partial(train, plan)
 
 
@@ -107,11 +99,18 @@ def train(plan: Plan, directory: Path) -> None:
     torch.manual_seed(config.seed)
     network = build_network(config.model, plan.target)
     if is_first:
+        remove_leftovers(directory)
+        if plan.start.warning:
+            complain(f"warning: {plan.start.warning}")
         _describe(plan, network, directory, screen)
-    module = Classifier(network, config)
-    _fit(plan, module, directory, screen)
+    if not plan.start.has_trained:
+        _fit(plan, Classifier(network, config), directory, screen)
     if is_first:
         _finish(plan, directory, screen)
+
+
+def _say_finished(directory: Path) -> None:
+    Screen().say(f"{directory} holds a finished run: nothing to do")
 
 
 def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
@@ -129,28 +128,15 @@ def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
         )
 
 
-def _check_resume(network: torch.nn.Module, config: TrainConfig, path: str) -> None:
-    checkpoint = read_checkpoint(path)
-    load_weights(network, checkpoint)
-    before = RunFacts.of(checkpoint).parsed_config()
-    for name in DECIDES_THE_STEPS:
-        old, new = _value(before, name), _value(config, name)
-        if old != new:
-            raise UserError(
-                f"{name}={new} but ckpt_path={path} was trained with {old}: give the same to go on"
-            )
-    epochs = len(History.of(checkpoint).metrics)
-    if epochs >= config.trainer.max_epochs:
+def _check_start(network: torch.nn.Module, config: TrainConfig, start: Start) -> None:
+    if start.checkpoint is None:
+        return
+    load_weights(network, read_checkpoint(start.checkpoint))
+    if start.has_trained and config.resume is None:
         raise UserError(
-            f"ckpt_path={path} has trained {epochs} epochs already: raise trainer.max_epochs"
+            f"ckpt_path={start.checkpoint} has trained all its epochs: raise trainer.max_epochs, "
+            "with allow_changes=true"
         )
-
-
-def _value(config: TrainConfig, name: str) -> object:
-    value: object = config
-    for part in name.split("."):
-        value = getattr(value, part, None)
-    return value
 
 
 def _check_sizes(config: TrainConfig) -> int:
@@ -177,8 +163,9 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
     """config.yaml, run.json, layers.json, and the same on the screen."""
     config = plan.config
     plain = config.model_dump(mode="json", by_alias=True)
-    write_text(directory / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
-    write_json(directory / "run.json", describe_run(config, plan.request.overrides, plan.data))
+    write_text(directory / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False))
+    if not (directory / "run.json").exists():  # else it tells of the run's beginning
+        write_json(directory / "run.json", describe_run(config, plan.request.overrides, plan.data))
     rows = layer_table(network, config.model.input_shape)
     save_layer_table(directory, rows)
     if plan.request.in_sweep:
@@ -198,56 +185,61 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = ImageData(config, module.next_step)
+    folder = CheckpointFolder(directory)
     callbacks = [
         PrepareProcess(config.trainer),
         BatchProgress(screen),
         *early_stopping(config.callbacks.early_stopping),
         ActivationMemory(directory, config, plan.largest_batch),
-        EndOfEpoch(directory, screen),
+        EndOfEpoch(directory, folder, screen),
+        WithinEpoch(directory, folder, config.checkpoint_every_n_steps, StopRequest()),
     ]
     loggers = make_loggers(config.logger, directory)
     trainer = make_trainer(
         config.trainer, directory, callbacks, loggers, some_outputs_unused=plan.num_outputs > 1
     )
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=plan.start.checkpoint, weights_only=True)
     except ProcessRaisedException as error:  # ddp_spawn: only the text comes back
-        raise _of_child(str(error)) from error
-    except SystemExit as end:
+        raise _of_child(str(error), folder) from error
+    except NonFiniteLoss as error:
+        raise NonFiniteLoss(f"{error}; {folder.describe_last()}") from error
+    except SystemExit as end:  # which Lightning has made of a signal that came in its own start
         if trainer.received_sigterm:
-            raise Terminated("ended by SIGTERM: last.ckpt is of the last whole epoch") from end
-        if trainer.interrupted:
-            raise KeyboardInterrupt from end  # which Lightning has made an exit code 1
+            raise Terminated("ended by SIGTERM before anything was trained") from end
+        if trainer.interrupted:  # or of a second Ctrl-C
+            raise KeyboardInterrupt from end
         raise
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is one process's work
 
 
-def _of_child(text: str) -> Exception:
+def _of_child(text: str, folder: CheckpointFolder) -> Exception:
     """The error of a process that ddp_spawn started, by the last line of its traceback."""
     kind, _, message = text.strip().splitlines()[-1].partition(": ")
-    kinds = {error.__name__: error for error in (NonFiniteLoss, RunFailed, UserError)}
-    found = kinds.get(kind.rpartition(".")[2])
+    errors = (NonFiniteLoss, RunFailed, UserError, Terminated, Interrupted)
+    found = {error.__name__: error for error in errors}.get(kind.rpartition(".")[2])
+    if found is NonFiniteLoss:
+        message += f"; {folder.describe_last()}"
     return RunFailed(f"a process failed: {kind}: {message}") if found is None else found(message)
 
 
 def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
-    """results.json and curves.svg, from the files that training left, and the closing panel."""
-    best_path = directory / "checkpoints" / "best.ckpt"
-    history = History.of(read_checkpoint(directory / "checkpoints" / "last.ckpt"))
-    best = read_checkpoint(best_path)
+    """Score the best checkpoint, draw, profile; results.json last, which says that all is done."""
+    history = History.of(read_checkpoint(directory / "checkpoints" / LAST))
+    best = read_checkpoint(directory / "checkpoints" / BEST)
+    assert history.best is not None, "an epoch has ended"
     scored, _ = score_checkpoint(best, plan.config, plan.target, directory)
     results = {
         "test/acc": scored.accuracy,
         "test/loss": scored.loss,
         "val/acc": history.best.accuracy,
         "val/loss": history.best.loss,
-        "epochs": len(history.metrics),
+        "epochs": history.num_epochs,
         "steps": int(history.metrics[-1]["step"]),
         "train_seconds": history.seconds,
         "images_per_second": history.images_per_second,
     }
-    write_json(directory / "results.json", results)
     save_curves(directory / "curves.svg", history.metrics)
     report = None
     if wants_profile(plan.config, results["steps"]):
@@ -256,6 +248,7 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
             report = profile_run(plan.config, plan.target, batch_size, directory)
         except UserError as error:  # the run is complete: that an instrument fails is no reason
             screen.say(f"no profile: {error}")
+    write_json(directory / RESULTS_FILE, results)
     if not plan.request.in_sweep:  # a sweep ends in a table of its own
         screen.panel("run finished", _panel(results, report, directory))
 

@@ -13,8 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 
 from layerscope.config import TrainerConfig
-from layerscope.files import write_atomically
-from layerscope.training.checkpoints import open_plain
+from layerscope.training.checkpoint_files import open_plain, save_sealed
 from layerscope.training.hardware import num_processes, uses_gpu
 
 
@@ -24,8 +23,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Through a temporary file in the same directory."""
-        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+        """Sealed, through a temporary file in the same directory."""
+        save_sealed(Path(path), checkpoint)
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None

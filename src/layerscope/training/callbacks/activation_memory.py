@@ -22,6 +22,12 @@ class ActivationMemory(L.Callback):
         self._table = ActivationTable(directory, config.trainer.precision)
         self._recorder: ActivationRecorder | None = None
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that goes on keeps its records."""
+        assert isinstance(pl_module, Classifier)
+        if trainer.is_global_zero:
+            self._table.go_on(pl_module.batches_seen)
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:

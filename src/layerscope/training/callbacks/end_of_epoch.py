@@ -1,7 +1,6 @@
 """What an epoch leaves behind: its row, its line on the screen, its checkpoint. In this order."""
 
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from layerscope.data.batches import Batch
 from layerscope.errors import NonFiniteLoss
-from layerscope.files import write_atomically
 from layerscope.report.tables import GrowingTable
 from layerscope.report.terminal import Screen, percent
+from layerscope.training.checkpoint_folder import CheckpointFolder
 from layerscope.training.module import as_number
 
 METRICS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
@@ -39,11 +38,12 @@ class EndOfEpoch(Checkpoint):
     repeats none.
     """
 
-    def __init__(self, directory: Path, screen: Screen) -> None:
-        self.checkpoints = directory / "checkpoints"
+    def __init__(self, directory: Path, folder: CheckpointFolder, screen: Screen) -> None:
         self.metrics = GrowingTable(directory / "metrics.csv", METRICS)
         self.timing = GrowingTable(directory / "timing.csv", TIMING)
         self.best: Best | None = None
+        self._stopped_early = False
+        self._folder = folder
         self._screen = screen
         self._started = 0.0
         self._images = 0
@@ -56,7 +56,12 @@ class EndOfEpoch(Checkpoint):
         self.metrics.start(self.metrics.lines)
         self.timing.start(self.timing.lines)
         if self.best is not None and trainer.ckpt_path is not None:
-            self._adopt_best(Path(trainer.ckpt_path))
+            resumed = Path(trainer.ckpt_path)
+            if not self._folder.adopt_best(resumed):
+                self._screen.say(
+                    f"{resumed.parent} has no best.ckpt: the best epoch is sought from here on"
+                )
+                self.best = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -91,7 +96,8 @@ class EndOfEpoch(Checkpoint):
         improved = self._note_best(trainer.current_epoch, scores)
         if trainer.is_global_zero:
             self._write_rows(trainer, scores, improved)
-        self._save(trainer, improved)
+        self._stopped_early = trainer.should_stop
+        self._folder.save(trainer, is_best=improved)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -99,6 +105,7 @@ class EndOfEpoch(Checkpoint):
             "metrics": list(self.metrics.lines),
             "timing": list(self.timing.lines),
             "best": None if self.best is None else vars(self.best).copy(),
+            "stopped_early": self._stopped_early,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -115,13 +122,9 @@ class EndOfEpoch(Checkpoint):
         wrong = [name for name in ("train/loss", "val/loss") if not math.isfinite(scores[name])]
         if not wrong:
             return
-        last = self.checkpoints / "last.ckpt"
-        kept = (
-            f"the last finite checkpoint is {last}" if last.exists() else "no checkpoint was saved"
-        )
         raise NonFiniteLoss(
             f"{wrong[0]} is {scores[wrong[0]]} in epoch {epoch}: lower the learning rate "
-            f"(optimizer.lr) or set trainer.gradient_clip_norm; {kept}"
+            f"(optimizer.lr) or set trainer.gradient_clip_norm"
         )
 
     def _note_best(self, epoch: int, scores: dict[str, float]) -> bool:
@@ -148,31 +151,8 @@ class EndOfEpoch(Checkpoint):
             f"  {self._seconds:.1f} s  {speed:,.0f} images/s" + ("  best" if improved else "")
         )
 
-    def _save(self, trainer: L.Trainer, improved: bool) -> None:
-        last = self.checkpoints / "last.ckpt"
-        trainer.save_checkpoint(last)
-        if improved and trainer.is_global_zero:
-            _copy(last, self.checkpoints / "best.ckpt")
-
-    def _adopt_best(self, resumed: Path) -> None:
-        """In a new directory, take along the best checkpoint of the run that is continued."""
-        target = self.checkpoints / "best.ckpt"
-        if target.exists():
-            return
-        source = resumed.parent / "best.ckpt"
-        if source.exists():
-            _copy(source, target)
-            return
-        self._screen.say(f"{source} is not there: the best epoch is sought from here on")
-        self.best = None
-
 
 def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as original:
-        write_atomically(target, lambda file: shutil.copyfileobj(original, file))

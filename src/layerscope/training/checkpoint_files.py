@@ -1,0 +1,155 @@
+"""Checkpoint files: sealed by a checksum, written whole or not at all, opened without running them.
+
+The file is the zip archive that torch.save makes; the checksum of all bytes before it stands in the
+archive's comment, so that torch.load opens the file as ever and one flipped bit is noticed.
+"""
+
+import hashlib
+import io
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from layerscope.errors import UserError
+from layerscope.files import write_atomically
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+# Larger files are not opened: weights and two states of a network of a billion parameters fit.
+MAX_FILE_BYTES = 16 * 2**30
+# The part that says what is in the file; tensors stand beside it.
+MAX_STRUCTURE_BYTES = 64 * 2**20
+
+_SEAL = b"layerscope sha256 "
+_DIGEST_BYTES = 64
+_END_OF_ARCHIVE = b"PK\x05\x06"
+_END_BYTES = 22  # the record that ends a zip archive, without its comment
+
+
+class DamagedCheckpoint(UserError):
+    """The file is torn, cut or has a wrong bit: an older one may be whole."""
+
+
+def save_sealed(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Under its own name once every byte is on the disk."""
+    archive = io.BytesIO()
+    torch.save(checkpoint, archive)  # in memory, where a full disk is no reader's error
+    content = _sealed(archive.getvalue())
+    write_atomically(path, lambda file: file.write(content))
+
+
+def open_plain(path: str | Path) -> dict[str, Any]:
+    """A local file of plain data and tensors, on the CPU; nothing in it can run.
+
+    Raises:
+        DamagedCheckpoint: the file is not as it was written.
+        UserError: it is missing, too large, or something else than a checkpoint.
+    """
+    if "://" in str(path):
+        raise UserError(f"ckpt_path={path}: only local files are opened; download it first")
+    file = Path(path)
+    if not file.is_file():
+        problem = "is a directory" if file.is_dir() else "does not exist"
+        raise UserError(f"ckpt_path={path} {problem}: give a .ckpt file that a run has written")
+    try:
+        return _opened(file)
+    except OSError as error:
+        raise UserError(f"ckpt_path={path} cannot be read: {error.strerror}") from error
+
+
+def is_sealed(path: str | Path) -> bool:
+    """Whether the file ends in a checksum; not whether the checksum is right."""
+    with Path(path).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(_SEAL) - _DIGEST_BYTES))
+        return file.read().startswith(_SEAL)
+
+
+def _sealed(archive: bytes) -> bytes:
+    end = len(archive) - _END_BYTES
+    assert archive[end : end + 4] == _END_OF_ARCHIVE, "torch.save wrote no plain zip archive"
+    size = (len(_SEAL) + _DIGEST_BYTES).to_bytes(2, "little")
+    body = archive[:-2] + size
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
+
+
+def _opened(file: Path) -> dict[str, Any]:
+    num_bytes = file.stat().st_size
+    if num_bytes > MAX_FILE_BYTES:
+        raise UserError(
+            f"ckpt_path={file} has {num_bytes:,} bytes: none above {MAX_FILE_BYTES:,} is opened"
+        )
+    content = file.read_bytes()
+    body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if body.endswith(_SEAL):
+        right = hashlib.sha256(body.removesuffix(_SEAL)).hexdigest().encode()
+        if digest != right:
+            raise DamagedCheckpoint(f"ckpt_path={file} is damaged: its checksum is wrong")
+    _refuse_bombs(file, content)
+    checkpoint = _loaded(file, content)
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"ckpt_path={file} holds a {type(checkpoint).__name__}, not a checkpoint")
+    _refuse_huge_tensors(file, checkpoint, num_bytes)
+    return checkpoint
+
+
+def _loaded(file: Path, content: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is something else makes the reader raise anything
+        first = str(error).split("\n", 1)[0].split(". ", 1)[0]
+        reason = type(error).__name__ if first.isdigit() or not first else first
+        raise DamagedCheckpoint(
+            f"ckpt_path={file} is no readable checkpoint ({_without_advice(reason)})"
+        ) from error
+
+
+def _without_advice(reason: str) -> str:
+    """torch's message without its hint to load the file as a program."""
+    return re.sub(r"\(?[^.(]*weights_only=False.*", "", reason).strip() or "unsafe content"
+
+
+def _refuse_bombs(file: Path, content: bytes) -> None:
+    """An archive that is not what torch.save writes: compressed, or larger inside than outside."""
+    try:
+        members = zipfile.ZipFile(io.BytesIO(content)).infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
+        raise DamagedCheckpoint(
+            f"ckpt_path={file} is no readable checkpoint ({error}): give a .ckpt file that a run "
+            "has written"
+        ) from error
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise UserError(f"ckpt_path={file} is compressed, which no run writes: it is not opened")
+    if sum(member.file_size for member in members) > len(content):
+        raise UserError(f"ckpt_path={file} unpacks to more than it has: it is not opened")
+    structure = sum(m.file_size for m in members if m.filename.endswith("data.pkl"))
+    if structure > MAX_STRUCTURE_BYTES:
+        raise UserError(f"ckpt_path={file} describes too much ({structure:,} bytes): not opened")
+
+
+def _refuse_huge_tensors(file: Path, checkpoint: dict[str, Any], num_bytes: int) -> None:
+    """A tensor that says it is larger than the file, being the same numbers again and again."""
+    for tensor in _tensors(checkpoint):
+        size = tensor.numel() * tensor.element_size()
+        if size > num_bytes:
+            raise UserError(
+                f"ckpt_path={file} describes a tensor of {size:,} bytes in a file of "
+                f"{num_bytes:,}: it is not opened"
+            )
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All of them, each container once, however often it is referred to."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, dict) else item)

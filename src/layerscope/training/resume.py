@@ -1,0 +1,151 @@
+"""Where a run starts: anew, or at the last good checkpoint of the same run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from layerscope.config import TrainConfig
+from layerscope.errors import UserError
+from layerscope.training.checkpoint_files import LAST, PREVIOUS, DamagedCheckpoint
+from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
+from layerscope.training.hardware import surroundings
+from layerscope.training.history import History
+
+RESULTS_FILE = "results.json"  # the last file that a run writes
+CONFIG_FILE = "config.yaml"
+
+# Keys that do not change what is computed.
+_OF_NO_CONSEQUENCE = (
+    *("ckpt_path", "resume", "allow_changes", "checkpoint_every_n_steps", "profile"),
+    *("logger", "callbacks.activation_memory", "data.dir", "data.num_workers"),
+    *("trainer.profiler", "trainer.threads"),  # the threads themselves are compared
+)
+_NUM_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Start:
+    """From where.
+
+    Args:
+        checkpoint: to go on from; None: from the beginning.
+        has_trained: every epoch is done, and only the results are missing.
+        warning: what was passed over to get here.
+    """
+
+    checkpoint: Path | None = None
+    has_trained: bool = False
+    warning: str = ""
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the run in this directory has written its results."""
+    return (directory / RESULTS_FILE).is_file()
+
+
+def start_of(config: TrainConfig, directory: Path) -> Start:
+    """As `ckpt_path` and `resume` say.
+
+    Raises:
+        UserError: the checkpoint cannot be used, or the run that it belongs to was another one.
+    """
+    if config.ckpt_path is not None:
+        return _start_at(Path(config.ckpt_path), config)
+    if config.resume != "auto":
+        return Start()
+    return _last_good(config, directory)
+
+
+def _last_good(config: TrainConfig, directory: Path) -> Start:
+    damaged: list[str] = []
+    for name in (LAST, PREVIOUS):
+        path = directory / "checkpoints" / name
+        if not path.exists():
+            continue
+        try:
+            start = _start_at(path, config)
+        except DamagedCheckpoint as error:
+            damaged.append(str(error))
+            continue
+        return replace(start, warning=_passed_over(damaged, f"going on from {path}"))
+    _refuse_another_configuration(config, directory / CONFIG_FILE)
+    return Start(warning=_passed_over(damaged, "starting again"))
+
+
+def _start_at(path: Path, config: TrainConfig) -> Start:
+    checkpoint = read_checkpoint(path)
+    _refuse_without_optimizer(checkpoint, path)
+    facts = RunFacts.of(checkpoint)
+    then = {**_flat(facts.config), **facts.surroundings}
+    now = {**_flat(_plain(config)), **surroundings(config)}
+    if not facts.surroundings:  # not written down in the first format
+        now = {key: value for key, value in now.items() if key not in surroundings(config)}
+    _refuse_changes(then, now, config, str(path))
+    history = History.of(checkpoint)
+    has_trained = history.stopped_early or history.num_epochs >= config.trainer.max_epochs
+    return Start(path, has_trained)
+
+
+def _refuse_without_optimizer(checkpoint: Mapping[str, Any], path: Path) -> None:
+    if not checkpoint.get("optimizer_states") or "loops" not in checkpoint:
+        raise UserError(
+            f"ckpt_path={path} holds weights but no optimizer to go on with: give a last.ckpt"
+        )
+
+
+def _refuse_another_configuration(config: TrainConfig, path: Path) -> None:
+    """A directory without a checkpoint still says which run it was made for."""
+    if not path.is_file():
+        return
+    try:
+        then = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not what a run writes: choose another directory") from error
+    if not isinstance(then, dict):
+        raise UserError(f"{path} is not what a run writes: choose another directory")
+    _refuse_changes(_flat({**LATER_KEYS, **then}), _flat(_plain(config)), config, str(path.parent))
+
+
+def _refuse_changes(
+    then: Mapping[str, Any], now: Mapping[str, Any], config: TrainConfig, what: str
+) -> None:
+    if config.allow_changes:
+        return
+    changes = [
+        f"{key} was {_text(then.get(key))} and is {_text(now.get(key))}"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and not key.startswith(_OF_NO_CONSEQUENCE)
+    ]
+    if changes:
+        shown = "; ".join(changes[:_NUM_SHOWN])
+        more = f" (and {len(changes) - _NUM_SHOWN} more)" if len(changes) > _NUM_SHOWN else ""
+        raise UserError(
+            f"{what} is of a run that would end otherwise: {shown}{more}: "
+            "give the same again, or allow_changes=true to go on as it is now"
+        )
+
+
+def _passed_over(damaged: list[str], instead: str) -> str:
+    return f"{'; '.join(damaged)}: {instead}" if damaged else ""
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys with dots; lists as they are."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _text(value: object) -> str:
+    return "not set" if value is None else str(value)
