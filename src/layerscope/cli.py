@@ -5,6 +5,7 @@ and ends in a traceback or an exit code 1. Here every job of the command is comp
 first, so that a user's mistake is one line, exit code 2 and nothing on the disk.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -13,7 +14,7 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -63,6 +64,7 @@ class Request:
     overrides: tuple[str, ...]  # as typed
     directory: Path = Path()  # where the job will write
     in_sweep: bool = False
+    how_to_go_on: str = ""  # for a message, should the job be stopped
     # Those of `overrides` that are no keys of the script but of the checkpoint it opens.
     foreign: tuple[str, ...] = ()
 
@@ -153,16 +155,27 @@ def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -
         command.check(Request(values, tuple(overrides), foreign=foreign))(Path())
         return 0
     directory = Path(os.environ.get(RUN_DIRECTORY) or config.hydra.run.dir)
-    if _resumes(values, overrides, "hydra.run.dir"):
-        _refuse_used(directory, None, "hydra.run.dir")
-    elif RUN_DIRECTORY not in os.environ:
-        _refuse_used(directory, "run.json", "hydra.run.dir")
-    job = command.check(Request(values, tuple(overrides), directory, foreign=foreign))
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"hydra.run.dir={directory} cannot be made: {error.strerror}") from error
-    with _alone_in(directory), _environment(RUN_DIRECTORY, str(directory.resolve())):
+    resumes = _resumes(values, overrides, "hydra.run.dir")
+    is_there = directory.is_dir()
+    request = Request(
+        values,
+        tuple(overrides),
+        directory,
+        how_to_go_on=_how_to_go_on(values, f"hydra.run.dir={directory}"),
+        foreign=foreign,
+    )
+    with ExitStack() as held:
+        if is_there:
+            held.enter_context(_alone_in(directory))
+        if RUN_DIRECTORY not in os.environ:
+            _refuse_used(directory, None if resumes else "run.json", "hydra.run.dir")
+        job = command.check(request)
+        if not is_there:
+            _make(directory, "hydra.run.dir")
+            held.enter_context(_alone_in(directory))
+            _refuse_used(directory, "run.json", "hydra.run.dir")  # made by another since
+        held.enter_context(_environment(RUN_DIRECTORY, str(directory.resolve())))
+        held.enter_context(_stopped_by_signals(request.how_to_go_on))
         job(directory)
     return 0
 
@@ -172,8 +185,10 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
         raise UserError("only scripts/train.py sweeps: leave out -m")
     config = compose_config(loader, name, overrides, RunMode.MULTIRUN)
     directory = Path(config.hydra.sweep.dir)
-    resumes = _resumes(plain_values(config), overrides, "hydra.sweep.dir")
-    _refuse_used(directory, None if resumes else "multirun.yaml", "hydra.sweep.dir")
+    values = plain_values(config)
+    marker = None if _resumes(values, overrides, "hydra.sweep.dir") else "multirun.yaml"
+    how_to_go_on = _how_to_go_on(values, f"hydra.sweep.dir={directory}")
+    _refuse_used(directory, marker, "hydra.sweep.dir")
     jobs = sweep_jobs(loader, config, overrides)
     if not jobs:
         raise UserError("the sweep has no job: give each swept key a value")
@@ -186,14 +201,17 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
     def task(job_config: DictConfig) -> None:
         typed = tuple(HydraConfig.get().overrides.task)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        request = Request(plain_values(job_config), typed, folder, in_sweep=True)
-        _run_sweep_job(command, request)
+        values = plain_values(job_config)
+        _run_sweep_job(command, Request(values, typed, folder, True, how_to_go_on))
 
-    try:
-        loader.multirun(name, task, [*overrides, assignment("hydra.sweep.dir", directory)])
-    except _SweepEnded as end:
-        raise end.error from end
-    return command.finish_sweep(directory)
+    _make(directory, "hydra.sweep.dir")
+    with _alone_in(directory), _stopped_by_signals(how_to_go_on):
+        _refuse_used(directory, marker, "hydra.sweep.dir")  # made by another since
+        try:
+            loader.multirun(name, task, [*overrides, assignment("hydra.sweep.dir", directory)])
+        except _SweepEnded as end:
+            raise end.error from end
+        return command.finish_sweep(directory)
 
 
 class _SweepEnded(BaseException):
@@ -247,6 +265,23 @@ def _refuse_used(directory: Path, marker: str | None, key: str) -> None:
         raise UserError(f"{directory} is a file: set {key} to a directory")
 
 
+def _make(directory: Path, key: str) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        raise UserError(f"{key}={directory} cannot be made: {error.strerror}") from error
+
+
+def _how_to_go_on(values: Values, where: str) -> str:
+    """After a stop; empty for commands that do not go on."""
+    if "resume" not in values:
+        return ""
+    without = " and without ckpt_path" if values.get("ckpt_path") else ""
+    return f"to go on, give the same command with resume=auto {where}{without}"
+
+
 class _Sigterm(BaseException):
     """Like KeyboardInterrupt, nothing that an `except Exception` shall catch."""
 
@@ -269,21 +304,51 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 @contextmanager
+def _stopped_by_signals(how_to_go_on: str) -> Iterator[None]:
+    """Where no training loop is: what was saved before stays, and the message says what to do."""
+    hint = f"; {how_to_go_on}" if how_to_go_on else ""
+    try:
+        yield
+    except KeyboardInterrupt as end:
+        raise Interrupted(f"ended by Ctrl-C{hint}") from end
+    except _Sigterm as end:
+        raise Terminated(f"ended by SIGTERM{hint}") from end
+
+
+_held_locks: set[int] = set()
+
+
+def _let_go_of_locks() -> None:
+    """In a process that was forked off, as loader workers are: it may outlive this one."""
+    while _held_locks:
+        os.close(_held_locks.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_of_locks)
+
+
+@contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
     """Hold a lock on the directory, which the system lets go of however the process ends."""
     if RUN_DIRECTORY in os.environ:  # a process that ddp has started: the first one holds it
         yield
         return
     descriptor = os.open(directory, os.O_RDONLY)
+    _held_locks.add(descriptor)
+    try:
+        _lock(descriptor, directory)
+        yield
+    finally:
+        if descriptor in _held_locks:
+            _held_locks.remove(descriptor)
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(descriptor)
         raise UserError(f"another process is writing into {directory}: wait for its end") from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

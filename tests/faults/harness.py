@@ -1,22 +1,31 @@
 """Training runs in forked processes that die where a test wants them to.
 
-The parent has imported everything, so a run costs what it computes. Children use one thread.
+Whoever forks has imported everything, so that a run costs what it computes, and has computed no
+gradient, which torch refuses in a process that was forked afterwards. Under pytest that is one
+process more (`Forker`), made before the first test.
 """
 
 import os
 import signal
 import sys
+import tempfile
 import time
+import traceback
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import Pipe
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests/integration"))
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("integration", "unit/data", "faults")]
 from helpers import load_script  # noqa: E402
 
-# A network with dropout, batch norm and momentum; three epochs of five steps, checkpoints inside.
+from layerscope.training import run as training_run  # noqa: E402
+
+# A network with dropout, batch norm and momentum; two epochs of five steps, checkpoints inside.
 KEYS = (
     "data=synthetic",
     "data.num_train=80",
@@ -25,7 +34,7 @@ KEYS = (
     "data.batch_size=16",
     "model=custom",
     "model._target_=faulty_network.Small",
-    "trainer.max_epochs=3",
+    "trainer.max_epochs=2",
     "trainer.precision=32-true",
     "trainer=cpu",
     "trainer.threads=1",
@@ -33,33 +42,87 @@ KEYS = (
     "profile=false",
 )
 KILLED = -signal.SIGKILL
+Prepare = Callable[[], None]  # called in the child before the run
 
 
-def main(argv, prepare: Callable[[], None] | None = None) -> int:
-    """What the script does, in this process."""
-    if prepare is not None:
-        prepare()
-    return load_script("train").main([str(argument) for argument in argv])
+@dataclass(frozen=True)
+class Ended:
+    """A process that is no more; `code` is minus the signal's number where one killed it."""
+
+    code: int
+    out: str
+    err: str
 
 
-def forked(argv, prepare=None, log: Path | None = None) -> int:
-    """The process number of a child that runs the script with everything printed into `log`."""
-    child = os.fork()
-    if child:
-        return child
+class Child:
+    """A forked process that runs the script, or a function."""
+
+    def __init__(self, argv=(), prepare: Prepare | None = None, call: Callable | None = None):
+        files = [os.memfd_create(name) for name in ("out", "err")]
+        self._started, started = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of forks beside threads, none of which are used
+            self._process = os.fork()
+        if not self._process:
+            os.close(self._started)
+            _become(files, lambda: _run([str(a) for a in argv], prepare, call, started))
+        os.close(started)
+        self._files = files
+
+    def wait_for_training(self) -> bool:
+        """Until the checks are done; False if it ended before."""
+        return os.read(self._started, 1) != b""
+
+    def signal(self, number: int) -> None:
+        os.kill(self._process, number)
+
+    def has_ended_after(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if os.waitid(os.P_PID, self._process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return True
+            time.sleep(0.002)
+        return False
+
+    def wait(self) -> Ended:
+        _, status = os.waitpid(self._process, 0)
+        texts = []
+        for file in self._files:
+            with os.fdopen(file, "rb") as reader:
+                reader.seek(0)
+                texts.append(reader.read().decode())
+        os.close(self._started)
+        return Ended(os.waitstatus_to_exitcode(status), *texts)
+
+
+def run(argv, prepare: Prepare | None = None) -> Ended:
+    return Child(argv, prepare).wait()
+
+
+def run_and_signal(
+    argv, number: int, seconds: float, prepare: Prepare | None = None
+) -> tuple[Ended, bool]:
+    """Send the signal so long after training has begun; False where the run had ended by then."""
+    child = Child(argv, prepare)
+    sends = child.wait_for_training() and not child.has_ended_after(seconds)
+    if sends:
+        child.signal(number)
+    return child.wait(), sends
+
+
+def _become(files: list[int], work: Callable[[], int]) -> None:
+    """What a new process is: own output, signals and warnings as they are at a start."""
     code = 70
     try:
-        out = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
+        for number, file in enumerate(files, start=1):
+            os.dup2(file, number)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        warnings.resetwarnings()
         torch.set_num_threads(1)
-        code = main(argv, prepare)
-    except BaseException:  # noqa: BLE001 - a traceback in the log, whatever it is
-        import traceback
-
+        code = work()
+    except BaseException:  # noqa: BLE001 - a traceback on stderr, whatever it is
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -67,41 +130,58 @@ def forked(argv, prepare=None, log: Path | None = None) -> int:
         os._exit(code)
 
 
-def wait(child: int) -> int:
-    """The exit code; minus the signal's number where one killed it."""
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+def _run(argv: list[str], prepare: Prepare | None, call: Callable | None, started: int) -> int:
+    train = training_run.train
+
+    def noted(*arguments):
+        os.write(started, b"t")
+        train(*arguments)
+
+    training_run.train = noted
+    if prepare is not None:
+        prepare()
+    return int(call() or 0) if call is not None else load_script("train").main(argv)
 
 
-def run(argv, prepare=None, log=None) -> int:
-    return wait(forked(argv, prepare, log))
+class Forker:
+    """A process that forks for another one that must not: see the top of this file."""
+
+    def __init__(self) -> None:
+        self._here, there = Pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._process = os.fork()
+        if not self._process:
+            self._here.close()
+            _serve(there)
+        there.close()
+
+    def __call__(self, function: Callable, *arguments):
+        """What the function returns there; its failure fails the test."""
+        self._here.send((function, arguments))
+        failure, value = self._here.recv()
+        if failure is not None:
+            raise AssertionError(failure)
+        return value
+
+    def close(self) -> None:
+        self._here.close()
+        os.waitpid(self._process, 0)
 
 
-def run_and_signal(argv, number: int, seconds: float, prepare=None, log=None) -> int:
-    """Send the signal after so long, if the run has not ended by then."""
-    child = forked(argv, prepare, log)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(child, number)
-    return wait(child)
-
-
-def die_at(function: Callable, call: int) -> Callable:
-    """The function, but at its call of this number (from 0) the process is killed first."""
-    count = -1
-
-    def dying(*args, **kwargs):
-        nonlocal count
-        count += 1
-        if count == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-
-    return dying
+def _serve(connection) -> None:
+    try:
+        while True:
+            function, arguments = connection.recv()
+            try:
+                answer = (None, function(*arguments))
+            except Exception:  # noqa: BLE001 - told to the test
+                answer = (traceback.format_exc(), None)
+            connection.send(answer)
+    except EOFError:  # the other process has ended
+        pass
+    finally:
+        os._exit(0)
 
 
 def outcome(directory: Path) -> dict[str, object]:
@@ -111,7 +191,8 @@ def outcome(directory: Path) -> dict[str, object]:
     return {
         "weights": checkpoint["state_dict"],
         "optimizer": checkpoint["optimizer_states"],
-        "epoch": (checkpoint["epoch"], checkpoint["global_step"]),
+        "progress": (checkpoint["epoch"], checkpoint["global_step"], checkpoint["loops"]),
+        "seen": checkpoint["layerscope"]["batches_seen"],
         "best": best["state_dict"],
         "metrics": (directory / "metrics.csv").read_bytes(),
     }
@@ -136,3 +217,13 @@ def differences(one: object, two: object, path: str = "") -> list[str]:
             for found in differences(a, b, f"{path}[{number}]")
         ]
     return [] if one == two else [path]
+
+
+def leftovers(directory: Path) -> list[str]:
+    """Temporary files, which a finished run has none of."""
+    return [str(path.relative_to(directory)) for path in directory.rglob(".*")]
+
+
+def use_temporary_directory(path: str) -> None:
+    os.environ["TMPDIR"] = path
+    tempfile.tempdir = None

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from layerscope.files import write_text
@@ -32,10 +33,16 @@ class GrowingTable:
         """Every column has a value; None is written as an empty field."""
         assert set(row) == set(self._columns), set(row) ^ set(self._columns)
         line = _line([_text(row[column]) for column in self._columns])
-        with self._path.open("a", newline="") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        size = self._path.stat().st_size
+        try:
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):  # half a row on a full disk is none
+                os.truncate(self._path, size)
+            raise
         self.lines.append(line)
 
 

@@ -2,13 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 
-from layerscope.errors import NonFiniteLoss
-from layerscope.files import write_atomically
+from layerscope.errors import NonFiniteLoss, UserError
+from layerscope.files import remove_leftovers, sync_directory, write_atomically
 from layerscope.training.checkpoint_files import BEST, LAST, PREVIOUS
+from layerscope.training.checkpoints import read_checkpoint
 
 
 class CheckpointFolder:
@@ -39,13 +41,23 @@ class CheckpointFolder:
             self._keep_previous()
             copy_file(self.best, self.last)
 
-    def adopt_best(self, resumed: Path) -> bool:
-        """Take along the best checkpoint from beside the one that a new directory goes on from."""
-        source = resumed.parent / BEST
-        if self.best.exists() or not source.exists():
-            return self.best.exists()
-        copy_file(source, self.best)
-        return True
+    def adopt_best(self, resumed: Path) -> dict[str, Any] | None:
+        """The best checkpoint, taken along from beside the one that a new directory goes on from.
+
+        None where there is no whole one.
+        """
+        source = self.best if self.best.exists() else resumed.parent / BEST
+        try:
+            checkpoint = read_checkpoint(source)
+        except UserError:
+            return None
+        if source != self.best:
+            copy_file(source, self.best)
+        return checkpoint
+
+    def remove_leftovers(self) -> None:
+        """Of a process that was killed while it saved."""
+        remove_leftovers(self._folder)
 
     def describe_last(self) -> str:
         """For a message."""
@@ -75,4 +87,8 @@ def copy_file(source: Path, target: Path) -> None:
     except OSError:
         write_atomically(target, lambda file: file.write(source.read_bytes()))
         return
-    os.replace(spare, target)
+    try:
+        os.replace(spare, target)
+    finally:  # two names of one file are not renamed over one another: the spare one stays
+        spare.unlink(missing_ok=True)
+    sync_directory(target.parent)

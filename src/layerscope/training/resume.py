@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from layerscope.config import TrainConfig
+from layerscope.config import TrainConfig, parse_train_config
 from layerscope.errors import UserError
-from layerscope.training.checkpoint_files import LAST, PREVIOUS, DamagedCheckpoint
+from layerscope.training.checkpoint_files import BEST, LAST, PREVIOUS, DamagedCheckpoint
 from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
 from layerscope.training.hardware import surroundings
 from layerscope.training.history import History
@@ -24,6 +24,7 @@ _OF_NO_CONSEQUENCE = (
     *("trainer.profiler", "trainer.threads"),  # the threads themselves are compared
 )
 _NUM_SHOWN = 3
+_MAX_CONFIG_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ class Start:
     warning: str = ""
 
 
-def is_finished(directory: Path) -> bool:
-    """Whether the run in this directory has written its results."""
-    return (directory / RESULTS_FILE).is_file()
+def is_finished(config: TrainConfig, directory: Path) -> bool:
+    """Whether the run in this directory has written its results, and no more epochs are asked for.
+
+    Its checkpoints may since have been taken away.
+    """
+    if not (directory / RESULTS_FILE).is_file():
+        return False
+    then = _configuration_in(directory / CONFIG_FILE)
+    return then is None or config.trainer.max_epochs <= _flat(then)["trainer.max_epochs"]
 
 
 def start_of(config: TrainConfig, directory: Path) -> Start:
@@ -53,7 +60,7 @@ def start_of(config: TrainConfig, directory: Path) -> Start:
         UserError: the checkpoint cannot be used, or the run that it belongs to was another one.
     """
     if config.ckpt_path is not None:
-        return _start_at(Path(config.ckpt_path), config)
+        return _start_at(config.ckpt_path, config)
     if config.resume != "auto":
         return Start()
     return _last_good(config, directory)
@@ -70,12 +77,14 @@ def _last_good(config: TrainConfig, directory: Path) -> Start:
         except DamagedCheckpoint as error:
             damaged.append(str(error))
             continue
+        if start.has_trained and not is_finished(config, directory):
+            _refuse_without_best(path.parent)
         return replace(start, warning=_passed_over(damaged, f"going on from {path}"))
     _refuse_another_configuration(config, directory / CONFIG_FILE)
     return Start(warning=_passed_over(damaged, "starting again"))
 
 
-def _start_at(path: Path, config: TrainConfig) -> Start:
+def _start_at(path: str | Path, config: TrainConfig) -> Start:
     checkpoint = read_checkpoint(path)
     _refuse_without_optimizer(checkpoint, path)
     facts = RunFacts.of(checkpoint)
@@ -86,10 +95,21 @@ def _start_at(path: Path, config: TrainConfig) -> Start:
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
     has_trained = history.stopped_early or history.num_epochs >= config.trainer.max_epochs
-    return Start(path, has_trained)
+    return Start(Path(path), has_trained)
 
 
-def _refuse_without_optimizer(checkpoint: Mapping[str, Any], path: Path) -> None:
+def _refuse_without_best(folder: Path) -> None:
+    """Of a run whose results alone are missing: they are those of its best epoch."""
+    try:
+        read_checkpoint(folder / BEST)
+    except UserError as error:
+        raise UserError(
+            f"{folder / BEST}, which the results are of, is missing or damaged: remove {folder} to "
+            "train again, or raise trainer.max_epochs, with allow_changes=true, to go on"
+        ) from error
+
+
+def _refuse_without_optimizer(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     if not checkpoint.get("optimizer_states") or "loops" not in checkpoint:
         raise UserError(
             f"ckpt_path={path} holds weights but no optimizer to go on with: give a last.ckpt"
@@ -98,15 +118,21 @@ def _refuse_without_optimizer(checkpoint: Mapping[str, Any], path: Path) -> None
 
 def _refuse_another_configuration(config: TrainConfig, path: Path) -> None:
     """A directory without a checkpoint still says which run it was made for."""
+    then = _configuration_in(path)
+    if then is not None:
+        _refuse_changes(_flat(then), _flat(_plain(config)), config, str(path.parent))
+
+
+def _configuration_in(path: Path) -> dict[str, Any] | None:
+    """Of an earlier run; None where there was none."""
     if not path.is_file():
-        return
+        return None
     try:
-        then = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            values = yaml.load(file.read(_MAX_CONFIG_BYTES), _NoAliases)
+        return _plain(parse_train_config({**LATER_KEYS, **values}))
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, UserError) as error:
         raise UserError(f"{path} is not what a run writes: choose another directory") from error
-    if not isinstance(then, dict):
-        raise UserError(f"{path} is not what a run writes: choose another directory")
-    _refuse_changes(_flat({**LATER_KEYS, **then}), _flat(_plain(config)), config, str(path.parent))
 
 
 def _refuse_changes(
@@ -126,6 +152,16 @@ def _refuse_changes(
             f"{what} is of a run that would end otherwise: {shown}{more}: "
             "give the same again, or allow_changes=true to go on as it is now"
         )
+
+
+class _NoAliases(yaml.SafeLoader):
+    """Aliases are what makes a small file a large value; no run writes any."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """See yaml.composer."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
 
 
 def _passed_over(damaged: list[str], instead: str) -> str:

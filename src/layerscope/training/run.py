@@ -76,7 +76,7 @@ def check_training(request: Request) -> Job:
     network = build_network(config.model, target)
     num_outputs = check_network(network, config.model)
     start = start_of(config, request.directory)
-    if config.resume is not None and is_finished(request.directory):
+    if config.resume is not None and is_finished(config, request.directory):
         return _say_finished
     _check_start(network, config, start)
     provenance = prepare_data(config.data, Screen(silent=in_child_process()).say)
@@ -100,6 +100,8 @@ def train(plan: Plan, directory: Path) -> None:
     network = build_network(config.model, plan.target)
     if is_first:
         remove_leftovers(directory)
+        CheckpointFolder(directory).remove_leftovers()
+        (directory / RESULTS_FILE).unlink(missing_ok=True)  # of fewer epochs
         if plan.start.warning:
             complain(f"warning: {plan.start.warning}")
         _describe(plan, network, directory, screen)
@@ -185,14 +187,14 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = ImageData(config, module.next_step)
-    folder = CheckpointFolder(directory)
+    folder, request = CheckpointFolder(directory), StopRequest()
     callbacks = [
         PrepareProcess(config.trainer),
         BatchProgress(screen),
         *early_stopping(config.callbacks.early_stopping),
         ActivationMemory(directory, config, plan.largest_batch),
         EndOfEpoch(directory, folder, screen),
-        WithinEpoch(directory, folder, config.checkpoint_every_n_steps, StopRequest()),
+        WithinEpoch(folder, config.checkpoint_every_n_steps, request, plan.request.how_to_go_on),
     ]
     loggers = make_loggers(config.logger, directory)
     trainer = make_trainer(
@@ -206,10 +208,13 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         raise NonFiniteLoss(f"{error}; {folder.describe_last()}") from error
     except SystemExit as end:  # which Lightning has made of a signal that came in its own start
         if trainer.received_sigterm:
-            raise Terminated("ended by SIGTERM before anything was trained") from end
+            hint = plan.request.how_to_go_on
+            raise Terminated(f"ended by SIGTERM before anything was trained; {hint}") from end
         if trainer.interrupted:  # or of a second Ctrl-C
             raise KeyboardInterrupt from end
         raise
+    if request.signal is not None:  # it came when the last epoch was already saved
+        raise request.error(f"ended after the last epoch; {plan.request.how_to_go_on}")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is one process's work
 

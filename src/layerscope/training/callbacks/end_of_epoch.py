@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from layerscope.data.batches import Batch
 from layerscope.errors import NonFiniteLoss
 from layerscope.report.tables import GrowingTable
-from layerscope.report.terminal import Screen, percent
+from layerscope.report.terminal import Screen, complain, percent
 from layerscope.training.checkpoint_folder import CheckpointFolder
 from layerscope.training.module import as_number
 
@@ -56,12 +56,7 @@ class EndOfEpoch(Checkpoint):
         self.metrics.start(self.metrics.lines)
         self.timing.start(self.timing.lines)
         if self.best is not None and trainer.ckpt_path is not None:
-            resumed = Path(trainer.ckpt_path)
-            if not self._folder.adopt_best(resumed):
-                self._screen.say(
-                    f"{resumed.parent} has no best.ckpt: the best epoch is sought from here on"
-                )
-                self.best = None
+            self._take_best_along(Path(trainer.ckpt_path))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -113,6 +108,17 @@ class EndOfEpoch(Checkpoint):
         self.metrics.lines = list(state_dict["metrics"])
         self.timing.lines = list(state_dict["timing"])
         self.best = None if state_dict["best"] is None else Best(**state_dict["best"])
+
+    def _take_best_along(self, resumed: Path) -> None:
+        """Of a run that was killed just after it wrote best.ckpt, last.ckpt names an older one."""
+        checkpoint = self._folder.adopt_best(resumed)
+        if checkpoint is None:
+            complain(
+                f"warning: {resumed.parent} has no whole best.ckpt: "
+                "the best epoch is sought from here on"
+            )
+        state = {} if checkpoint is None else checkpoint["callbacks"][EndOfEpoch.__name__]
+        self.best = Best(**state["best"]) if state.get("best") else None
 
     def _stop_clock(self, pl_module: L.LightningModule) -> None:
         if not self._seconds:

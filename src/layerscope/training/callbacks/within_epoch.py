@@ -1,6 +1,5 @@
 """Checkpoints inside an epoch: every so many steps, and where a signal asks the run to end."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -21,19 +20,20 @@ class WithinEpoch(Checkpoint):
 
     Args:
         every_n_steps: training batches between two checkpoints; None: only when asked to stop.
+        how_to_go_on: for the message of a stop.
     """
 
     def __init__(
         self,
-        directory: Path,
         folder: CheckpointFolder,
         every_n_steps: int | None,
         request: StopRequest,
+        how_to_go_on: str,
     ) -> None:
-        self._directory = directory
         self._folder = folder
         self._every = every_n_steps
         self._request = request
+        self._how_to_go_on = how_to_go_on
         self._last_saved = 0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -82,7 +82,4 @@ class WithinEpoch(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(wanted, all=False)
 
     def _stop(self, when: str) -> None:
-        raise self._request.error(
-            f"ended {when}, saved {self._folder.last}; to go on, give the same command with "
-            f"resume=auto hydra.run.dir={self._directory}"
-        )
+        raise self._request.error(f"ended {when}, saved {self._folder.last}; {self._how_to_go_on}")

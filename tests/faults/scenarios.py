@@ -1,0 +1,351 @@
+"""What is done to runs, and whether they end as if nothing had happened.
+
+Each returns a Figure; the short tests call them with small counts, full.py with large ones. The
+last argument is a folder to work in.
+"""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+
+import fake_cifar10 as fake
+import injections as inject
+from harness import KEYS, KILLED, Child, differences, leftovers, outcome, run, run_and_signal
+
+from layerscope.config import parse_train_config
+from layerscope.data import cifar10
+from layerscope.data.archives import read_archive
+from layerscope.data.store import load_cifar10, prepare_cifar10
+from layerscope.errors import UserError
+from layerscope.training import resume
+from layerscope.training.checkpoints import RunFacts, read_checkpoint
+
+RESULTS = ("test/acc", "test/loss", "val/acc", "val/loss", "epochs", "steps")
+
+
+@dataclass
+class Figure:
+    """How many were tried, and what was lost of them."""
+
+    what: str
+    tried: int = 0
+    lost: list[str] = field(default_factory=list)
+    note: str = ""
+
+    def count(self, problems: Sequence[str], case: object) -> None:
+        self.tried += 1
+        if problems:
+            self.lost.append(f"{case}: {'; '.join(problems)}")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that nothing happened to."""
+
+    directory: Path
+    outcome: dict
+    seconds: float  # of training and what follows it
+
+
+def command(directory: Path, *keys: str) -> list[str]:
+    names = {key.partition("=")[0] for key in keys}
+    kept = [key for key in KEYS if key.partition("=")[0] not in names]
+    return [*kept, *keys, "resume=auto", f"hydra.run.dir={directory}"]
+
+
+@cache
+def whole(root: Path, *keys: str, prepare=inject.without_picture) -> Whole:
+    directory = root / f"whole {len(list(root.glob('whole *')))}"
+    child = Child(command(directory, *keys), prepare)
+    assert child.wait_for_training(), child.wait()
+    started = time.monotonic()
+    ended = child.wait()
+    assert ended.code == 0, ended
+    return Whole(directory, outcome(directory), time.monotonic() - started)
+
+
+@cache
+def events(root: Path, *keys: str) -> tuple[str, ...]:
+    """Of a run, in their order."""
+    log = root / "events.txt"
+    ended = run(command(root / "recorded", *keys), partial(inject.record, log))
+    assert ended.code == 0, ended
+    return tuple(log.read_text().splitlines())
+
+
+def ends_alike(directory: Path, root: Path, *keys: str, prepare=inject.without_picture):
+    """Go on to the end: what differs from the run that nothing happened to."""
+    ended = run(command(directory, *keys), prepare)
+    if ended.code != 0:
+        return [f"going on ended with {ended.code}: {ended.err[-300:]}"]
+    return compare(directory, whole(root, *keys, prepare=prepare))
+
+
+def compare(directory: Path, reference: Whole) -> list[str]:
+    found = differences(reference.outcome, outcome(directory))
+    results, wanted = (
+        json.loads((path / "results.json").read_text()) for path in (directory, reference.directory)
+    )
+    found += [f"results {name}" for name in RESULTS if results[name] != wanted[name]]
+    return found + [f"left {name}" for name in leftovers(directory)]
+
+
+def one_line(text: str, *parts: str) -> list[str]:
+    """Whether stderr is one line that holds these parts."""
+    problems = [] if text.count("\n") == 1 and "Traceback" not in text else [f"stderr {text!r}"]
+    return problems + [f"no {part!r} in {text!r}" for part in parts if part not in text]
+
+
+# kill -9
+
+
+def killed_and_resumed(event: str, occurrence: int, mutant, keys: tuple[str, ...], root: Path):
+    """Killed at that event and resumed, by the program or by a mutant of it: what differs."""
+    prepare = mutant or inject.without_picture
+    reference = whole(root, *keys, prepare=prepare)
+    directory = root / "runs" / f"{len(list(root.glob('runs/*')))}"
+    die = partial(inject.die_at, event, occurrence)
+    ended = run(command(directory, *keys), partial(inject.both, prepare, die))
+    if ended.code != KILLED:
+        return [f"was not killed: {ended}"]
+    ended = run(command(directory, *keys), prepare)
+    if ended.code != 0:
+        return [f"going on ended with {ended.code}: {ended.err[-300:]}"]
+    return compare(directory, reference)
+
+
+def random_kills(count: int, seed: int, keys: Sequence[tuple[str, ...]], root: Path) -> Figure:
+    """Each run killed one to three times; the n-th time with the n-th of `keys`, in turn."""
+    figure, draw, kills = Figure("random kills, chained resumes"), random.Random(seed), 0
+    reference = whole(root, *keys[0])
+    for number in range(count):
+        directory = root / f"killed {number}"
+        for turn in range(draw.randint(1, 3)):
+            argv = command(directory, *keys[turn % len(keys)])
+            seconds = draw.uniform(0, reference.seconds)
+            ended, _ = run_and_signal(argv, signal.SIGKILL, seconds, inject.without_picture)
+            kills += ended.code == KILLED
+            if ended.code not in (KILLED, 0):
+                figure.lost.append(f"{number}: {ended}")
+        figure.count(ends_alike(directory, root, *keys[0]), number)
+        shutil.rmtree(directory)
+    figure.note = f"{kills} kills"
+    return figure
+
+
+def kills_at_events(chosen: Sequence[tuple[str, int]], root: Path) -> Figure:
+    figure = Figure("kills at each hook and call")
+    for event, occurrence in chosen:
+        problems = killed_and_resumed(event, occurrence, None, (), root)
+        figure.count(problems, (event, occurrence))
+        shutil.rmtree(root / "runs")
+    figure.note = f"{len({event for event, _ in chosen})} places"
+    return figure
+
+
+def all_events(root: Path) -> list[tuple[str, int]]:
+    """Each place at its first, middle and last time."""
+    times = {event: events(root).count(event) for event in events(root)}
+    return [(event, n) for event, count in times.items() for n in {0, count // 2, count - 1}]
+
+
+def kills_inside_checkpoints(count: int, seed: int, temporary: str, root: Path) -> Figure:
+    figure, draw = (
+        Figure(f"kills inside a checkpoint's write, TMPDIR={temporary}"),
+        random.Random(seed),
+    )
+    writes = events(root).count("before save_sealed")
+    for number in range(count):
+        directory = root / f"torn {number}"
+        die = partial(
+            inject.die_inside_checkpoint, draw.randrange(writes), draw.random(), temporary
+        )
+        ended = run(command(directory), die)
+        problems = [] if ended.code == KILLED else [f"not killed: {ended}"]
+        figure.count(problems + ends_alike(directory, root), number)
+        shutil.rmtree(directory)
+    return figure
+
+
+def kills_inside_rows(count: int, seed: int, root: Path) -> Figure:
+    figure, draw = Figure("kills inside a row of a log"), random.Random(seed)
+    for number in range(count):
+        directory = root / f"half a row {number}"
+        name = draw.choice(["metrics.csv", "metrics.csv", "timing.csv"])
+        die = partial(inject.die_inside_row, name, draw.randrange(2), draw.random())
+        ended = run(command(directory), die)
+        problems = [] if ended.code == KILLED else [f"not killed: {ended}"]
+        figure.count(problems + ends_alike(directory, root), number)
+        shutil.rmtree(directory)
+    return figure
+
+
+# Signals
+
+
+def signals(number: int, count: int, seed: int, root: Path) -> Figure:
+    figure, draw = Figure(f"{signal.Signals(number).name}"), random.Random(seed)
+    reference = whole(root)
+    late = 0
+    while figure.tried < count:
+        directory = root / f"stopped {figure.tried}"
+        seconds = draw.uniform(0, reference.seconds)
+        ended, sent = run_and_signal(command(directory), number, seconds, inject.without_picture)
+        if not sent or ended.code == -number:  # it was done before, or was ending
+            late += 1
+        else:
+            problems = [] if ended.code == 128 + number else [f"ended with {ended.code}"]
+            problems += one_line(ended.err, "resume=auto", f"hydra.run.dir={directory}")
+            figure.count(problems + ends_alike(directory, root), f"{seconds:.3f} s")
+        shutil.rmtree(directory)
+    figure.note = f"and {late} after the end"
+    return figure
+
+
+# Damaged files
+
+
+def damaged_checkpoints(count: int, seed: int, root: Path) -> Figure:
+    """A bit flipped, or the file cut: `ckpt_path` refuses it, `resume=auto` takes the previous."""
+    figure, draw = Figure("checkpoints with a flipped bit, or cut"), random.Random(seed)
+    directory = root / "damaged"
+    die = partial(inject.die_at, "before save_sealed", 3)
+    ended = run(command(directory), die)
+    assert ended.code == KILLED, ended
+    last = directory / "checkpoints/last.ckpt"
+    content = last.read_bytes()
+    config = parse_train_config(RunFacts.of(read_checkpoint(last)).config)
+    for number in range(count):
+        place = draw.randrange(len(content))
+        cut = number % 4 == 3
+        if cut:
+            damaged = content[:place]
+        else:
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << draw.randrange(8)
+        last.unlink()  # of which there may be other names
+        last.write_bytes(damaged)
+        figure.count(_damage_problems(config, directory), (place, "cut" if cut else "flipped"))
+    problems = ends_alike(directory, root)
+    figure.count(problems, "going on from the previous one")
+    return figure
+
+
+def _damage_problems(config, directory: Path) -> list[str]:
+    last = directory / "checkpoints/last.ckpt"
+    start = resume.start_of(config, directory)
+    problems = []
+    if start.checkpoint != last.with_name("previous.ckpt") or str(last) not in start.warning:
+        problems.append(f"resume=auto: {start}")
+    named = config.model_copy(update={"resume": None, "ckpt_path": str(last)})
+    try:
+        resume.start_of(named, directory)
+    except UserError as error:
+        return problems + one_line(f"{error}\n", str(last))
+    return [*problems, "ckpt_path: not refused"]
+
+
+# Disks
+
+
+def failing_writes(cases: Sequence[tuple[str, str, int]], root: Path) -> Figure:
+    """The n-th kind of write fails; afterwards the run goes on where there is room again."""
+    figure = Figure("failing writes: " + ", ".join(sorted({errno.errorcode[n] for *_, n in cases})))
+    for case in cases:
+        directory = root / "failed"
+        ended = run(command(directory), partial(inject.fail_at, *case))
+        problems = [] if ended.code == 1 else [f"ended with {ended.code}"]
+        problems += one_line(ended.err, os.strerror(case[2]))
+        problems += [f"left {name}" for name in leftovers(directory)]
+        figure.count(problems + ends_alike(directory, root), case)
+        shutil.rmtree(directory)
+    return figure
+
+
+def file_size_limits(sizes: Sequence[int], root: Path) -> Figure:
+    figure = Figure("a real limit of the file's size (EFBIG)")
+    for size in sizes:
+        directory = root / f"limited {size}"
+        ended = run(command(directory), partial(inject.limit_file_size, size))
+        problems = [] if ended.code == 1 else [f"ended with {ended.code}"]
+        problems += one_line(ended.err, "File too large")
+        figure.count(problems + ends_alike(directory, root), size)
+    return figure
+
+
+def full_disks(sizes: Sequence[int], root: Path) -> Figure:
+    """File systems of so many bytes, which are full before the run ends; then made larger."""
+    figure = Figure("a really full disk (ENOSPC)")
+    for size in sizes:
+        disk = root / f"disk {size}"
+        disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            figure.note = "not possible here: no file system can be mounted"
+            return figure
+        try:
+            ended = run(command(disk / "run"), inject.without_picture)
+            problems = [] if ended.code == 1 else [f"ended with {ended.code}"]
+            problems += one_line(ended.err, "No space left on device")
+            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            figure.count(problems + ends_alike(disk / "run", root), size)
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+    return figure
+
+
+# Data
+
+
+def killed_fetches(rounds: int, seed: int, root: Path) -> Figure:
+    """Eight processes fetch into one directory; all but one are killed, then eight more fetch."""
+    figure, draw = Figure("rounds of 8 concurrent fetches killed at random"), random.Random(seed)
+    kills = 0
+    for number in range(rounds):
+        directory = root / f"data {number}"
+        children = [Child(call=partial(_fetch, directory, draw.random())) for _ in range(8)]
+        for child in draw.sample(children, 7):
+            if not child.has_ended_after(draw.uniform(0, 0.1)):
+                child.signal(signal.SIGKILL)
+        ended = [child.wait() for child in children]
+        kills += sum(e.code == KILLED for e in ended)
+        problems = [f"{e}" for e in ended if e.code not in (0, KILLED)]
+        again = [Child(call=partial(_fetch, directory, draw.random())) for _ in range(8)]
+        problems += [f"again: {e}" for child in again if (e := child.wait()).code != 0]
+        problems += [f"left {name}" for name in leftovers(directory)]
+        loaded = Child(call=partial(_load, directory)).wait()
+        problems += [] if loaded.code == 0 else [f"not loaded: {loaded}"]
+        figure.count(problems, number)
+    figure.note = f"{kills} kills"
+    return figure
+
+
+def _fetch(directory: Path, share: float) -> None:
+    """From a server that gives a piece at a time, and whose file has to be unpacked."""
+    cifar10.DECODED_SHA256 = fake.SUMS
+
+    def fetch(scratch: Path, report) -> dict[str, bytes]:
+        target = scratch / fake.BINARY.form.archive
+        content = fake.BINARY.archive
+        with target.open("wb", buffering=0) as file:
+            for start in range(0, len(content), 1024):
+                file.write(content[start : start + 1024])
+                time.sleep(0.004 * share)
+        return read_archive(target, fake.BINARY.form)
+
+    source = fake.Source("a slow server", fake.BINARY.form, fetch)
+    prepare_cifar10(directory, lambda line: None, fake.only(source))
+
+
+def _load(directory: Path) -> None:
+    cifar10.DECODED_SHA256 = fake.SUMS
+    fake.assert_same(load_cifar10(directory))
