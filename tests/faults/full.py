@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import harness  # noqa: F401 - says where the others are
 import injections as inject
 import scenarios
 from scenarios import Figure

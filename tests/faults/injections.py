@@ -232,9 +232,16 @@ def limit_file_size(num_bytes: int) -> None:
 
 
 def loss_is_nan_at(step: int) -> None:
-    """In that training step, counted from 1."""
+    """In that training step, counted from 1; an update of it ends the process."""
     without_picture()
-    original = Classifier.training_step
+    original, update = Classifier.training_step, Classifier._update
+
+    def checked_update(self):
+        if self.batches_seen + 1 == step:
+            os._exit(99)
+        update(self)
+
+    Classifier._update = checked_update
 
     def training_step(self, batch, batch_idx):
         if self.batches_seen + 1 == step:
@@ -313,6 +320,41 @@ def fork_and_die_in_step(step: int, seconds: float) -> None:
                 time.sleep(seconds)
                 os._exit(0)
             die()
+        return original(self, batch, batch_idx)
+
+    Classifier.training_step = training_step
+
+
+def weights_are_infinite_after(step: int) -> None:
+    """As after an update that was too large."""
+    without_picture()
+    original = Classifier._update
+
+    def update(self):
+        original(self)
+        if self.batches_seen + 1 == step:
+            next(self.network.parameters()).data.fill_(float("inf"))
+
+    Classifier._update = update
+
+
+def die_at_training_in(directory: Path) -> None:
+    """When all is checked and the run's directory is made; the default one, below this one."""
+    os.chdir(directory)
+    run.train = lambda *_: die()
+
+
+def fail_seed_1_and_stop_seed_2(step: int) -> None:
+    """In a sweep over the seed: one job fails in that step, the next is told to end."""
+    without_picture()
+    original = Classifier.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.batches_seen + 1 == step:
+            if self._config.seed == 1:
+                batch = (batch[0] * float("nan"), batch[1])
+            if self._config.seed == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
         return original(self, batch, batch_idx)
 
     Classifier.training_step = training_step
