@@ -115,7 +115,7 @@ def test_a_resume_that_would_not_go_on_is_refused(override, run, finished):
     keys = [key for key in TINY if key.partition("=")[0] != name]
     keys = ["trainer.max_epochs=4" if key.startswith("trainer.max_epochs") else key for key in keys]
     last = f"ckpt_path={finished}/checkpoints/last.ckpt"
-    assert_refused(run("train", *keys, override, last), "give the same to go on")
+    assert_refused(run("train", *keys, override, last), "give the same again")
 
 
 @pytest.mark.usefixtures("_in_empty_directory")
@@ -183,7 +183,8 @@ def test_a_resume_with_another_network_is_refused(run, finished, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     keys = [key for key in TINY if not key.startswith("model.")]
     checkpoint = f"ckpt_path={finished}/checkpoints/last.ckpt"
-    assert_refused(run("train", *keys, checkpoint), "another architecture")
+    assert_refused(run("train", *keys, checkpoint), "model.channels was [4, 8, 8]")
+    assert_refused(run("train", *keys, checkpoint, "allow_changes=true"), "another architecture")
 
 
 @pytest.mark.usefixtures("_in_empty_directory")
@@ -224,6 +225,7 @@ def test_a_target_in_a_checkpoint_is_never_imported(run, finished, tmp_path, mon
     checkpoint["layerscope"]["config"]["model"] = {
         "family": "custom", "_target_": "evil.Net", "input_shape": [3, 32, 32], "num_classes": 10,
     }  # fmt: skip
+    checkpoint["layerscope"]["format"] = 1  # which had no checksum
     torch.save(checkpoint, tmp_path / "evil.ckpt")
     assert_refused(run("evaluate", "ckpt_path=evil.ckpt"), "never taken from a file")
     assert not (tmp_path / "ran").exists()

@@ -170,6 +170,7 @@ def test_a_non_finite_loss_ends_with_3_and_keeps_no_bad_weights(run, tmp_path):
     assert result.code == 3
     assert result.err.count("\n") == 1
     assert "optimizer.lr" in result.err
+    assert "no checkpoint was saved" in result.err
     assert not (tmp_path / "checkpoints/last.ckpt").exists()
 
 
@@ -188,7 +189,8 @@ def test_a_resume_in_a_new_directory_takes_the_best_checkpoint_along(
     """The epochs after the resume do not improve: the best checkpoint is the first run's."""
     monkeypatch.setattr(EndOfEpoch, "_note_best", lambda *_: False)
     keys = [*TINY, f"ckpt_path={finished}/checkpoints/last.ckpt", f"hydra.run.dir={tmp_path}/run"]
-    assert run("train", *replaced(keys, "trainer.max_epochs=3")).code == 0
+    keys = replaced(keys, "trainer.max_epochs=3", "allow_changes=true")
+    assert run("train", *keys).code == 0
     first, second = (read_json(path / "results.json") for path in (finished, tmp_path / "run"))
     assert first["test/loss"] == second["test/loss"]
     assert second["epochs"] == 3
