@@ -192,9 +192,17 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
     jobs = sweep_jobs(loader, config, overrides)
     if not jobs:
         raise UserError("the sweep has no job: give each swept key a value")
+    folders: set[Path] = set()
     for number, job_overrides in enumerate(jobs):
         job_config = compose_config(loader, name, job_overrides, RunMode.MULTIRUN)
-        folder = directory / _subdirectory(job_config, number)
+        subdirectory = _subdirectory(job_config, number)
+        folder = directory / subdirectory
+        if folder in folders or Path(subdirectory).name != subdirectory:
+            raise UserError(
+                f"hydra.sweep.subdir={subdirectory}: each job needs a folder of its own, directly "
+                "in hydra.sweep.dir; leave it out, or let it name ${hydra.job.num}"
+            )
+        folders.add(folder)
         values = plain_values(job_config)
         command.check(Request(values, tuple(job_overrides), folder, in_sweep=True))
 
@@ -377,8 +385,11 @@ def _refuse_arguments(message: str) -> NoReturn:
 def _show(argv: Sequence[str], arguments: Namespace, command: Command) -> int:
     """Hydra's own --help, --cfg and --info, which make nothing."""
     composed = command.composed(arguments.overrides)
-    with open_hydra(command.config_name, command.config_dir, arguments.config_dir) as loader:
-        compose_config(loader, command.config_name, composed)
+    if arguments.config_path:
+        raise UserError("--config-path is not used here, see --config-dir")
+    name = arguments.config_name or command.config_name
+    with open_hydra(name, command.config_dir, arguments.config_dir) as loader:
+        compose_config(loader, name, composed)
     previous = sys.argv
     sys.argv = [previous[0], *argv]
     try:

@@ -17,11 +17,27 @@ from pydantic import (
 
 from layerscope.errors import UserError
 
-Count = Annotated[int, Field(ge=1)]
+# Upper bounds are beyond what anyone means; they keep a slip, or a stranger's file, from asking for
+# all memory, or for numbers that torch cannot hold.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Size = Annotated[int, Field(ge=1, le=16_384)]  # of an image, in pixels or channels
+Channels = Annotated[int, Field(ge=1, le=65_536)]
+KernelSize = Annotated[int, Field(ge=1, le=1023)]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Width = Annotated[float, Field(gt=0, le=64)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _is_printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("must be printable text")
+    return name
+
+
+# Of a class, as reports show it.
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_printable)]
 
 
 def _is_a_limit(limit: int | float) -> int | float:
@@ -48,15 +64,15 @@ class Section(BaseModel):
 class NetworkBase(Section):
     """Keys that every network has."""
 
-    input_shape: tuple[Count, Count, Count]  # (C, H, W) of one image
-    num_classes: Count
+    input_shape: tuple[Size, Size, Size]  # (C, H, W) of one image
+    num_classes: Channels
 
 
 class OwnNetworkBase(NetworkBase):
     """Keys of the networks that this project defines."""
 
-    channels: tuple[Count, ...]
-    kernel_size: Count
+    channels: tuple[Channels, ...]
+    kernel_size: KernelSize
     width: Width
 
     @field_validator("kernel_size")
@@ -71,22 +87,22 @@ class CifarCNNConfig(OwnNetworkBase):
     """networks/cifar_cnn.py."""
 
     family: Literal["cifar_cnn"]
-    channels: Annotated[tuple[Count, ...], Field(min_length=1)]
+    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=14)]
 
 
 class TinyCNNConfig(OwnNetworkBase):
     """networks/tiny_cnn.py."""
 
     family: Literal["tiny_cnn"]
-    channels: tuple[Count, Count, Count]
-    head_kernel_size: Count
+    channels: tuple[Channels, Channels, Channels]
+    head_kernel_size: KernelSize
 
 
 class SimpleCNNConfig(OwnNetworkBase):
     """networks/simple_cnn.py."""
 
     family: Literal["simple_cnn"]
-    channels: tuple[Count]
+    channels: tuple[Channels]
 
 
 class PatternConfig(NetworkBase):
@@ -145,13 +161,13 @@ class DataBase(Section):
 
     batch_size: Count  # the global batch, over all ranks
     drop_last: bool
-    image_size: Count | None
+    image_size: Size | None
     grayscale: bool | None
-    groups: dict[str, tuple[str, ...]] | None
-    crop_padding: Annotated[int, Field(ge=0)] | None
+    groups: dict[Name, tuple[str, ...]] | None
+    crop_padding: Annotated[int, Field(ge=0, le=16_384)] | None
     flip: Literal["alternate", "random", "none"]
     loader: Literal["device", "workers"]
-    num_workers: Annotated[int, Field(ge=0)]
+    num_workers: Annotated[int, Field(ge=0, le=1024)]
 
 
 class Cifar10Config(DataBase):
@@ -166,9 +182,9 @@ class SyntheticConfig(DataBase):
     """A made-up set of the same shape."""
 
     name: Literal["synthetic"]
-    num_train: Count
-    num_val: Count
-    num_test: Count
+    num_train: Images
+    num_val: Images
+    num_test: Images
 
 
 DataConfig = Annotated[Cifar10Config | SyntheticConfig, Field(discriminator="name")]
@@ -276,7 +292,7 @@ class TrainerConfig(Section):
     limit_test_batches: Limit
     profiler: Literal["simple", "pytorch"] | None
     deterministic: bool
-    threads: Count | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
 
 
 class EarlyStoppingConfig(Section):
@@ -325,6 +341,25 @@ class TrainConfig(Section):
     profile: bool | Literal["auto"]
 
 
+class PreprocessingFacts(Section):
+    """What a checkpoint says about the way from a photo to its network."""
+
+    image_size: Size
+    grayscale: bool
+    groups: dict[
+        Name, Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(min_length=1)]
+    ]
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _has_every_channel(cls, values: tuple[float, ...], info: ValidationInfo) -> Any:
+        if len(values) != (1 if info.data.get("grayscale") else 3):
+            raise ValueError("must have a number for each channel")
+        return values
+
+
 GROUPS_WITH_VARIANTS = ("model", "data", "optimizer", "scheduler", "loss")
 
 
@@ -349,13 +384,18 @@ def first_problem(error: ValidationError) -> str:
     """One line: key, value given, what is allowed, and how many more there are."""
     problems = error.errors(include_url=False)
     problem = problems[0]
-    line = f"{_key(problem['loc'])}={problem['input']}: {_lower_first(problem['msg'])}"
+    line = f"{_key(problem['loc'])}={_shown(problem['input'])}: {_lower_first(problem['msg'])}"
     if problem["type"] == "missing":
         line = f"{_key(problem['loc'])} is missing"
     elif problem["type"] == "extra_forbidden":
         line = f"{_key(problem['loc'])} is not a key: remove it or correct its name"
     more = len({_key(other["loc"]) for other in problems} - {_key(problem["loc"])})
     return line + (f" (and {more} more)" if more else "")
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _key(location: tuple[int | str, ...]) -> str:
@@ -367,7 +407,9 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 
 def _names_a_type(part: int | str) -> bool:
-    return isinstance(part, str) and (part in ("int", "float", "constrained-int") or "[" in part)
+    return isinstance(part, str) and (
+        part in ("int", "float", "bool", "constrained-int") or "[" in part
+    )
 
 
 def _lower_first(text: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from layerscope.config import CustomConfig, NetworkBase, TorchvisionConfig
@@ -22,6 +23,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "simple_cnn": SimpleCNN,
     "tiny_cnn": TinyCNN,
 }
+MAX_PARAMETERS = 2**30  # of our own networks; 4 GiB
 
 
 def build_network(config: NetworkBase, trusted_target: str | None = None) -> nn.Module:
@@ -37,7 +39,15 @@ def build_network(config: NetworkBase, trusted_target: str | None = None) -> nn.
     if isinstance(config, TorchvisionConfig):
         return _build_torchvision(config)
     values = config.model_dump()
-    return NETWORKS[values.pop("family")](**values)
+    make = NETWORKS[values.pop("family")]
+    with torch.device("meta"):  # without memory
+        num_parameters = sum(parameter.numel() for parameter in make(**values).parameters())
+    if num_parameters > MAX_PARAMETERS:
+        raise UserError(
+            f"the network would have {num_parameters:,} parameters, at most {MAX_PARAMETERS:,} are "
+            "built: lower model.channels or model.width"
+        )
+    return make(**values)
 
 
 def first_output(outputs: Any) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerscope.audit import Audit, audit_walkthrough
 from layerscope.cli import Job, Request
-from layerscope.composition import key_of
+from layerscope.composition import key_of, path_value
 from layerscope.config import (
     Count,
     CustomConfig,
@@ -114,8 +114,8 @@ def check_profile(request: Request) -> Job:
     Raises:
         UserError: a key, the checkpoint or the budget is wrong, or the network does not run.
     """
-    path = request.values["ckpt_path"]
-    checkpoint = None if path is None else read_checkpoint(path)
+    given = request.values["ckpt_path"] is not None
+    checkpoint = read_checkpoint(path_value(request.values, "ckpt_path")) if given else None
     config = _parsed(request, checkpoint)
     network = build_network(config.model, request.typed("model._target_"))
     if checkpoint is not None:

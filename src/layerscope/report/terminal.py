@@ -53,7 +53,7 @@ class Screen:
         `tight`: one space between columns, for tables that would not fit otherwise.
         """
         table = Table(
-            title=title,
+            title=Text(title),
             title_justify="left",
             box=SIMPLE_HEAD if total is None else SIMPLE_HEAD_AND_FOOT,
             pad_edge=False,

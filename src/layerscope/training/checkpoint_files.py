@@ -53,7 +53,7 @@ def open_plain(path: str | Path) -> dict[str, Any]:
     if "://" in str(path):
         raise UserError(f"ckpt_path={path}: only local files are opened; download it first")
     file = Path(path)
-    if not file.is_file():
+    if "\0" in str(path) or not file.is_file():
         problem = "is a directory" if file.is_dir() else "does not exist"
         raise UserError(f"ckpt_path={path} {problem}: give a .ckpt file that a run has written")
     try:
@@ -93,7 +93,7 @@ def _opened(file: Path) -> dict[str, Any]:
     checkpoint = _loaded(file, content)
     if not isinstance(checkpoint, dict):
         raise UserError(f"ckpt_path={file} holds a {type(checkpoint).__name__}, not a checkpoint")
-    _refuse_huge_tensors(file, checkpoint, num_bytes)
+    _refuse_odd_tensors(file, checkpoint, num_bytes)
     return checkpoint
 
 
@@ -131,14 +131,21 @@ def _refuse_bombs(file: Path, content: bytes) -> None:
         raise UserError(f"ckpt_path={file} describes too much ({structure:,} bytes): not opened")
 
 
-def _refuse_huge_tensors(file: Path, checkpoint: dict[str, Any], num_bytes: int) -> None:
-    """A tensor that says it is larger than the file, being the same numbers again and again."""
+def _refuse_odd_tensors(file: Path, checkpoint: dict[str, Any], num_bytes: int) -> None:
+    """Such as no run writes: larger than the file, being the same numbers again and again, or not
+    held as plain numbers."""
     for tensor in _tensors(checkpoint):
         size = tensor.numel() * tensor.element_size()
         if size > num_bytes:
             raise UserError(
                 f"ckpt_path={file} describes a tensor of {size:,} bytes in a file of "
                 f"{num_bytes:,}: it is not opened"
+            )
+        is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        if not is_plain or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise UserError(
+                f"ckpt_path={file} holds a tensor of another kind than a run writes "
+                f"({type(tensor).__name__}, {tensor.layout}): give a .ckpt file of a run"
             )
 
 

@@ -4,9 +4,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from layerscope.config import TrainConfig, parse_train_config
+from layerscope.config import (
+    PreprocessingFacts,
+    TrainConfig,
+    first_problem,
+    frozen,
+    parse_train_config,
+)
 from layerscope.errors import UserError
 from layerscope.networks import build_network
 from layerscope.training.checkpoint_files import (
@@ -27,7 +35,6 @@ LATER_KEYS = {
     "allow_changes": False,
     "checkpoint_every_n_steps": None,
 }
-PREPROCESSING = {"image_size", "grayscale", "groups", "mean", "std"}
 
 
 @dataclass(frozen=True)
@@ -57,20 +64,24 @@ class RunFacts:
                 "use the version that wrote it"
             )
         try:
-            missing = PREPROCESSING - facts["preprocessing"].keys()
-            config = {**LATER_KEYS, **facts["config"]}
+            is_unsealed = facts["format"] == UNSEALED
             found = cls(
-                config,
+                {**LATER_KEYS, **facts["config"]},
                 facts["preprocessing"],
-                facts["batches_seen"],
-                {} if facts["format"] == UNSEALED else facts["surroundings"],
+                _count(facts["batches_seen"]),
+                {} if is_unsealed else dict(facts["surroundings"]),
             )
-        except (KeyError, AttributeError, TypeError) as error:
+            PreprocessingFacts.model_validate(frozen(found.preprocessing))
+        except ValidationError as error:
             raise UserError(
-                f"the checkpoint lacks {error}: use one that a run has written"
+                f"the checkpoint's preprocessing.{first_problem(error)}: use one that a run has "
+                "written"
             ) from error
-        if missing:
-            raise UserError(f"the checkpoint lacks preprocessing.{sorted(missing)[0]}: use another")
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint's facts are not what a run writes ({type(error).__name__} "
+                f"{error}): use one that a run has written"
+            ) from error
         return found
 
     def parsed_config(self) -> TrainConfig:
@@ -86,12 +97,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: it is no checkpoint of ours; the message says what it is.
     """
     checkpoint = open_plain(path)
-    if not isinstance(checkpoint.get("state_dict"), dict):
+    state = checkpoint.get("state_dict")
+    if not isinstance(state, dict):
         raise UserError(f"ckpt_path={path} is no checkpoint that a run has written: no state_dict")
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise UserError(
+            f"ckpt_path={path} is no checkpoint that a run has written: its state_dict "
+            "holds something else than tensors"
+        )
     RunFacts.of(checkpoint)
     if checkpoint[FACTS_KEY]["format"] != UNSEALED and not is_sealed(path):
         raise DamagedCheckpoint(f"ckpt_path={path} is damaged: its checksum is missing")
     return checkpoint
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"batches_seen={value}")
+    return value
 
 
 def network_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -120,6 +143,17 @@ def load_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
             "the checkpoint is of another architecture: "
             f"{differences[0]}" + (f" (and {len(differences) - 1} more)" if differences[1:] else "")
         )
+    for name, value in saved.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(
+                f"the checkpoint's {name} is not finite: give an earlier checkpoint, from before "
+                "the run went wrong"
+            )
+        if value.dtype != wanted[name].dtype:
+            raise UserError(
+                f"the checkpoint's {name} is {value.dtype}, not {wanted[name].dtype}: give a .ckpt "
+                "file of a run"
+            )
     network.load_state_dict(saved)
 
 

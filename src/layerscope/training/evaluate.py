@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from layerscope.cli import Job, Request
-from layerscope.config import TrainConfig, parse_train_config
+from layerscope.composition import key_of, path_value
+from layerscope.config import Cifar10Config, DataConfig, TrainConfig, parse_train_config
 from layerscope.data.module import ImageData, count_images
-from layerscope.data.store import Provenance
+from layerscope.data.store import Provenance, load_cifar10
 from layerscope.errors import UserError
 from layerscope.files import write_json
 from layerscope.networks import build_network, check_network
@@ -49,12 +50,14 @@ def open_checkpoint(request: Request, config_dir: Path) -> Opened:
     Args:
         config_dir: where a group's options are, for an override like trainer=cpu.
     """
-    path = Path(request.values["ckpt_path"])
+    path = path_value(request.values, "ckpt_path")
     checkpoint = read_checkpoint(path)
     values = RunFacts.of(checkpoint).config
     config = parse_train_config(override_plain(values, request.foreign, config_dir))
     _refuse_another_view(parse_train_config(values), config)
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
+    if "data.dir" not in map(key_of, request.foreign):
+        config = config.model_copy(update={"data": _without_writing(config.data)})
     target = request.typed("model._target_")
     network = build_network(config.model, target)
     check_network(network, config.model)
@@ -108,6 +111,17 @@ def evaluate(
     _save_misclassified(directory / "misclassified.png", scored, data)
     write_table(directory / "predictions.csv", *_prediction_rows(scored, names))
     _show(screen, scored, classes, directory)
+
+
+def _without_writing(data: DataConfig) -> DataConfig:
+    """A file does not say where data is put: its directory counts if it holds the data already."""
+    if not isinstance(data, Cifar10Config) or data.dir is None:
+        return data
+    try:
+        load_cifar10(Path(data.dir))
+    except UserError:
+        return data.model_copy(update={"dir": None})
+    return data
 
 
 def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:

@@ -1,5 +1,7 @@
 """What the epochs of a run were, read back from a checkpoint."""
 
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +22,19 @@ class History:
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "History":
         """A checkpoint that EndOfEpoch has written has all of this."""
-        state = checkpoint.get("callbacks", {}).get(EndOfEpoch.__name__)
-        if state is None:
-            raise UserError("the checkpoint holds no history: go on from a last.ckpt of a run")
-        return cls(
-            metrics=parse_rows(METRICS, state["metrics"]),
-            timing=parse_rows(TIMING, state["timing"]),
-            best=None if state["best"] is None else Best(**state["best"]),
-            stopped_early=state.get("stopped_early", False),
-        )
+        try:
+            state = checkpoint["callbacks"][EndOfEpoch.__name__]
+            best = state["best"]
+            return cls(
+                metrics=_numbers(METRICS, state["metrics"]),
+                timing=_numbers(TIMING, state["timing"]),
+                best=None if best is None else Best(**best),
+                stopped_early=state.get("stopped_early", False) is True,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
+            raise UserError(
+                "the checkpoint holds no history to go on with: give a last.ckpt of a run"
+            ) from error
 
     @property
     def num_epochs(self) -> int:
@@ -45,3 +51,13 @@ class History:
         """Images trained on by the seconds spent on it."""
         images = sum(float(row["seconds"]) * float(row["images_per_second"]) for row in self.timing)
         return round(images / self.seconds, 1)
+
+
+def _numbers(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of which every field is a number or empty; a ValueError where one is not."""
+    if any(line.count("\n") != 1 for line in lines):
+        raise ValueError("a row is a line")
+    rows = parse_rows(columns, lines)
+    for field in (field for row in rows for field in row.values() if field):
+        float(field)
+    return rows

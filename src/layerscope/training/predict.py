@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from layerscope.cli import Job, Request
+from layerscope.composition import path_value
 from layerscope.data.batches import Scale
 from layerscope.data.module import Preprocessing
 from layerscope.data.synthetic import SIZE
@@ -23,11 +24,14 @@ from layerscope.report.terminal import Screen, percent
 from layerscope.training.checkpoints import RunFacts, load_weights
 from layerscope.training.evaluate import Opened, open_checkpoint
 
+# Each is decoded in this process; of others, like EPS, Pillow lets another program run the file.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
 
 def check_prediction(config_dir: Path, request: Request) -> Job:
     """Open the checkpoint and the photo."""
     opened = open_checkpoint(request, config_dir)
-    path = Path(request.values["image"])
+    path = path_value(request.values, "image")
     return partial(show_prediction, opened, path, read_photo(path))
 
 
@@ -36,7 +40,7 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.mode.startswith(("I", "F")):
                     raise UserError(f"image={path} has more than 8 bits: convert it to 8 first")
                 photo = ImageOps.exif_transpose(image).convert("RGB")
@@ -45,7 +49,11 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     except UserError:
         raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error) as error:
-        raise UserError(f"image={path} is no picture that can be read ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(
+            f"image={path} is no picture that can be read ({reason}): give a file of the kind "
+            + ", ".join(FORMATS)
+        ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"image={path} has too many pixels: scale it down first") from error
     side = min(photo.size)

@@ -38,6 +38,7 @@ from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
 from layerscope.training.provenance import describe_run, prepare_data
+from layerscope.training.restorable import check_restorable
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
 from layerscope.training.run_profile import profile_run, wants_profile
 from layerscope.training.scoring import score_checkpoint
@@ -133,7 +134,9 @@ def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
 def _check_start(network: torch.nn.Module, config: TrainConfig, start: Start) -> None:
     if start.checkpoint is None:
         return
-    load_weights(network, read_checkpoint(start.checkpoint))
+    checkpoint = read_checkpoint(start.checkpoint)
+    load_weights(network, checkpoint)
+    check_restorable(checkpoint, network, config)
     if start.has_trained and config.resume is None:
         raise UserError(
             f"ckpt_path={start.checkpoint} has trained all its epochs: raise trainer.max_epochs, "

@@ -16,6 +16,9 @@ from layerscope.report.terminal import Screen
 # What may differ: the network's name, and what decides no figure that is compared.
 _NOT_COMPARED = frozenset({"network", "optimizer", "as_it_is"})
 
+# A profile of a network of ten thousand layers has less.
+MAX_BUDGET_BYTES = 2**28
+
 # Seconds differ from run to run.
 _COMPARED = frozenset({*EXACT_QUANTITIES, "peak_bytes"})
 
@@ -79,10 +82,11 @@ def read_budget(path: Path) -> Budget:
         UserError: it cannot be read or is no profile.json.
     """
     try:
-        record = json.loads(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            record = json.loads(file.read(MAX_BUDGET_BYTES + 1)[:MAX_BUDGET_BYTES])
     except OSError as error:
         raise UserError(f"budget={path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # no UTF-8, or no JSON
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or none that a profile is
         raise UserError(f"budget={path} is no profile.json: {error}") from error
     try:
         return _budget(path, record)

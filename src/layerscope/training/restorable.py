@@ -1,0 +1,143 @@
+"""Is what Lightning will restore of a checkpoint what a run writes? Asked before anything is made.
+
+Lightning restores by assignment and fails, or goes wrong, somewhere in the middle of it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerscope.config import TrainConfig
+from layerscope.errors import UserError
+from layerscope.training.module import Classifier
+from layerscope.training.trainer import make_trainer, silence_lightning
+
+# What each optimizer keeps of a parameter: of its shape, but for the step, which is one number.
+_STEP = "step"
+_KEPT = {
+    "muon": {"momentum_buffer"},
+    "sgd": {"momentum_buffer"},
+    "adam": {_STEP, "exp_avg", "exp_avg_sq"},
+    "adamw": {_STEP, "exp_avg", "exp_avg_sq"},
+}
+# What our loops put into their own state, beside Lightning's counters of progress.
+_LOOP_STATES = {"combined_loader": [{}], "_batches_that_stepped": 0}
+
+
+def check_restorable(
+    checkpoint: Mapping[str, Any], network: nn.Module, config: TrainConfig
+) -> None:
+    """Of a network that has the checkpoint's weights.
+
+    Raises:
+        UserError: names the part that no run of this configuration has written.
+    """
+    module = Classifier(network, config)
+    silence_lightning()
+    loop = make_trainer(config.trainer, Path()).fit_loop.state_dict()
+    problem = (
+        _difference(_shapes(module.state_dict()), _shapes(checkpoint["state_dict"]), "state_dict")
+        or _of_optimizer(module, _KEPT[config.optimizer.name], checkpoint["optimizer_states"])
+        or _of_loop(loop, _member(checkpoint["loops"], "fit_loop"))
+        or _of_the_rest(checkpoint)
+    )
+    if problem:
+        raise UserError(
+            f"the checkpoint's {problem} is not what a run of this configuration writes: give a "
+            "last.ckpt of it, or start without ckpt_path"
+        )
+
+
+def _of_optimizer(module: Classifier, kept: set[str], states: Any) -> str:
+    optimizer = module.configure_optimizers()
+    saved = states[0] if isinstance(states, Sequence) and len(states) == 1 else None
+    groups = optimizer.state_dict()["param_groups"]
+    problem = _difference(groups, _member(saved, "param_groups"), "optimizer_states.param_groups")
+    if problem:
+        return problem
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = _member(saved, "state")
+    if not isinstance(state, dict) or not state.keys() <= set(range(len(parameters))):
+        return "optimizer_states.state"
+    for index, values in state.items():
+        if not isinstance(values, dict) or values.keys() != kept:
+            return f"optimizer_states.state.{index}"
+        for key, value in values.items():
+            if not _is_kept(value, () if key == _STEP else parameters[index].shape):
+                return f"optimizer_states.state.{index}.{key}"
+    return ""
+
+
+def _is_kept(value: Any, shape: tuple[int, ...]) -> bool:
+    """A finite tensor of this shape, or nothing, which is what SGD without momentum keeps."""
+    if value is None:
+        return True
+    is_tensor = isinstance(value, torch.Tensor) and tuple(value.shape) == tuple(shape)
+    return is_tensor and bool(torch.isfinite(value).all())
+
+
+def _of_loop(ours: Mapping[str, Any], theirs: Any) -> str:
+    if not isinstance(theirs, dict) or ours.keys() != theirs.keys():
+        return "loops.fit_loop"
+    for key in ours:
+        name, saved = f"loops.fit_loop.{key}", theirs[key]
+        if not key.endswith("state_dict"):
+            problem = _difference(ours[key], saved, name)
+        elif isinstance(saved, dict) and saved.keys() <= _LOOP_STATES.keys():
+            problem = _difference({part: _LOOP_STATES[part] for part in saved}, saved, name)
+        else:
+            problem = name
+        if problem:
+            return problem
+    return ""
+
+
+def _of_the_rest(checkpoint: Mapping[str, Any]) -> str:
+    """Lightning's own keys, some of which it compares or calls by name."""
+    for key in ("epoch", "global_step"):
+        if type(checkpoint.get(key)) is not int or checkpoint[key] < 0:
+            return key
+    version = checkpoint.get("pytorch-lightning_version")
+    if not isinstance(version, str) or not re.fullmatch(
+        r"2\.\d{1,4}\.\d{1,4}[\w.+]{0,20}", version
+    ):
+        return "pytorch-lightning_version"
+    if checkpoint.get("lr_schedulers") != []:
+        return "lr_schedulers"
+    callbacks = checkpoint.get("callbacks")
+    if not isinstance(callbacks, dict) or not all(isinstance(v, dict) for v in callbacks.values()):
+        return "callbacks"
+    return ""
+
+
+def _member(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _difference(ours: Any, theirs: Any, where: str) -> str:
+    """Where the two differ in form, which is keys, lengths and types; empty where nowhere."""
+    if isinstance(ours, dict):
+        if not isinstance(theirs, dict) or ours.keys() != theirs.keys():
+            return where
+        inner = (_difference(ours[key], theirs[key], f"{where}.{key}") for key in ours)
+        return next(filter(None, inner), "")
+    if isinstance(ours, list):
+        if not isinstance(theirs, list) or len(ours) != len(theirs):
+            return where
+        inner = (_difference(*pair, where) for pair in zip(ours, theirs, strict=True))
+        return next(filter(None, inner), "")
+    if isinstance(ours, tuple):  # a shape
+        return "" if ours == theirs else where
+    if isinstance(ours, float) and type(theirs) in (int, float):
+        return "" if theirs - theirs == 0 else where
+    if type(ours) is int and type(theirs) is int:
+        return "" if theirs >= 0 else where
+    return "" if type(ours) is type(theirs) else where
