@@ -197,10 +197,11 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
         job_config = compose_config(loader, name, job_overrides, RunMode.MULTIRUN)
         subdirectory = _subdirectory(job_config, number)
         folder = directory / subdirectory
-        if folder in folders or Path(subdirectory).name != subdirectory:
+        leaves = Path(subdirectory).is_absolute() or ".." in Path(subdirectory).parts
+        if leaves or folder in (directory, *folders):
             raise UserError(
-                f"hydra.sweep.subdir={subdirectory}: each job needs a folder of its own, directly "
-                "in hydra.sweep.dir; leave it out, or let it name ${hydra.job.num}"
+                f"hydra.sweep.subdir={subdirectory}: each job needs a folder of its own in "
+                "hydra.sweep.dir; leave it out, or let it name ${hydra.job.num}"
             )
         folders.add(folder)
         values = plain_values(job_config)

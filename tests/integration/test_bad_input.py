@@ -1,35 +1,74 @@
 """Each mistake: exit code 2, one line on stderr that names cause and mend, nothing on the disk."""
 
+import errno
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
 import pytest
 import torch
-from helpers import TINY
+from helpers import SCRIPTS, TINY
+from PIL import Image
 
 from layerscope.data import store
+from layerscope.data.sources import local_sources
 from layerscope.networks.cifar_cnn import CifarCNN
+from layerscope.training.checkpoint_files import save_sealed
 
 OWN_CLASS = ["model=custom", "model._target_=pathlib.PurePath"]
+TWO_PROCESSES = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 TRAIN = {
     "unknown key": (["trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
     "unknown top-level key": (["sed=1"], "did you mean seed"),
+    "added key": (["+foo=1"], "foo is not a key"),
     "key without its group": (["max_epochs=3"], "trainer.max_epochs"),
     "key of another option": (["optimizer=adam", "optimizer.momentum=0.9"], "optimizer.momentum"),
     "unknown option": (["model=resnet"], "cifar_cnn"),
+    "option outside": (["model=../../secret"], "cifar_cnn"),
+    "no option": (["model=null"], "must be a string"),
     "unknown group": (["modl=cifar_cnn"], "did you mean model"),
+    "removed key": (["~seed"], "seed is missing"),
+    "removed and never there": (["~sead"], "sead"),
     "not a number": (["optimizer.lr=abc"], "optimizer.lr=abc"),
     "empty value": (["optimizer.lr="], "optimizer.lr"),
+    "lr 0": (["optimizer.lr=0"], "optimizer.lr=0: input should be greater than 0"),
     "negative": (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: input should be greater than 0"),
     "infinite": (["optimizer.lr=inf"], "optimizer.lr=inf"),
     "nan": (["optimizer.lr=nan"], "optimizer.lr=nan"),
+    "null": (["optimizer.lr=null"], "optimizer.lr=None"),
     "zero": (["data.batch_size=0"], "data.batch_size=0"),
+    "list for a number": (["seed=[1,2]"], "seed="),
+    "truth for a number": (["trainer.max_epochs=true"], "trainer.max_epochs=True"),
     "fraction": (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5"),
+    "more than torch counts": (["trainer.max_epochs=99999999999999999999"], "trainer.max_epochs"),
+    "more than the memory": (["data.num_train=99999999999999"], "data.num_train"),
+    "more threads than work": (["trainer.threads=100000000"], "trainer.threads"),
+    "a network of all memory": (["model.channels=[65536,65536,65536]"], "model.channels"),
     "out of range": (["loss.label_smoothing=1.5"], "loss.label_smoothing=1.5"),
     "limit above all": (["trainer.limit_val_batches=1.5"], "trainer.limit_val_batches=1.5"),
     "seed": (["seed=one"], "seed=one"),
+    "seed fraction": (["seed=1.5"], "seed=1.5"),
+    "seed negative": (["seed=-1"], "seed=-1"),
+    "seed too large": (["seed=4294967296"], "seed=4294967296"),
+    "missing marker": (["seed=???"], "seed is missing"),
     "precision": (["trainer.precision=16"], "'32-true', 'bf16-mixed' or 'auto'"),
     "twice": (["seed=1", "seed=2"], "seed is given 2 times"),
+    "twice, once added": (["seed=1", "++seed=2"], "seed is given 2 times"),
     "bracket": (["model.channels=[4,8"], "model.channels"),
+    "brace": (["data.groups={a:[cat]"], "data.groups"),
+    "quote": (["ckpt_path='last.ckpt"], "ckpt_path"),
     "no equals sign": (["model"], "model"),
+    "no key": (["=1"], "must be a string"),
+    "nothing": ([""], "EOF"),
+    "a line break": (["seed=1\n2"], "seed=1 2"),
+    "interpolation of nothing": (["seed=${nowhere}"], "seed: Interpolation key 'nowhere'"),
+    "interpolation of itself": (["seed=${seed}"], "seed: Recursive"),
+    "unset variable": (["seed=${oc.env:LAYERSCOPE_NOT_SET}"], "LAYERSCOPE_NOT_SET"),
     "unknown flag": (["--modle"], "--modle"),
     "list without -m": (["seed=0,1"], "seed"),
     "more than the set": (["data.batch_size=65"], "data.batch_size=65"),
@@ -39,14 +78,13 @@ TRAIN = {
         ["model.num_classes=2", "data.groups={a:[ship],b:[truck]}", "data.num_test=3"],
         "test split",
     ),
+    "no such class": (["model.num_classes=2", "data.groups={a:[dog],b:[wolf]}"], "wolf"),
     "crop beyond the image": (["data.crop_padding=40"], "data.crop_padding=40"),
     "momentum for Nesterov": (["optimizer=sgd", "optimizer.momentum=0.0"], "optimizer.nesterov"),
-    "no job": (["-m", "seed=range(0,0)"], "no job"),
-    "short last batch for two": (
-        ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.drop_last=false"],
-        "share equally",
-    ),
+    "short last batch for two": ([*TWO_PROCESSES, "data.drop_last=false"], "share equally"),
     "flag of no use": (["--config-path", "/nowhere"], "--config-dir"),
+    "no such folder": (["--config-dir", "nowhere"], "--config-dir nowhere"),
+    "no such file": (["--config-name", "nowhere"], "nowhere"),
     "bad override to show": (["--cfg", "job", "foo=1"], "foo is not a key"),
     "another image size": (["data.image_size=16"], "model.input_shape=[3,16,16]"),
     "classes": (["model.num_classes=7"], "data.groups"),
@@ -57,17 +95,85 @@ TRAIN = {
     "target not there": (["model=custom", "model._target_=no.Net"], "model._target_=no.Net"),
     "target no module": (OWN_CLASS, "not an nn.Module"),
     "gpu": (["trainer=gpu"], "trainer=cpu"),
+    "no such device": (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
     "devices": (["trainer.devices=2"], "trainer=ddp"),
     "package": (["logger=mlflow"], "pip install mlflow"),
     "checkpoint missing": (["ckpt_path=nowhere.ckpt"], "ckpt_path=nowhere.ckpt does not exist"),
     "checkpoint a URL": (["ckpt_path=http://127.0.0.1/x.ckpt"], "only local files"),
     "checkpoint a directory": (["ckpt_path=."], "is a directory"),
-    "ddp in a sweep": (
-        ["-m", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "seed=0,1"],
-        "trainer=ddp_spawn",
+    "resume where": (["resume=auto"], "hydra.run.dir=DIR"),
+    "resume how": (["resume=yes"], "resume=yes"),
+    "resume and a checkpoint": (
+        ["resume=auto", "hydra.run.dir=run", "ckpt_path=x.ckpt"], "leave out ckpt_path",
     ),
+    "directory empty": (["hydra.run.dir="], "hydra.run.dir= is empty"),
+    "directory of nothing": (["hydra.run.dir=${nowhere}"], "hydra.run.dir"),
+    "mode": (["hydra.mode=MULTIRUN"], "-m makes a sweep"),
+    "search path": (["hydra.searchpath=[pkg://os]"], "--config-dir"),
+    "no job": (["-m", "seed=range(0,0)"], "no job"),
+    "empty choice": (["-m", "seed=choice()"], "seed=choice()"),
+    "step of nothing": (["-m", "seed=range(0,3,0)"], "the sweep cannot be made"),
+    "endless": (["-m", "seed=range(0,1000)", "data.batch_size=range(1,99)"], "10,000 jobs"),
+    "swept and fixed": (["-m", "seed=0,1", "seed=3"], "seed is given 2 times"),
+    "ddp in a sweep": (["-m", *TWO_PROCESSES, "seed=0,1"], "trainer=ddp_spawn"),
     "one wrong job of a sweep": (["-m", "model.width=0.5,-1"], "model.width=-1"),
-}
+    "one folder for all jobs": (["-m", "seed=0,1", "hydra.sweep.subdir=x"], "hydra.sweep.subdir"),
+    "folders outside": (["-m", "seed=0,1", "hydra.sweep.subdir=../x"], "hydra.sweep.subdir"),
+    "unknown sweeper": (["-m", "seed=0,1", "hydra/sweeper=optuna"], "hydra/sweeper"),
+}  # fmt: skip
+
+BOMB = "\n".join(
+    ["a: &a0 [x,x,x,x,x,x,x,x,x]"]
+    + [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+)
+REFERENCES = "\n".join(
+    ["a0: xxxxxxxxxx"] + [f"a{i}: '" + f"${{a{i - 1}}}" * 9 + "'" for i in range(1, 12)]
+)
+# A user's own file, experiment/bad.yaml: its text and what the line on stderr says.
+FILES = {
+    "tab": ("seed:\n\t- 1", "bad.yaml, line 3: a tab"),
+    "duplicate key": ("seed: 1\nseed: 2", "bad.yaml, line 3: found duplicate key seed"),
+    "unresolved": ("seed: ${nowhere}", "seed: Interpolation key 'nowhere'"),
+    "loop": ("data: {dir: '${ckpt_path}'}\nckpt_path: ${data.dir}", "Recursive"),
+    "half an interpolation": ("seed: ${", "'${'"),
+    "bomb of aliases": (BOMB, "more than 10,000 values"),
+    "bomb of references": (REFERENCES, "1,000 times"),
+    "alias in itself": ("seed: &a [*a]", "bad.yaml, line 2: an alias stands for what it is in"),
+    "deep": ("seed: " + "[" * 5000 + "]" * 5000, "more than 40 levels"),
+    "long": ("seed: [" + "1," * 20_000 + "]", "more than 10,000 values"),
+    "large": ("#" + "x" * 2**20, "1,048,576 bytes"),
+    "wrong type": ("trainer: 5", "trainer.max_epochs is not a key"),
+    "a list": ("- 1\n- 2", "holds a list"),
+    "a sentence": ("hello", "holds a str"),
+    "two documents": ("seed: 1\n---\nseed: 2", "another document"),
+    "key no word": ("1: 2", "keys should be strings"),
+    "null key": ("~: 2", "NoneType"),
+    "unknown key": ("sed: 1", "sed is not a key"),
+    "nested unknown key": ("trainer: {max_epoch: 1}", "trainer.max_epoch is not a key"),
+    "not UTF-8": (b"seed: \xff", "not UTF-8"),
+    "a zero byte": ("seed: \0", "special characters"),
+    "python tag": ("seed: !!python/object/apply:os.system ['touch ran']", "bad.yaml, line 2"),
+    "unknown tag": ("seed: !net 1", "!net"),
+    "header": ("# @package a b\nseed: 1", "Too many components"),
+    "group that is not there": ("defaults:\n  - /nowhere: x", "nowhere/x"),
+    "refers to itself": ("defaults:\n  - bad", "refers to itself"),
+    "target": ("optimizer: {_target_: os.system}", "optimizer._target_ is not a key"),
+    "target of a network": (
+        "model: {family: custom, _target_: os.system}", "never taken from a file",
+    ),
+    "swept and fixed": ("hydra: {sweeper: {params: {seed: '1,2'}}}", "seed is given 2 times"),
+    "callback": ("hydra: {callbacks: {x: {_target_: os.system}}}", "hydra.callbacks"),
+    "logging": ("hydra: {job_logging: {root: {handlers: [x]}}}", "job_logging"),
+    "environment": ("hydra: {job: {env_set: {A: b}}}", "hydra.job.env_set"),
+    "launcher": ("hydra: {launcher: {_target_: os.system}}", "hydra.launcher._target_=os.system"),
+    "sweeper": ("hydra: {sweeper: {_target_: os.system}}", "hydra.sweeper._target_=os.system"),
+}  # fmt: skip
+
+
+def snapshot(directory):
+    """All names with the bytes of the files."""
+    paths = sorted(Path(directory).rglob("*"))
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
 
 @pytest.fixture
@@ -80,29 +186,49 @@ def _in_empty_directory(tmp_path, monkeypatch):
 def assert_refused(result, hint):
     assert result.code == 2, result
     assert result.out == ""
+    assert result.err.startswith("error: "), result.err
     assert result.err.count("\n") == 1, result.err
     assert hint in result.err
     assert "Traceback" not in result.err
 
 
+def command_with(overrides):
+    """TINY, but for what these say otherwise."""
+    chosen = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    has_own_network = any(key.startswith("model") for key in chosen)
+    if any(override.startswith("optimizer=") for override in overrides):
+        chosen |= {"optimizer.lr", "optimizer.sgd_lr"}
+    kept = [
+        key
+        for key in TINY
+        if key.partition("=")[0] not in chosen
+        and not (has_own_network and key.startswith(("model.", "optimizer.")))
+    ]
+    return [*kept, *overrides]
+
+
 @pytest.mark.usefixtures("_in_empty_directory")
 @pytest.mark.parametrize("case", TRAIN)
 def test_train_refuses(case, run):
-    if case == "gpu" and torch.cuda.is_available():
+    if case in ("gpu", "devices") and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     overrides, hint = TRAIN[case]
-    chosen = {override.partition("=")[0] for override in overrides}
-    has_own_network = any(key.startswith("model") for key in chosen)
-    if "optimizer=adam" in overrides or "optimizer=sgd" in overrides:
-        chosen |= {"optimizer.lr", "optimizer.sgd_lr"}
-    repeated = chosen if case != "twice" else set()
-    given = [
-        key
-        for key in TINY
-        if key.partition("=")[0] not in repeated
-        and not (has_own_network and key.startswith(("model.", "optimizer.")))
-    ]
-    assert_refused(run("train", *given, *overrides), hint)
+    assert_refused(run("train", *command_with(overrides)), hint)
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_users_file_is_refused(case, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, hint = FILES[case]
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/bad.yaml").write_bytes(
+        b"# @package _global_\n" * (case != "header") + content
+    )
+    before = snapshot(tmp_path)
+    sweeps = ["-m", "seed=5"] if case in ("swept and fixed", "launcher", "sweeper") else []
+    assert_refused(run("train", "--config-dir", ".", *TINY, "experiment=bad", *sweeps), hint)
+    assert snapshot(tmp_path) == before
 
 
 @pytest.mark.usefixtures("_in_empty_directory")
@@ -115,76 +241,157 @@ def test_a_resume_that_would_not_go_on_is_refused(override, run, finished):
     keys = [key for key in TINY if key.partition("=")[0] != name]
     keys = ["trainer.max_epochs=4" if key.startswith("trainer.max_epochs") else key for key in keys]
     last = f"ckpt_path={finished}/checkpoints/last.ckpt"
-    assert_refused(run("train", *keys, override, last), "give the same again")
+    assert_refused(run("train", *keys, override, last), "give the same")
+
+
+# Of data and output: what is done to the empty directory, the overrides, the hint.
+PLACES = {
+    "under a file": (["hydra.run.dir=/dev/null/run"], "hydra.run.dir"),
+    "a file": (["hydra.run.dir=taken"], "taken is a file"),
+    "another run": (["hydra.run.dir=used"], "holds another run"),
+    "another sweep": (["-m", "seed=0,1", "hydra.sweep.dir=used"], "holds another run"),
+    "data in a file": (["data=cifar10", "data.dir=taken"], "data.dir="),
+    "nothing of the data": (["data=cifar10", "data.dir=none"], "data=synthetic"),
+    "batches missing": (["data=cifar10", "data.dir=batches"], "test_batch is missing"),
+    "wrong sums": (["data=cifar10", "data.dir=wrong"], "wrong md5"),
+    "arrays of another shape": (["data=cifar10", "data.dir=shape"], "data=synthetic"),
+    "labels out of range": (["data=cifar10", "data.dir=labels"], "data=synthetic"),
+}
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory):
+    """What somebody may point a run at."""
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("places")
+    for name in ("used", "batches", "wrong", "shape", "labels"):
+        (folder / name).mkdir()
+    (folder / "taken").write_text("mine")
+    (folder / "used/run.json").write_text("{}")
+    (folder / "used/multirun.yaml").write_text("{}")
+    for number in range(1, 6):
+        (folder / f"batches/data_batch_{number}").write_bytes(b"")
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (folder / "wrong" / name).write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    for name, size, label in (("shape", 31, 0), ("labels", 32, 11)):
+        for part in ("train", "test"):
+            np.save(folder / name / f"{part}_images.npy", np.zeros((9, size, size, 3), np.uint8))
+            np.save(folder / name / f"{part}_labels.npy", np.full(9, label, np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_a_place_is_refused(case, run, places, monkeypatch):
+    monkeypatch.chdir(places)
+    # As where neither the official server nor npm is reached.
+    monkeypatch.setattr(store.prepare_cifar10, "__defaults__", (local_sources,))
+    overrides, hint = PLACES[case]
+    keys = [key for key in TINY if "cifar10" not in str(overrides) or not key.startswith("data")]
+    before = snapshot(places)
+    result = run("train", *keys, *overrides)
+    assert result.code == 2, result
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert hint in result.err
+    assert snapshot(places) == before
 
 
 @pytest.mark.usefixtures("_in_empty_directory")
-def test_a_directory_that_cannot_be_made_is_the_commands_fault(run):
-    assert_refused(run("train", *TINY, "hydra.run.dir=/dev/null/run"), "hydra.run.dir")
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_where_nothing_can_be_written(number, run, monkeypatch):
+    def refuse(self, *arguments, **keys):
+        raise OSError(number, os.strerror(number))
 
-
-@pytest.mark.usefixtures("_in_empty_directory")
-def test_no_source_of_the_data_is_reachable(run, monkeypatch):
-    monkeypatch.setattr(store, "find_sources", lambda directory: [])
-    monkeypatch.setattr(store.prepare_cifar10, "__defaults__", (lambda directory: [],))
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert_refused(
+        run("train", *TINY, "hydra.run.dir=run"), f"cannot be made: {os.strerror(number)}"
+    )
     result = run("train", "data.dir=data", "trainer=cpu")
-    assert_refused(result, "data=synthetic")
-
-
-@pytest.mark.usefixtures("_in_empty_directory")
-def test_a_directory_that_holds_a_run_is_not_written_over(run, finished):
-    assert_refused(run("train", *TINY, f"hydra.run.dir={finished}"), "holds another run")
+    assert_refused(result, "set data.dir or LAYERSCOPE_DATA_DIR")
 
 
 def broken_checkpoints(directory, good):
-    """Name to path of files that are no checkpoint of ours."""
+    """Write files that are no checkpoint to use: name to what the line on stderr says."""
     content = good.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
     files = {
         "empty": b"",
         "truncated": content[: len(content) // 2],
+        "flipped": bytes(flipped),
         "script": b"export A=1\nexport B=2\n",
         "html": b"<!doctype html><title>404</title>",
         "text": b"hello",
     }
     for name, data in files.items():
         (directory / f"{name}.ckpt").write_bytes(data)
+    with zipfile.ZipFile(directory / "other zip.ckpt", "w") as archive:
+        archive.writestr("a.txt", "hello")
     torch.save(CifarCNN().state_dict(), directory / "plain state.ckpt")
+    torch.save([1, 2], directory / "list.ckpt")
     torch.save({"state_dict": CifarCNN().state_dict()}, directory / "not ours.ckpt")
     torch.save(CifarCNN(), directory / "pickled module.ckpt")
-    checkpoint = torch.load(good, weights_only=True)
-    checkpoint["layerscope"]["format"] = 99
-    torch.save(checkpoint, directory / "newer.ckpt")
-    without = {**checkpoint, "layerscope": {**checkpoint["layerscope"], "preprocessing": {}}}
-    without["layerscope"]["format"] = 1
-    torch.save(without, directory / "no view.ckpt")
-    checkpoint["layerscope"]["format"] = 1
-    checkpoint["layerscope"]["config"]["model"]["channels"] = [4, 8, 16]
-    torch.save(checkpoint, directory / "other network.ckpt")
-    return sorted(directory.glob("*.ckpt"))
+
+    def changed(name, change):
+        checkpoint = torch.load(good, weights_only=True)
+        change(checkpoint, checkpoint["layerscope"], checkpoint["state_dict"])
+        save_sealed(directory / f"{name}.ckpt", checkpoint)
+
+    first = "network.block1.conv.weight"
+    changed("newer", lambda all, facts, state: facts.update(format=99))
+    changed("no view", lambda all, facts, state: facts.update(preprocessing={}))
+    changed("missing weight", lambda all, facts, state: state.pop(first))
+    changed("extra weight", lambda all, facts, state: state.update({"network.x": state[first]}))
+    changed("another shape", lambda all, facts, state: state.update({first: state[first][:2]}))
+    changed("not finite", lambda all, facts, state: state[first].fill_(float("nan")))
+    changed("another type", lambda all, facts, state: state.update({first: state[first].double()}))
+    changed("weight no tensor", lambda all, facts, state: state.update({first: "x"}))
+    return {
+        "empty": "no readable checkpoint", "truncated": "no readable checkpoint",
+        "flipped": "checksum is wrong", "script": "no readable checkpoint",
+        "html": "no readable checkpoint", "text": "no readable checkpoint",
+        "other zip": "no readable checkpoint", "plain state": "no state_dict",
+        "list": "holds a list", "not ours": "not written by layerscope",
+        "pickled module": "no readable checkpoint", "newer": "format 99",
+        "no view": "preprocessing.image_size is missing", "missing weight": "is missing",
+        "extra weight": "is not in the network", "another shape": "another architecture",
+        "not finite": "is not finite", "another type": "torch.float64",
+        "weight no tensor": "something else than tensors",
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "predict"])
-def test_checkpoints_that_are_none(script, run, finished, tmp_path, monkeypatch):
-    paths = broken_checkpoints(tmp_path, finished / "checkpoints/best.ckpt")
-    assert len(paths) == 11
-    empty = tmp_path / "cwd"
-    empty.mkdir()
-    monkeypatch.chdir(empty)
+@pytest.fixture(scope="session")
+def broken(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("broken")
+    return folder, broken_checkpoints(folder, finished / "checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "predict", "profile_model"])
+def test_checkpoints_that_are_none(script, run, broken, tmp_path, monkeypatch):
+    folder, hints = broken
     keys = TINY if script == "train" else ("image=x.png",) if script == "predict" else ()
-    for path in paths:
-        if script == "train" and path.stem == "other network":
-            continue  # training compares the weights with the command's network, not its words
-        quoted = f"ckpt_path='{path}'"
-        assert_refused(run(script, *keys, quoted), "checkpoint")
-    assert list(empty.iterdir()) == []
-
-
-def test_a_resume_with_another_network_is_refused(run, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    keys = [key for key in TINY if not key.startswith("model.")]
-    checkpoint = f"ckpt_path={finished}/checkpoints/last.ckpt"
-    assert_refused(run("train", *keys, checkpoint), "model.channels was [4, 8, 8]")
-    assert_refused(run("train", *keys, checkpoint, "allow_changes=true"), "another architecture")
+    assert len(hints) == len(list(folder.iterdir())) == 19
+    for name, hint in hints.items():
+        quoted = f"ckpt_path='{folder / name}.ckpt'"
+        assert_refused(run(script, *keys, quoted), hint)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_in_empty_directory")
+def test_another_network_or_no_optimizer_is_nothing_to_go_on_from(run, finished, tmp_path_factory):
+    last = finished / "checkpoints/last.ckpt"
+    networks = [key for key in TINY if not key.startswith(("model.", "trainer.max"))]
+    more = [*networks, "trainer.max_epochs=4", "allow_changes=true"]
+    hint = "another architecture"
+    for override in ("model.channels=[4,8,16]", "model.num_classes=2"):
+        assert_refused(run("train", *more, override, f"ckpt_path={last}"), hint)
+    checkpoint = torch.load(last, weights_only=True)
+    del checkpoint["optimizer_states"]
+    weights = tmp_path_factory.mktemp("weights") / "only.ckpt"
+    save_sealed(weights, checkpoint)
+    assert_refused(run("train", *TINY, f"ckpt_path={weights}"), "no optimizer to go on with")
 
 
 @pytest.mark.usefixtures("_in_empty_directory")
@@ -192,6 +399,8 @@ def test_a_resume_with_another_network_is_refused(run, finished, tmp_path, monke
     ("overrides", "hint"),
     [
         ((), "ckpt_path is missing"),
+        (("ckpt_path=null",), "ckpt_path=None names no file"),
+        (("ckpt_path=[a]",), "names no file"),
         (("ckpt_path={good}", "data.batchsize=3"), "data.batchsize is not a key"),
         (("ckpt_path={good}", "data.batch_size=0"), "data.batch_size=0"),
         (("ckpt_path={good}", "trainer=tpu"), "options of trainer"),
@@ -203,29 +412,73 @@ def test_a_resume_with_another_network_is_refused(run, finished, tmp_path, monke
     ],
 )
 def test_evaluate_refuses(overrides, hint, run, finished):
+    if "trainer=gpu" in overrides and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
     good = finished / "checkpoints/best.ckpt"
     result = run("evaluate", *(override.format(good=good) for override in overrides))
     assert_refused(result, hint)
 
 
+def png(width, height, pixels=b"\0" * 64):
+    """A small file that says it is a picture of this size."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+IMAGES = {
+    "text.png": (b"hello", "no picture"),
+    "empty.png": (b"", "no picture"),
+    "bomb.png": (png(20_000, 20_000), "too many pixels"),
+    "large.png": (png(12_000, 12_000), "too many pixels"),
+    "cut.png": (png(64, 64), "no picture"),
+    "program.eps": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+        "no picture",
+    ),
+    "drawing.svg": (b"<svg/>", "no picture"),
+    "page.jpg": (b"<!doctype html>", "no picture"),
+    "folder": (None, "Is a directory"),
+}
+
+
 def test_predict_refuses(run, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.png").write_text("hello")
+    for name, (content, _) in IMAGES.items():
+        Path(name).mkdir() if content is None else Path(name).write_bytes(content)
+    Image.new("I;16", (8, 8)).save("deep.png")
+    before = snapshot(tmp_path)
     checkpoint = f"ckpt_path={finished}/checkpoints/best.ckpt"
+    for name, (_, hint) in IMAGES.items():
+        assert_refused(run("predict", checkpoint, f"image={name}"), hint)
     assert_refused(run("predict", checkpoint), "image is missing")
+    assert_refused(run("predict", checkpoint, "image=null"), "image=None names no file")
+    assert_refused(run("predict", checkpoint, "image="), "names no file")
     assert_refused(run("predict", checkpoint, "image=none.png"), "does not exist")
-    assert_refused(run("predict", checkpoint, "image=text.png"), "no picture")
+    assert_refused(run("predict", checkpoint, "image=http://127.0.0.1/x.png"), "does not exist")
+    assert_refused(run("predict", checkpoint, "image=deep.png"), "more than 8 bits")
+    assert snapshot(tmp_path) == before
 
 
-def test_a_target_in_a_checkpoint_is_never_imported(run, finished, tmp_path, monkeypatch):
-    (tmp_path / "evil.py").write_text("import pathlib; pathlib.Path('ran').touch()")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    checkpoint = torch.load(finished / "checkpoints/best.ckpt", weights_only=True)
-    checkpoint["layerscope"]["config"]["model"] = {
-        "family": "custom", "_target_": "evil.Net", "input_shape": [3, 32, 32], "num_classes": 10,
-    }  # fmt: skip
-    checkpoint["layerscope"]["format"] = 1  # which had no checksum
-    torch.save(checkpoint, tmp_path / "evil.ckpt")
-    assert_refused(run("evaluate", "ckpt_path=evil.ckpt"), "never taken from a file")
-    assert not (tmp_path / "ran").exists()
+@pytest.mark.parametrize(
+    ("script", "arguments", "hint"),
+    [
+        ("train", ["optimizer.lr=abc"], "optimizer.lr=abc"),
+        ("predict", ["ckpt_path=nowhere.ckpt", "image=x"], "does not exist"),
+    ],
+)
+def test_as_a_process_of_its_own(script, arguments, hint, tmp_path):
+    command = [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+    assert hint in ended.stderr
+    assert list(tmp_path.iterdir()) == []

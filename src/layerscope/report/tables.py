@@ -57,7 +57,7 @@ def parse_rows(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, s
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """A whole CSV file at once, atomically."""
     lines = [_line([_text(row[column]) for column in columns]) for row in rows]
-    write_text(path, "".join([_line(columns), *lines]))
+    write_text(path, "".join([_line([_text(column) for column in columns]), *lines]))
 
 
 def _line(fields: Sequence[str]) -> str:
@@ -67,4 +67,11 @@ def _line(fields: Sequence[str]) -> str:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, str):
+        return _harmless(value)
     return "" if value is None else str(value)
+
+
+def _harmless(text: str) -> str:
+    """A spreadsheet takes a cell that begins like this for a formula, and runs it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

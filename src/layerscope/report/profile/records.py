@@ -153,18 +153,13 @@ def _csv_row(row: Row) -> dict[str, object]:
         for reason in row.reasons
     )
     return {
-        "layer": _harmless(row.layer),
+        "layer": row.layer,
         "quantity": row.quantity,
         "instrument": row.instrument,
         "theory": row.theory,
-        "reasons": _harmless(reasons),
+        "reasons": reasons,
         "predicted": row.predicted,
         "measured": row.measured,
         "unexplained": row.unexplained,
         "lower_bound": row.lower_bound,
     }
-
-
-def _harmless(text: str) -> str:
-    """A spreadsheet takes a cell that begins like this for a formula, and runs it."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
