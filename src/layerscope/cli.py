@@ -358,6 +358,8 @@ def _lock(descriptor: int, directory: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(f"another process is writing into {directory}: wait for its end") from error
+    except OSError:  # a file system without locks, or without locks of directories: go on without
+        pass
 
 
 @contextmanager

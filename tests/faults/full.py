@@ -47,7 +47,7 @@ def parts(seed: int, root: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     for number in ERRORS:
         cases = [(*kind, number) for kind in inject.KINDS]
         yield errno.errorcode[number], partial(scenarios.failing_writes, cases, root)
-    sizes = [0, 100, 1_000, 3_000, 10_000, 20_000]
+    sizes = [4_000, 6_000, 8_000, 10_000, 12_000, 14_000]
     yield "limit", partial(scenarios.file_size_limits, sizes, root)
     yield "disk", partial(scenarios.full_disks, range(8_192, 90_000, 8_192), root)
     yield "data", partial(scenarios.killed_fetches, 10, seed, root)

@@ -91,27 +91,28 @@ def prepare_cifar10(
 
     Raises `UserError` when no source can be used, and leaves nothing behind then.
     """
-    directory = _resolve(directory)
+    directory, found = _resolve(directory), None
     try:
         found = _find_prepared(directory)
-        if found is None:
+        if found is None or not found.manifest_is_current:
             with _exclusive(directory, report):
-                found = _find_prepared(directory) or _fetch(directory, report, find)
+                found = _find_prepared(directory)
+                if found is None:
+                    return _fetch(directory, report, find)
+                _remove_leftovers(directory)
+                _write_manifest(directory, found.source, found.stats)
     except OSError as error:
-        raise _storage_error(directory, error) from error
-    return found
+        if found is None:
+            raise _storage_error(directory, error) from error
+        # In a directory that cannot be written, good arrays remain good: hashed at each load.
+    return _provenance(found.source)
 
 
-def _find_prepared(directory: Path) -> Provenance | None:
+def _find_prepared(directory: Path) -> _Verified | None:
     try:
-        found = _open_verified(directory)
+        return _open_verified(directory)
     except (SourceError, OSError):
         return None
-    if not found.manifest_is_current:
-        # In a directory that cannot be written, good arrays remain good: hashed at each load.
-        with suppress(OSError):
-            _write_manifest(directory, found.source, found.stats)
-    return _provenance(found.source)
 
 
 def _open_verified(directory: Path) -> _Verified:

@@ -1,6 +1,7 @@
 """A training run from a checked configuration to the files of docs/reference.md."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessException
 
 from layerscope.cli import Job, Request
 from layerscope.composition import Values
@@ -203,9 +204,13 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
     trainer = make_trainer(
         config.trainer, directory, callbacks, loggers, some_outputs_unused=plan.num_outputs > 1
     )
+    spawns = config.trainer.strategy == "ddp_spawn"
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=plan.start.checkpoint, weights_only=True)
-    except ProcessRaisedException as error:  # ddp_spawn: only the text comes back
+        with request.passed_on(plan.request.how_to_go_on) if spawns else nullcontext():
+            trainer.fit(module, datamodule=data, ckpt_path=plan.start.checkpoint, weights_only=True)
+    except ProcessException as error:  # ddp_spawn: only the text comes back
+        if request.signal is not None:
+            raise request.error(_of_stopped(str(error), plan)) from error
         raise _of_child(str(error), folder) from error
     except NonFiniteLoss as error:
         raise NonFiniteLoss(f"{error}; {folder.describe_last()}") from error
@@ -220,6 +225,12 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         raise request.error(f"ended after the last epoch; {plan.request.how_to_go_on}")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is one process's work
+
+
+def _of_stopped(text: str, plan: Plan) -> str:
+    """What a process that ddp_spawn started said when it was told to stop."""
+    _, said, message = text.strip().splitlines()[-1].partition(f"{Terminated.__name__}: SIGTERM: ")
+    return message if said else f"ended; {plan.request.how_to_go_on}"
 
 
 def _of_child(text: str, folder: CheckpointFolder) -> Exception:

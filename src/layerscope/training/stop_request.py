@@ -2,6 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import active_children
 from types import FrameType
 
 from layerscope.errors import Interrupted, Terminated
@@ -10,6 +13,7 @@ _ERRORS: dict[int, type[Terminated | Interrupted]] = {
     signal.SIGTERM: Terminated,
     signal.SIGINT: Interrupted,
 }
+GRACE_SECONDS = 20  # for the processes of ddp_spawn: batch systems give 30
 
 
 class StopRequest:
@@ -25,10 +29,39 @@ class StopRequest:
             for number in _ERRORS:
                 signal.signal(number, self._note)
 
+    @contextmanager
+    def passed_on(self, how_to_go_on: str) -> Iterator[None]:
+        """To the processes that train while this one waits for them (ddp_spawn).
+
+        As SIGTERM in any case: a Ctrl-C from the keyboard comes to them itself, and a second one
+        would end them where they are. They are killed if they do not end in time.
+        """
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            self.signal = number
+            signal.alarm(GRACE_SECONDS)
+            for child in active_children():
+                child.terminate()
+
+        def give_up(number: int, frame: FrameType | None) -> None:
+            for child in active_children():
+                child.kill()
+            raise self.error(f"ended after {GRACE_SECONDS} s of waiting; {how_to_go_on}")
+
+        handlers = {**dict.fromkeys(_ERRORS, pass_on), signal.SIGALRM: give_up}
+        previous = {number: signal.signal(number, handlers[number]) for number in handlers}
+        try:
+            yield
+        finally:
+            if self.signal is not None:
+                signal.alarm(0)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
     def error(self, message: str) -> Terminated | Interrupted:
-        """With the signal's exit code."""
-        assert self.signal is not None
-        return _ERRORS[self.signal](f"{signal.Signals(self.signal).name}: {message}")
+        """With the signal's exit code; that of SIGTERM where another process got the signal."""
+        number = self.signal or signal.SIGTERM
+        return _ERRORS[number](f"{signal.Signals(number).name}: {message}")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:

@@ -1,0 +1,276 @@
+"""Checkpoints from strangers: nothing in them runs, and nothing of them fills the memory."""
+
+import os
+import pickle
+import resource
+import struct
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from harness import KEYS
+from hostile import COMMANDS, Payload, assert_refused, call, give, pickled, plain_checkpoint, put
+from torch import nn
+
+import layerscope
+from layerscope.errors import UserError
+from layerscope.training.checkpoint_files import (
+    MAX_FILE_BYTES,
+    MAX_STRUCTURE_BYTES,
+    open_plain,
+    save_sealed,
+)
+from layerscope.training.checkpoints import FACTS_KEY
+
+PLACES = {
+    "a weight": ("state_dict", "network.fc.bias"),
+    "the state": ("state_dict",),
+    "the configuration": (FACTS_KEY, "config", "model", "width"),
+    "our facts": (FACTS_KEY, "batches_seen"),
+    "a callback": ("callbacks", "EndOfEpoch", "best"),
+    "another callback": ("callbacks", "ModelCheckpoint"),
+    "the optimizer": ("optimizer_states", 0, "state"),
+    "hyperparameters": ("hyper_parameters", "x"),
+    "loops": ("loops", "fit_loop", "x"),
+    "a key": ("anything",),
+}
+PAYLOADS = {
+    "os.system": Payload(os.system, "touch ran"),
+    "builtins.eval": Payload(eval, "open('ran', 'w')"),
+    "builtins.exec": Payload(exec, "open('ran', 'w')"),
+    "builtins.open": Payload(open, "ran", "w"),
+    "subprocess": Payload(subprocess.check_call, ["touch", "ran"]),
+    "os.mknod": Payload(os.mknod, "ran"),
+    "np.save": Payload(np.save, "ran", 1),
+    "torch.save": Payload(torch.save, 1, "ran"),
+    "pathlib": Payload(Path.touch, Path("ran")),
+}
+
+
+@pytest.fixture(autouse=True)
+def _directory(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    yield
+    assert list((tmp_path / "here").iterdir()) == []  # no payload has run, nothing was made
+
+
+def assert_nobody_opens(path, hint="", commands=tuple(COMMANDS)):
+    for command in commands:
+        assert_refused(give(command, path), hint)
+    with pytest.raises(UserError, match=hint):
+        layerscope.load(path)
+
+
+def test_the_payload_would_run_where_it_is_let(tmp_path):
+    """And so the tests below can fail."""
+    path = pickled(tmp_path / "a.ckpt", {"a": PAYLOADS["os.system"]})
+    torch.load(path, weights_only=False)
+    Path("ran").unlink()
+
+
+def test_the_plain_one_opens(tmp_path):
+    save_sealed(tmp_path / "a.ckpt", plain_checkpoint())
+    assert layerscope.load(tmp_path / "a.ckpt").training is False
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_payload_in_any_place(place, tmp_path):
+    checkpoint = put(plain_checkpoint(), PLACES[place], PAYLOADS["os.system"])
+    path = tmp_path / "a.ckpt"
+    save_sealed(path, checkpoint)
+    assert_nobody_opens(path, "no readable checkpoint")
+    save_unsealed = pickled(tmp_path / "b.ckpt", checkpoint)
+    assert_refused(give("evaluate", save_unsealed), "no readable checkpoint")
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_any_payload(payload, tmp_path):
+    save_sealed(tmp_path / "a.ckpt", {**plain_checkpoint(), "x": PAYLOADS[payload]})
+    assert_refused(give("predict", tmp_path / "a.ckpt"), "no readable checkpoint")
+    (tmp_path / "b.ckpt").write_bytes(pickle.dumps(PAYLOADS[payload]))
+    assert_refused(give("predict", tmp_path / "b.ckpt"), "no readable checkpoint")
+
+
+def test_in_the_directory_of_a_run(tmp_path):
+    """resume=auto does not pass over a file that is somebody's, nor runs it."""
+    folder = tmp_path / "run/checkpoints"
+    folder.mkdir(parents=True)
+    pickled(folder / "last.ckpt", {**plain_checkpoint(), "x": PAYLOADS["os.system"]})
+    save_sealed(folder / "previous.ckpt", plain_checkpoint())
+    result = call("train", *KEYS, "resume=auto", f"hydra.run.dir={tmp_path}/run")
+    assert_refused(result)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/a.ckpt", "https://x.y/a", "s3://a/b", "file:///etc/passwd", "hdfs://a"]
+)
+def test_addresses(url):
+    assert_nobody_opens(url, "only local files")
+
+
+def test_an_address_in_a_callbacks_state_is_not_asked(tmp_path, monkeypatch):
+    def refuse(*arguments, **keys):
+        raise AssertionError(f"somebody was asked: {arguments}")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    state = {"best_model_path": "http://127.0.0.1:1/a.ckpt", "dirpath": "http://127.0.0.1:1"}
+    checkpoint = plain_checkpoint()
+    checkpoint["callbacks"] = {name: dict(state) for name in ("ModelCheckpoint", "EndOfEpoch")}
+    save_sealed(tmp_path / "a.ckpt", checkpoint)
+    assert_refused(give("train", tmp_path / "a.ckpt"))
+    assert layerscope.load(tmp_path / "a.ckpt") is not None
+
+
+def archive(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path
+
+
+def test_a_small_file_with_a_gibibyte_inside(tmp_path):
+    good = zipfile.ZipFile(save(tmp_path / "good.ckpt"))
+    members = {name: good.read(name) for name in good.namelist()}
+    tensor = next(name for name in members if "/data/" in name)
+    members[tensor] = bytes(2**26)  # a 16th, which tells as much
+    path = archive(tmp_path / "bomb.ckpt", members, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert_nobody_opens(path, "compressed")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**15  # KiB
+
+
+def save(path):
+    save_sealed(path, plain_checkpoint())
+    return path
+
+
+def test_a_member_that_says_it_is_larger_than_the_file(tmp_path):
+    content = bytearray(save(tmp_path / "a.ckpt").read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 20 : entry + 28] = struct.pack("<II", 2**31, 2**31)
+    (tmp_path / "b.ckpt").write_bytes(content)
+    assert_refused(give("evaluate", tmp_path / "b.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(1).expand(2**33),
+        lambda: torch.zeros(1).as_strided((2**20, 2**20), (0, 0)),
+        lambda: torch.sparse_coo_tensor(torch.zeros(1, 1).long(), torch.ones(1), (2**33,)),
+    ],
+)
+def test_a_tensor_that_says_it_is_large(make, tmp_path):
+    checkpoint = put(plain_checkpoint(), ("state_dict", "network.fc.bias"), make())
+    save_sealed(tmp_path / "a.ckpt", checkpoint)
+    assert_nobody_opens(tmp_path / "a.ckpt", "describes a tensor of|no readable checkpoint", ())
+    assert_refused(give("evaluate", tmp_path / "a.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.zeros(2, device="meta"),
+        lambda: torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
+    ],
+)
+def test_a_tensor_of_another_kind(make, tmp_path):
+    checkpoint = put(plain_checkpoint(), ("state_dict", "network.fc.bias"), make())
+    save_sealed(tmp_path / "a.ckpt", checkpoint)
+    assert_refused(give("evaluate", tmp_path / "a.ckpt"))
+
+
+def test_more_than_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
+    with (tmp_path / "large.ckpt").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)  # a hole: no byte of it is on the disk
+    assert_nobody_opens(tmp_path / "large.ckpt", "none above")
+
+
+def test_a_structure_without_end(tmp_path):
+    path = archive(tmp_path / "a.ckpt", {"a/data.pkl": bytes(MAX_STRUCTURE_BYTES + 1)})
+    with pytest.raises(UserError, match="describes too much"):
+        open_plain(path)
+
+
+def test_files_that_are_something_else(tmp_path):
+    whole = save(tmp_path / "good.ckpt").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 4
+    files = {
+        "legacy": pickled(tmp_path / "0", plain_checkpoint(), _use_new_zipfile_serialization=False),
+        "module": pickled(tmp_path / "1", nn.Linear(2, 2)),
+        "scripted": tmp_path / "2",
+        "plain state": pickled(tmp_path / "3", nn.Linear(2, 2).state_dict()),
+        "zip": archive(tmp_path / "4", {"a.txt": "hello"}),
+        "html": tmp_path / "5",
+        "cut": tmp_path / "6",
+        "flipped": tmp_path / "7",
+        "seal without a file": tmp_path / "8",
+    }
+    torch.jit.save(torch.jit.trace(nn.ReLU(), torch.ones(1)), files["scripted"])
+    files["html"].write_bytes(b"<!doctype html><title>Not found</title>")
+    files["cut"].write_bytes(whole[:-1000])
+    files["flipped"].write_bytes(flipped)
+    files["seal without a file"].write_bytes(whole[-82:])
+    for path in files.values():
+        assert_nobody_opens(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.float64(1), np.zeros(2), Path("a"), range(3), {"a": nn.Linear}, torch.nn.Linear(1, 1)],
+)
+def test_what_is_not_plain(value, tmp_path):
+    save_sealed(tmp_path / "a.ckpt", {**plain_checkpoint(), "x": value})
+    assert_refused(give("evaluate", tmp_path / "a.ckpt"), "no readable checkpoint")
+
+
+JUNK = [None, "x", -1, {}, [], float("nan"), {"_target_": "os.system"}, torch.zeros(3)]
+
+
+def leaves(value, path=()):
+    if isinstance(value, dict):
+        for key in value:
+            yield from leaves(value[key], (*path, key))
+    elif isinstance(value, list):
+        for index in range(len(value)):
+            yield from leaves(value[index], (*path, index))
+    else:
+        yield path
+
+
+def test_junk_in_any_of_our_facts_is_used_or_refused(tmp_path):
+    """Every leaf once, each with another piece of junk."""
+    places = list(leaves(plain_checkpoint()[FACTS_KEY]))
+    refused = 0
+    for number, place in enumerate(places):
+        junk = JUNK[number % len(JUNK)]
+        save_sealed(tmp_path / "a.ckpt", put(plain_checkpoint(), (FACTS_KEY, *place), junk))
+        try:
+            layerscope.load(tmp_path / "a.ckpt")
+        except UserError:
+            refused += 1
+    assert refused > len(places) // 2
+
+
+@pytest.mark.parametrize(
+    ("key", "junk"),
+    [
+        ("epoch", -1), ("global_step", "x"), ("pytorch-lightning_version", "0.0.1"),
+        ("lr_schedulers", [{}]), ("callbacks", []), ("loops", {}), ("loops", {"fit_loop": {"x": 1}}),
+        ("optimizer_states", [{}]), ("optimizer_states", "x"),
+    ],
+)  # fmt: skip
+def test_junk_in_lightnings_part_is_refused_before_a_run(key, junk, tmp_path):
+    save_sealed(tmp_path / "a.ckpt", {**plain_checkpoint(), key: junk})
+    assert_refused(give("train", tmp_path / "a.ckpt"))
