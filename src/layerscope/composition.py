@@ -122,6 +122,8 @@ def path_value(values: Values, key: str) -> Path:
     value = values[key]
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise UserError(f"{key}={value!r} names no file: give its path, {key}=FILE")
+    if "://" in value:
+        raise UserError(f"{key}={value}: only local files are opened; download it first")
     return Path(value)
 
 

@@ -1,7 +1,9 @@
 """Checkpoints of strangers, made without training, and the commands that are given them."""
 
+import copy
 import io
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from harness import ROOT, load_script
 from helpers import TINY
 
 from layerscope.composition import compose
+from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.training.checkpoints import FACTS_KEY, FORMAT
 from layerscope.training.run import without_places
@@ -44,12 +47,16 @@ def assert_refused(result, hint=""):
     assert hint in err
 
 
+@cache
+def _config():
+    return without_places(compose(ROOT / "configs", "train", TINY))
+
+
 def plain_checkpoint(**network):
     """What opens, evaluates and predicts; keys of the network's configuration can be others."""
-    config = without_places(compose(ROOT / "configs", "train", TINY))
+    config = copy.deepcopy(_config())
     config["model"] |= network
     state = CifarCNN(channels=(4, 8, 8)).state_dict()
-    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
     return {
         "state_dict": {f"network.{name}": value for name, value in state.items()},
         "callbacks": {"EndOfEpoch": {"metrics": [], "timing": [], "best": None}},
@@ -66,7 +73,7 @@ def plain_checkpoint(**network):
             "preprocessing": {
                 "image_size": 32,
                 "grayscale": False,
-                "groups": {name: [index] for index, name in enumerate(names)},
+                "groups": {name: [index] for index, name in enumerate(CLASS_NAMES)},
                 "mean": [0.5, 0.5, 0.5],
                 "std": [0.2, 0.2, 0.2],
             },

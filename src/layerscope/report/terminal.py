@@ -122,8 +122,8 @@ class TextScreen(Screen):
 
 
 def complain(line: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(line + "\n")
+    """One line on stderr, without what a terminal would take for a command."""
+    sys.stderr.write("".join(c if c.isprintable() else "?" for c in line) + "\n")
 
 
 def percent(share: float) -> str:

@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from layerscope.config import TrainConfig, parse_train_config
 from layerscope.errors import UserError
 from layerscope.training.checkpoint_files import BEST, LAST, PREVIOUS, DamagedCheckpoint
 from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
 from layerscope.training.hardware import surroundings
 from layerscope.training.history import History
+from layerscope.yaml_files import load_yaml
 
 RESULTS_FILE = "results.json"  # the last file that a run writes
 CONFIG_FILE = "config.yaml"
@@ -24,7 +23,6 @@ _OF_NO_CONSEQUENCE = (
     *("trainer.profiler", "trainer.threads"),  # the threads themselves are compared
 )
 _NUM_SHOWN = 3
-_MAX_CONFIG_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -128,10 +126,8 @@ def _configuration_in(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file:
-            values = yaml.load(file.read(_MAX_CONFIG_BYTES), _NoAliases)
-        return _plain(parse_train_config({**LATER_KEYS, **values}))
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, UserError) as error:
+        return _plain(parse_train_config({**LATER_KEYS, **load_yaml(path)}))
+    except (TypeError, UserError) as error:
         raise UserError(f"{path} is not what a run writes: choose another directory") from error
 
 
@@ -152,16 +148,6 @@ def _refuse_changes(
             f"{what} is of a run that would end otherwise: {shown}{more}: "
             "give the same again, or allow_changes=true to go on as it is now"
         )
-
-
-class _NoAliases(yaml.SafeLoader):
-    """Aliases are what makes a small file a large value; no run writes any."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """See yaml.composer."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias")
-        return super().compose_node(parent, index)
 
 
 def _passed_over(damaged: list[str], instead: str) -> str:

@@ -1,0 +1,74 @@
+"""Names from outside in what is written for people: only ever names."""
+
+import csv
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+from hostile import call, plain_checkpoint
+from torch import nn
+
+import layerscope
+from layerscope.report.tables import write_table
+from layerscope.training.checkpoint_files import save_sealed
+from layerscope.training.checkpoints import FACTS_KEY
+
+NAMES = ["<script>alert(1)</script>", "a|b", "=cmd()", "+1", "-1+1", "@x", "[red]x[/blue]", "$\\x$",
+         "\tx", "![x](http://127.0.0.1)", "`x`", "\"><img src=x onerror=alert(1)>"]  # fmt: skip
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def cells(path):
+    """Of a CSV file, without its numbers."""
+    rows = csv.reader(path.read_text().splitlines())
+    return [cell for row in rows for cell in row if not re.fullmatch(r"-?[\d.e+-]*", cell)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    layers = OrderedDict((name.replace(".", "_"), nn.Conv2d(3, 3, 1)) for name in NAMES)
+    return nn.Sequential(layers)
+
+
+def test_a_profile(network, tmp_path):
+    report = layerscope.profile(network, input_shape=(1, 3, 4, 4))
+    report.save(tmp_path)
+    assert "[red]x[/blue]" in str(report)  # markup of the terminal is none either
+    page = (tmp_path / "profile.html").read_text()
+    for forbidden in ("<script>alert", "<img src=x", "src=x onerror=alert(1)>"):
+        assert forbidden not in page
+    text = (tmp_path / "profile.md").read_text()
+    assert "<script>" not in text
+    assert "| a|b |" not in text
+    assert "![x](http" not in text
+    assert not [cell for cell in cells(tmp_path / "profile.csv") if cell.startswith(FORMULA)]
+
+
+def test_an_evaluation_of_classes_with_such_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = plain_checkpoint()
+    preprocessing = checkpoint[FACTS_KEY]["preprocessing"]
+    names = [name for name in NAMES if name.isprintable()][:10]
+    preprocessing["groups"] = {name: [index] for index, name in enumerate(names)}
+    save_sealed(Path("a.ckpt"), checkpoint)
+    code, err = call("evaluate", "ckpt_path=a.ckpt", "hydra.run.dir=out")
+    assert code == 0, err
+    for name in ("per_class", "confusion", "predictions"):
+        assert not [cell for cell in cells(Path(f"out/{name}.csv")) if cell.startswith(FORMULA)]
+    assert "<script>alert" not in Path("out/confusion.svg").read_text()
+
+
+def test_a_class_of_control_characters_is_refused(tmp_path):
+    checkpoint = plain_checkpoint()
+    groups = checkpoint[FACTS_KEY]["preprocessing"]["groups"]
+    groups["\x1b]0;owned\x07"] = groups.pop("cat")
+    save_sealed(tmp_path / "a.ckpt", checkpoint)
+    code, err = call("evaluate", f"ckpt_path='{tmp_path}/a.ckpt'")
+    assert code == 2
+    assert "\x1b" not in err
+
+
+def test_numbers_stay_numbers(tmp_path):
+    write_table(tmp_path / "a.csv", ("a", "=b"), [{"a": -1.5, "=b": "-1"}])
+    assert (tmp_path / "a.csv").read_text() == "a,'=b\n-1.5,'-1\n"
