@@ -5,6 +5,7 @@ gradient, which torch refuses in a process that was forked afterwards. Under pyt
 process more (`Forker`), made before the first test.
 """
 
+import math
 import os
 import signal
 import sys
@@ -52,6 +53,7 @@ class Ended:
     code: int
     out: str
     err: str
+    at: float = math.inf  # when the script's main returned, on the monotonic clock
 
 
 class Child:
@@ -91,8 +93,9 @@ class Child:
             with os.fdopen(file, "rb") as reader:
                 reader.seek(0)
                 texts.append(reader.read().decode())
-        os.close(self._started)
-        return Ended(os.waitstatus_to_exitcode(status), *texts)
+        with os.fdopen(self._started, "rb") as reader:
+            ended_at = reader.read().lstrip(b"t")
+        return Ended(os.waitstatus_to_exitcode(status), *texts, float(ended_at or math.inf))
 
 
 def run(argv, prepare: Prepare | None = None) -> Ended:
@@ -102,12 +105,17 @@ def run(argv, prepare: Prepare | None = None) -> Ended:
 def run_and_signal(
     argv, number: int, seconds: float, prepare: Prepare | None = None
 ) -> tuple[Ended, bool]:
-    """Send the signal so long after training has begun; False where the run had ended by then."""
+    """Send the signal so long after training has begun; False where the run had ended by then.
+
+    A process that ends is there for some milliseconds more, and takes signals.
+    """
     child = Child(argv, prepare)
-    sends = child.wait_for_training() and not child.has_ended_after(seconds)
-    if sends:
+    sent_at = None
+    if child.wait_for_training() and not child.has_ended_after(seconds):
         child.signal(number)
-    return child.wait(), sends
+        sent_at = time.monotonic()
+    ended = child.wait()
+    return ended, sent_at is not None and sent_at < ended.at
 
 
 def _become(files: list[int], work: Callable[[], int]) -> None:
@@ -140,7 +148,9 @@ def _run(argv: list[str], prepare: Prepare | None, call: Callable | None, starte
     training_run.train = noted
     if prepare is not None:
         prepare()
-    return int(call() or 0) if call is not None else load_script("train").main(argv)
+    code = int(call() or 0) if call is not None else load_script("train").main(argv)
+    os.write(started, repr(time.monotonic()).encode())
+    return code
 
 
 class Forker:

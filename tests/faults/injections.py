@@ -358,3 +358,15 @@ def fail_seed_1_and_stop_seed_2(step: int) -> None:
         return original(self, batch, batch_idx)
 
     Classifier.training_step = training_step
+
+
+def signal_in_test(number: int) -> None:
+    """At the first batch of the test set."""
+    without_picture()
+    original = Classifier.test_step
+
+    def test_step(self, batch, batch_idx):
+        os.kill(os.getpid(), number)
+        return original(self, batch, batch_idx)
+
+    Classifier.test_step = test_step

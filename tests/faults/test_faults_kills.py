@@ -112,3 +112,17 @@ def _ends_beside_an_orphan(root: Path) -> list[str]:
     )
     assert ended.code == harness.KILLED, ended
     return scenarios.ends_alike(directory, root)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_behind_the_last_epoch_is_heard(number, forks, root):
+    """While the best checkpoint is tested."""
+    assert forks(_stopped_in_the_test, number, root) == []
+
+
+def _stopped_in_the_test(number: int, root: Path) -> list[str]:
+    directory = root / f"tested {number}"
+    ended = harness.run(scenarios.command(directory), partial(inject.signal_in_test, number))
+    problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
+    problems += scenarios.one_line(ended.err, f"resume=auto hydra.run.dir={directory}")
+    return problems + scenarios.ends_alike(directory, root)

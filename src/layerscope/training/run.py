@@ -205,8 +205,9 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         config.trainer, directory, callbacks, loggers, some_outputs_unused=plan.num_outputs > 1
     )
     spawns = config.trainer.strategy == "ddp_spawn"
+    passed_on = request.passed_on(plan.request.how_to_go_on) if spawns else nullcontext()
     try:
-        with request.passed_on(plan.request.how_to_go_on) if spawns else nullcontext():
+        with request.forgotten_afterwards(), passed_on:
             trainer.fit(module, datamodule=data, ckpt_path=plan.start.checkpoint, weights_only=True)
     except ProcessException as error:  # ddp_spawn: only the text comes back
         if request.signal is not None:

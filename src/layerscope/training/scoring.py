@@ -50,7 +50,12 @@ def score_checkpoint(
     data = ImageData(config, module.next_step, preprocessing)
     answers = _Answers()
     trainer = make_test_trainer(config.trainer, directory, [answers])
-    trainer.test(module, data, verbose=False)
+    try:
+        trainer.test(module, data, verbose=False)
+    except SystemExit as end:  # which Lightning makes of a Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from end
+        raise
     return (
         Scored(
             accuracy=as_number(trainer.callback_metrics["test/acc"]),

@@ -30,6 +30,17 @@ class StopRequest:
                 signal.signal(number, self._note)
 
     @contextmanager
+    def forgotten_afterwards(self) -> Iterator[None]:
+        """The handlers from before are there again: what follows can be stopped where it is."""
+        previous = {number: signal.getsignal(number) for number in _ERRORS}
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
+
+    @contextmanager
     def passed_on(self, how_to_go_on: str) -> Iterator[None]:
         """To the processes that train while this one waits for them (ddp_spawn).
 
