@@ -28,7 +28,6 @@ KILLS = {
     "in validation": ("before Classifier.validation_step", 1),
     "between a row and its checkpoint": ("after GrowingTable.append", 1),
     "between best.ckpt and last.ckpt": ("before copy_file", 1),
-    "before the results": ("before write_json", 1),
 }
 
 
@@ -114,10 +113,9 @@ def _ends_beside_an_orphan(root: Path) -> list[str]:
     return scenarios.ends_alike(directory, root)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_behind_the_last_epoch_is_heard(number, forks, root):
+def test_a_signal_behind_the_last_epoch_is_heard(forks, root):
     """While the best checkpoint is tested."""
-    assert forks(_stopped_in_the_test, number, root) == []
+    assert forks(_stopped_in_the_test, signal.SIGINT, root) == []
 
 
 def _stopped_in_the_test(number: int, root: Path) -> list[str]:
