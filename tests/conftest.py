@@ -1,6 +1,9 @@
 import os
 from pathlib import Path
 
+# Before torch is imported: the tests run in several processes, whose threads would fight for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

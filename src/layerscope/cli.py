@@ -413,5 +413,6 @@ def _complain(error: BaseException, exit_code: int) -> int:
         raise error
     if RUN_DIRECTORY not in os.environ:  # set in the processes that ddp starts: the first complains
         text = str(error) if isinstance(error, MarkedError) else one_line(error)
-        complain(f"error: {text}")
+        for line in f"error: {text}".split("\n"):
+            complain(line)
     return exit_code

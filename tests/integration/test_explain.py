@@ -33,7 +33,9 @@ def explained(run, directory, *keys):
     result = run("explain", *keys, "analysis=false", f"hydra.run.dir={directory}")
     assert result.code == 0, result.err
     assert result.err == ""
-    ours = [line for line in result.out.splitlines() if str(directory.parent) not in line]
+    ours = [
+        line for line in result.out.splitlines() if "/" not in line
+    ]  # a path is as long as it is
     assert max(map(len, ours)) <= 100
     return result, read_json(directory / "explain.json")
 

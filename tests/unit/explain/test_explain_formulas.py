@@ -85,8 +85,11 @@ def passages(formulas):
 
 ALL = [
     *(
-        pytest.param(lambda layer=a, shape=b: formulas_of(layer, shape), id=str(a))
-        for a, b in LAYERS
+        pytest.param(
+            lambda layer=a, shape=b: formulas_of(layer, shape),
+            id=f"{number} {type(a).__name__}",
+        )
+        for number, (a, b) in enumerate(LAYERS)
     ),
     *(
         pytest.param(
