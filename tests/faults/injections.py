@@ -360,6 +360,20 @@ def fail_seed_1_and_stop_seed_2(step: int) -> None:
     Classifier.training_step = training_step
 
 
+def signal_in_validation(number: int) -> None:
+    """In the first batch of the first validation."""
+    from layerscope.training.module import Classifier
+
+    original = Classifier.validation_step
+
+    def validation_step(self, batch, batch_idx):
+        if self.trainer.current_epoch == 0 and batch_idx == 0:
+            os.kill(os.getpid(), number)
+        return original(self, batch, batch_idx)
+
+    Classifier.validation_step = validation_step  # type: ignore[method-assign]
+
+
 def signal_in_test(number: int) -> None:
     """At the first batch of the test set."""
     without_picture()

@@ -57,6 +57,20 @@ def _non_finite_weights(root: Path):
     return ended, saved["layerscope"]["batches_seen"], bool(finite)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_validation_ends_before_the_run_does(number, forks, root):
+    assert forks(_stopped_in_validation, number, root) == []
+
+
+def _stopped_in_validation(number: int, root: Path) -> list[str]:
+    directory = root / f"validation{number}"
+    # several batches of validation, so that there is one after the signal
+    ended = run(command(directory), partial(inject.signal_in_validation, number))
+    problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
+    problems += one_line(ended.err, "ended after epoch 1", "last.ckpt", "resume=auto")
+    return problems + ends_alike(directory, root)
+
+
 def test_a_finished_run_stays_as_it_is(forks, root):
     directory = forks(whole, root).directory
     before = state(directory)

@@ -36,13 +36,14 @@ class WithinEpoch(Checkpoint):
         self._how_to_go_on = how_to_go_on
         self._last_saved = 0
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lightning's own handlers, set just before, would lose what the epoch has done."""
-        self._request.listen()
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from the checkpoint that the run goes on from."""
+        """Count from the checkpoint that the run goes on from, and listen for signals.
+
+        Instead of Lightning's handlers, which it sets between on_fit_start and this: they would end
+        a validation in its midst, and lose what the epoch has done.
+        """
         assert isinstance(pl_module, Classifier)
+        self._request.listen()
         self._last_saved = pl_module.batches_seen
 
     def on_train_batch_end(
