@@ -6,20 +6,32 @@ from typing import Any
 
 import torch
 
+# What stands most often beside tensors among the arguments of an operation; asked for first, since
+# this runs for every operation of every step.
+_PLAIN = frozenset({type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout})
+
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Every tensor in nested tuples, lists, mappings and dataclass instances, in order."""
+    found: list[torch.Tensor] = []
+    _collect(value, found)
+    return iter(found)
+
+
+def _collect(value: Any, found: list[torch.Tensor]) -> None:
+    if type(value) in _PLAIN:
+        return
     if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
+        found.append(value)
+    elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from tensors_in(item)
+            _collect(item, found)
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from tensors_in(item)
+            _collect(item, found)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name))
+            _collect(getattr(value, field.name), found)
 
 
 def storages_in(value: Any) -> dict[int, torch.UntypedStorage]:
