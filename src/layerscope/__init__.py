@@ -7,7 +7,7 @@ input_shape=(32, 3, 32, 32))` says what each layer of any module costs, in theor
 None of them imports Lightning.
 """
 
-from layerscope.explain.library import explain
+from layerscope.explaining import explain
 from layerscope.networks.conv_matrix import conv_as_matrix
 from layerscope.networks.convolutional import to_convolutional
 from layerscope.profiling import profile

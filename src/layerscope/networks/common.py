@@ -1,5 +1,7 @@
 """What the networks share: widths, sizes of feature maps, and how small ones start."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from layerscope.errors import UserError
@@ -8,6 +10,14 @@ from layerscope.errors import UserError
 def scaled_channels(channels: tuple[int, ...], width: float) -> tuple[int, ...]:
     """Channel counts times the width multiplier, rounded, never below 1."""
     return tuple(max(1, round(count * width)) for count in channels)
+
+
+def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) of it; a UserError if it is neither that nor (N, C, H, W)."""
+    sizes = tuple(input_shape)
+    if len(sizes) not in (3, 4) or not all(isinstance(size, int) for size in sizes):
+        raise UserError(f"input_shape={sizes}: give (C, H, W), or (N, C, H, W)")
+    return sizes[-3], sizes[-2], sizes[-1]
 
 
 def start_alive(convolution: nn.Conv2d) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from layerscope.errors import UserError
 from layerscope.layers import Shape
 from layerscope.layers.shapes import conv_output_size
+from layerscope.networks.common import image_shape
 
 MAX_ENTRIES = 2**26  # half a GiB of indices alone
 
@@ -38,7 +39,7 @@ def conv_as_matrix(conv: nn.Conv2d, input_shape: Shape) -> ConvMatrix:
         UserError: no plain 2-d convolution, another number of channels, a kernel that does not fit,
             or a matrix that is too large.
     """
-    channels, height, width = input_shape[-3:]
+    channels, height, width = image_shape(input_shape)
     _check_plain(conv, channels)
     rows, num_rows = _taps(conv, 0, height)  # (H_out, k_h)
     columns, num_columns = _taps(conv, 1, width)  # (W_out, k_w)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from layerscope.errors import UserError
 from layerscope.layers import LayerSpec, Shape, describe
+from layerscope.networks.common import image_shape
 
 # Each number, or each channel, for itself: the same on a map of any size.
 _POINTWISE = {
@@ -42,7 +43,9 @@ def to_convolutional(model: nn.Module, input_shape: Shape) -> nn.Sequential:
     Raises:
         UserError: it does not run on this shape, or has a layer that cannot be converted.
     """
-    specs = describe(model, (2, *input_shape[-3:])).layers
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
+    specs = describe(model, (2, *image_shape(input_shape))).layers
     converter = _Converter(model)
     for before, spec in zip((None, *specs), specs, strict=False):
         _check_in_a_row(before, spec)

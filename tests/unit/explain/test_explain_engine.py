@@ -200,3 +200,19 @@ def test_a_parameter_gets_a_part_from_each_call():
         assert total.computed == pytest.approx(total.actual, rel=1e-12)
         assert [*total.products] == [first.computed, second.computed]
         assert second.computed == pytest.approx(second.actual, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"layer": 5},
+        {"layer": "0", "position": 5},
+        {"layer": "0", "position": [0, 0.5]},
+        {"target": 1.5},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+    ],
+)
+def test_what_cannot_be_chosen_is_refused_by_its_name(wrong):
+    with pytest.raises(UserError, match=list(wrong)[-1]):
+        layerscope.explain(nn.Sequential(nn.Linear(2, 2)), (2, 2), **wrong)

@@ -12,8 +12,8 @@ from layerscope.config import CrossEntropyConfig
 from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
-from layerscope.explain.library import explain
 from layerscope.explain.values import Factor, Origin, Terms, Value
+from layerscope.explaining.library import explain
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
 from layerscope.report.document.page import html_page

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import layerscope
 from layerscope.errors import UserError
 from layerscope.layers import describe
 from layerscope.networks.cifar_cnn import CifarCNN
@@ -281,3 +282,16 @@ def test_shared_entries_are_marked():
 def test_what_has_no_matrix_is_refused(conv, shape, named):
     with pytest.raises(UserError, match=named):
         conv_as_matrix(conv, shape)
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (4.0, 9, 7), (1, 2, 3, 4, 5)])
+def test_a_shape_that_is_none_of_an_image_is_refused(shape):
+    with pytest.raises(UserError, match="input_shape"):
+        layerscope.conv_as_matrix(nn.Conv2d(4, 4, 3), shape)
+    with pytest.raises(UserError, match="input_shape"):
+        layerscope.to_convolutional(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), shape)
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(UserError, match="not an nn"):
+        layerscope.to_convolutional("network", (3, 8, 8))

@@ -192,7 +192,8 @@ def _block_summary(block: Total, table: Table, direction: str) -> str:
 
 def _loss(explanation: Explanation) -> str:
     loss = explanation.loss
-    words = escaped(f"{loss_words(explanation)}; the mean over the batch.")
+    of_what = "images and classes" if loss.kind == "mse" else "the batch"
+    words = escaped(f"{loss_words(explanation)}; the mean over {of_what}.")
     shown, num_hidden = _few_classes(explanation)
     parts = [
         "### Loss",

@@ -81,6 +81,9 @@ def _agrees(value: Value, exponents: Mapping[str, float]) -> bool | None:
     return value.agrees(exponents.get(value.layer, 0.0), least)
 
 
+_LOSSES = {"cross_entropy": "cross-entropy", "mse": "mean squared error"}
+
+
 def loss_words(explanation: Explanation) -> str:
     """`cross-entropy with label smoothing 0.1 against class 3 (cat)`."""
     loss, names = explanation.loss, explanation.settings.class_names
@@ -88,7 +91,7 @@ def loss_words(explanation: Explanation) -> str:
         f"{c} ({names[c]})" if c < len(names) else str(c) for c in dict.fromkeys(loss.target)
     )
     smoothing = f" with label smoothing {loss.label_smoothing:g}" * bool(loss.label_smoothing)
-    return f"{loss.kind.replace('_', '-')}{smoothing} against class {classes}"
+    return f"{_LOSSES[loss.kind]}{smoothing} against class {classes}"
 
 
 def number(value: float | None) -> str:

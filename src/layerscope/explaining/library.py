@@ -1,18 +1,19 @@
 """`layerscope.explain`: a torch user's own module, without Hydra and Lightning."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from layerscope.config import CrossEntropyConfig, LossConfig, MSEConfig, first_problem
+from layerscope.config import CrossEntropyConfig, LossConfig, MSEConfig, first_problem, frozen
 from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network, preparation
 from layerscope.explain.explanation import Settings
 from layerscope.explain.instance import random_image
-from layerscope.explain.values import Position
+from layerscope.explaining.choice import Choice
 from layerscope.layers.spec import Shape
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.explain.report import ExplanationReport
@@ -59,18 +60,27 @@ def explain(
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
+    choice = _choice(
+        seed=seed,
+        layer=layer,
+        position=position,
+        input_position=input_position,
+        weight_position=weight_position,
+        target=target,
+        learning_rate=learning_rate,
+    )
     settings = Settings(
         network=type(model).__name__,
         input_shape=_shape(input_shape, image),
         dtype=_dtype(dtype or _own_dtype(model)),
         train=train,
-        layer=layer,
-        position=_position(position),
-        input_position=_position(input_position),
-        weight_position=_position(weight_position),
+        layer=choice.layer,
+        position=choice.position,
+        input_position=choice.input_position,
+        weight_position=choice.weight_position,
         loss=_loss(loss, label_smoothing),
-        target=target,
-        learning_rate=learning_rate,
+        target=choice.target,
+        learning_rate=choice.learning_rate,
         origin=(
             ("weights", "the model's own"),
             ("image", f"random, seed {seed}" if image is None else "given"),
@@ -127,8 +137,11 @@ def _own_dtype(model: nn.Module) -> str:
     return str(next(floating, torch.float32)).removeprefix("torch.")
 
 
-def _position(position: Sequence[int] | None) -> Position | None:
-    return None if position is None else tuple(position)
+def _choice(**values: Any) -> Choice:
+    try:
+        return Choice.model_validate(frozen(values))
+    except ValidationError as error:
+        raise UserError(first_problem(error)) from error
 
 
 def _loss(name: str, label_smoothing: float) -> LossConfig:

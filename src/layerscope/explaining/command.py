@@ -3,10 +3,10 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from layerscope.cli import Job, Request
@@ -15,8 +15,6 @@ from layerscope.config import (
     Count,
     LossConfig,
     NetworkConfig,
-    Positive,
-    Section,
     TinyCNNConfig,
     first_problem,
     frozen,
@@ -25,6 +23,7 @@ from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.explain.instance import photo, picture, random_image, worked_image, worked_network
+from layerscope.explaining.choice import Choice
 from layerscope.files import write_json
 from layerscope.layers.spec import Shape
 from layerscope.networks import build_network
@@ -37,11 +36,8 @@ from layerscope.training.provenance import describe_environment
 # Groups that come with a network's recipe and say nothing about an explanation.
 _RECIPE = ("optimizer", "trainer", "paths")
 
-_Index = Annotated[int, Field(ge=0)]
-_Position = Annotated[tuple[_Index, ...], Field(min_length=1)] | None
 
-
-class ExplainConfig(Section):
+class ExplainConfig(Choice):
     """A whole explanation."""
 
     model: NetworkConfig
@@ -49,16 +45,9 @@ class ExplainConfig(Section):
     ckpt_path: str | None
     image: str | None
     instance: Literal["random", "seed"]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
     batch_size: Count
     dtype: Literal["float32", "float64", "bfloat16"]
     train: bool | None
-    layer: str | None
-    position: _Position
-    input_position: _Position
-    weight_position: _Position
-    target: _Index
-    learning_rate: Positive
     analysis: bool
 
     @property

@@ -1,0 +1,3 @@
+from layerscope.explaining.library import explain
+
+__all__ = ["explain"]
