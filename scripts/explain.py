@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerscope.cli import Command, run_command
-from layerscope.explain.command import check_explain
+from layerscope.explaining.command import check_explain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
