@@ -24,9 +24,9 @@ from layerscope.layers.geometry import operation_parameters
 from layerscope.layers.names import operation_kind
 from layerscope.layers.spec import LayerSpec
 from layerscope.layers.tensors import tensors_in
+from layerscope.losses import loss_of
 from layerscope.measure import Step
 from layerscope.networks import first_output
-from layerscope.training.losses import loss_of
 
 
 @dataclass(eq=False)

@@ -1,7 +1,5 @@
 """Which weights and which image a network is explained with."""
 
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,33 +42,6 @@ def random_image(shape: Shape, seed: int) -> Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     except RuntimeError as error:  # of the allocator
         raise UserError(f"an input of shape {shape} does not fit: lower batch_size") from error
-
-
-def photo(path: str, checkpoint: dict[str, Any]) -> Tensor:
-    """(1, C, H, W), as the checkpoint's network was trained to see a picture.
-
-    Raises:
-        UserError: the file is missing, or no picture.
-    """
-    from layerscope.training.predict import network_input, read_photo  # imports Lightning
-
-    return network_input(checkpoint, read_photo(Path(path)))
-
-
-def picture(path: str) -> bytes:
-    """What `photo` reads, before it is normalised: a PNG, to look at.
-
-    Raises:
-        UserError: the file is missing, or no picture.
-    """
-    from PIL import Image
-
-    from layerscope.training.predict import read_photo  # imports Lightning
-
-    (pixels,) = read_photo(Path(path))
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def worked_image() -> Tensor:

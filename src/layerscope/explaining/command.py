@@ -22,8 +22,9 @@ from layerscope.config import (
 from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
-from layerscope.explain.instance import photo, picture, random_image, worked_image, worked_network
+from layerscope.explain.instance import random_image, worked_image, worked_network
 from layerscope.explaining.choice import Choice
+from layerscope.explaining.photo import photo, picture
 from layerscope.files import write_json
 from layerscope.layers.spec import Shape
 from layerscope.networks import build_network

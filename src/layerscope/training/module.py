@@ -15,10 +15,10 @@ from layerscope.data.batches import Batch
 from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
 from layerscope.errors import NonFiniteLoss
+from layerscope.losses import loss_of
 from layerscope.networks import first_output
 from layerscope.training.checkpoints import RunFacts
 from layerscope.training.hardware import surroundings
-from layerscope.training.losses import loss_of
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
 
