@@ -67,9 +67,13 @@ class Request:
     how_to_go_on: str = ""  # for a message, should the job be stopped
     # Those of `overrides` that are no keys of the script but of the checkpoint it opens.
     foreign: tuple[str, ...] = ()
+    # Of a sweep's job, whose `overrides` a file may have added to; None: all of them were typed.
+    typed_keys: frozenset[str] | None = None
 
     def typed(self, key: str) -> str | None:
         """The value that the command line itself gives `key`, whatever any file says."""
+        if self.typed_keys is not None and key not in self.typed_keys:
+            return None
         for override in self.overrides:
             if key_of(override) == key:
                 return str(OverridesParser.create().parse_override(override).value())
@@ -192,6 +196,7 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
     jobs = sweep_jobs(loader, config, overrides)
     if not jobs:
         raise UserError("the sweep has no job: give each swept key a value")
+    typed_keys = frozenset(map(key_of, overrides))
     folders: set[Path] = set()
     for number, job_overrides in enumerate(jobs):
         job_config = compose_config(loader, name, job_overrides, RunMode.MULTIRUN)
@@ -205,13 +210,16 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
             )
         folders.add(folder)
         values = plain_values(job_config)
-        command.check(Request(values, tuple(job_overrides), folder, in_sweep=True))
+        typed = tuple(job_overrides)
+        command.check(Request(values, typed, folder, in_sweep=True, typed_keys=typed_keys))
 
     def task(job_config: DictConfig) -> None:
         typed = tuple(HydraConfig.get().overrides.task)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        values = plain_values(job_config)
-        _run_sweep_job(command, Request(values, typed, folder, True, how_to_go_on))
+        request = Request(
+            plain_values(job_config), typed, folder, True, how_to_go_on, typed_keys=typed_keys
+        )
+        _run_sweep_job(command, request)
 
     _make(directory, "hydra.sweep.dir")
     with _alone_in(directory), _stopped_by_signals(how_to_go_on):

@@ -4,6 +4,7 @@ import functools
 import os
 import resource
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -358,6 +359,16 @@ def fail_seed_1_and_stop_seed_2(step: int) -> None:
         return original(self, batch, batch_idx)
 
     Classifier.training_step = training_step
+
+
+def exit_in_step() -> None:
+    """A network that ends the program in its first step."""
+    from layerscope.training.module import Classifier
+
+    def training_step(self, batch, batch_idx):
+        sys.exit(0)
+
+    Classifier.training_step = training_step  # type: ignore[method-assign]
 
 
 def signal_in_validation(number: int) -> None:

@@ -172,6 +172,41 @@ def _early_stopped(root: Path) -> list[str]:
     return problems + ends_alike(directory, root, *keys)
 
 
+def test_an_early_stopped_run_trains_on_where_that_is_changed(forks, root):
+    assert forks(_patient, root) == 4
+
+
+def _patient(root: Path) -> int:
+    keys = ("trainer.max_epochs=4", "callbacks.early_stopping.min_delta=100")
+    directory = root / "patient"
+    run(command(directory, *keys, "callbacks.early_stopping.patience=1"))
+    run(command(directory, *keys, "callbacks.early_stopping.patience=null", "allow_changes=true"))
+    return (directory / "metrics.csv").read_bytes().count(b"\n") - 1
+
+
+def test_a_resumed_epoch_counts_its_time_from_the_resume(forks, root):
+    seconds = forks(_resumed_seconds, root)
+    assert 0 < seconds < 100  # not the time since the machine was started
+
+
+def _resumed_seconds(root: Path) -> float:
+    directory = root / "clock"
+    # after the first checkpoint inside an epoch, before the epoch's end
+    run(command(directory), partial(inject.die_at, "before Classifier.training_step", 3))
+    run(command(directory))
+    return json.loads((directory / "results.json").read_text())["train_seconds"]
+
+
+def test_code_that_ends_the_program_is_a_failed_run(forks, root):
+    ended = forks(_exits, root)
+    assert ended.code == 1
+    assert one_line(ended.err, "sys.exit(0)") == []
+
+
+def _exits(root: Path):
+    return run(command(root / "exits"), inject.exit_in_step)
+
+
 def test_ckpt_path_goes_on_in_a_new_directory(forks, root):
     assert forks(_new_directory, root) == []
 

@@ -188,3 +188,12 @@ def test_the_payloads_of_this_file_would_run():
     assert Payload(os.system, "touch ran").__reduce__()[0] is os.system
     os.system("touch ran")
     Path("ran").unlink()
+
+
+def test_a_target_that_a_file_sweeps(tmp_path):
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    swept = "hydra:\n  sweeper:\n    params:\n      model: custom\n      model._target_: evil.Net\n"
+    (tmp_path / "mine/experiment/y.yaml").write_text(f"# @package _global_\n{swept}")
+    keys = [key for key in KEYS if not key.startswith("model")]
+    result = call("train", "-m", f"--config-dir={tmp_path / 'mine'}", *keys, "experiment=y")
+    assert_refused(result, "never taken from a file")

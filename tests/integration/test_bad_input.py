@@ -461,6 +461,12 @@ def test_predict_refuses(run, finished, tmp_path, monkeypatch):
     assert_refused(run("predict", checkpoint, "image=null"), "image=None names no file")
     assert_refused(run("predict", checkpoint, "image="), "names no file")
     assert_refused(run("predict", checkpoint, "image=none.png"), "does not exist")
+    os.mkfifo("pipe")  # which nobody writes to
+    assert_refused(run("predict", checkpoint, "image=pipe"), "is no file")
+    assert_refused(run("explain", checkpoint, "image=pipe"), "is no file")
+    assert_refused(run("profile_model", "budget=pipe"), "is no file")
+    assert_refused(run("explain", "ckpt_path=[1]"), "names no file")
+    os.unlink("pipe")
     assert_refused(run("predict", checkpoint, "image=http://127.0.0.1/x.png"), "only local files")
     assert_refused(run("predict", checkpoint, "image=deep.png"), "more than 8 bits")
     assert snapshot(tmp_path) == before

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from layerscope.cli import Job, Request
-from layerscope.composition import key_of
+from layerscope.composition import key_of, path_value
 from layerscope.config import (
     Count,
     LossConfig,
@@ -91,8 +91,8 @@ def check_explain(request: Request) -> Job:
         UserError: a key, the checkpoint or the image is wrong, a layer or position is not there, or
             the network does not run.
     """
-    path = request.values["ckpt_path"]
-    checkpoint = None if path is None else read_checkpoint(path)
+    given = request.values["ckpt_path"] is not None
+    checkpoint = read_checkpoint(path_value(request.values, "ckpt_path")) if given else None
     config = _parsed(request, checkpoint)
     _check_together(config)
     network = _network(config, checkpoint, request.typed("model._target_"))

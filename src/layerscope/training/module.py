@@ -189,13 +189,14 @@ class Classifier(L.LightningModule):
     def _refuse_non_finite(self, loss: Tensor) -> None:
         """Before the update: one answer of the device for the loss and all gradients.
 
-        Every rank has the same gradients, so that all of them end together.
+        Of several ranks all end if one does.
         """
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         finite = torch.isfinite(torch.nn.utils.get_total_norm(gradients, float("inf")))
-        if self.trainer.world_size == 1:
-            finite &= torch.isfinite(loss.detach())
-        if not finite.item():
+        is_finite = bool((finite & torch.isfinite(loss.detach())).item())
+        if self.trainer.world_size > 1:
+            is_finite = self.trainer.strategy.reduce_boolean_decision(is_finite, all=True)
+        if not is_finite:
             raise NonFiniteLoss(
                 f"the loss is {loss.item()} in step {self.batches_seen + 1}, or its gradient is "
                 "not finite: lower the learning rate (optimizer.lr) or set "

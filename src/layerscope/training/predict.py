@@ -37,6 +37,8 @@ def check_prediction(config_dir: Path, request: Request) -> Job:
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
     """(1, 32, 32, 3): the central square, scaled down as the data set's images once were."""
+    if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        raise UserError(f"image={path} is no file: give a picture file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

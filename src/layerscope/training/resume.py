@@ -41,14 +41,14 @@ class Start:
 
 
 def is_finished(config: TrainConfig, directory: Path) -> bool:
-    """Whether the run in this directory has written its results, and no more epochs are asked for.
+    """Whether the run in this directory has written its results, and nothing asks for more epochs.
 
     Its checkpoints may since have been taken away.
     """
     if not (directory / RESULTS_FILE).is_file():
         return False
     then = _configuration_in(directory / CONFIG_FILE)
-    return then is None or config.trainer.max_epochs <= _flat(then)["trainer.max_epochs"]
+    return then is None or not _may_train_longer(_flat(then), _flat(_plain(config)))
 
 
 def start_of(config: TrainConfig, directory: Path) -> Start:
@@ -92,8 +92,15 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
         now = {key: value for key, value in now.items() if key not in surroundings(config)}
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
-    has_trained = history.stopped_early or history.num_epochs >= config.trainer.max_epochs
-    return Start(Path(path), has_trained)
+    stopped = history.stopped_early and not _may_train_longer(then, now)
+    return Start(Path(path), stopped or history.num_epochs >= config.trainer.max_epochs)
+
+
+def _may_train_longer(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether it has more epochs, or stops early otherwise."""
+    if now["trainer.max_epochs"] > then["trainer.max_epochs"]:
+        return True
+    return any(then.get(k) != now[k] for k in now if k.startswith("callbacks.early_stopping"))
 
 
 def _refuse_without_best(folder: Path) -> None:

@@ -140,8 +140,8 @@ def _check_start(network: torch.nn.Module, config: TrainConfig, start: Start) ->
     check_restorable(checkpoint, network, config)
     if start.has_trained and config.resume is None:
         raise UserError(
-            f"ckpt_path={start.checkpoint} has trained all its epochs: raise trainer.max_epochs, "
-            "with allow_changes=true"
+            f"ckpt_path={start.checkpoint} has trained all its epochs, or was stopped early: raise "
+            "trainer.max_epochs, or change callbacks.early_stopping, with allow_changes=true"
         )
 
 
@@ -219,9 +219,9 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         if trainer.received_sigterm:
             hint = plan.request.how_to_go_on
             raise Terminated(f"ended by SIGTERM before anything was trained; {hint}") from end
-        if trainer.interrupted:  # or of a second Ctrl-C
+        if isinstance(end.__context__, KeyboardInterrupt):  # or of a second Ctrl-C
             raise KeyboardInterrupt from end
-        raise
+        raise RunFailed(f"the network's code ended the program, sys.exit({end.code})") from end
     if request.signal is not None:  # it came when the last epoch was already saved
         raise request.error(f"ended after the last epoch; {plan.request.how_to_go_on}")
     if torch.distributed.is_initialized():

@@ -81,6 +81,8 @@ def read_budget(path: Path) -> Budget:
     Raises:
         UserError: it cannot be read or is no profile.json.
     """
+    if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        raise UserError(f"budget={path} is no file: give a saved profile.json")
     try:
         with path.open("rb") as file:
             record = json.loads(file.read(MAX_BUDGET_BYTES + 1)[:MAX_BUDGET_BYTES])

@@ -50,7 +50,11 @@ class EndOfEpoch(Checkpoint):
         self._seconds = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the tables, or go on with those of the checkpoint."""
+        """Begin the tables, or go on with those of the checkpoint; start the clock.
+
+        An epoch that a checkpoint has begun does not start again: it counts from here.
+        """
+        self._started = _now(pl_module.device)
         if not trainer.is_global_zero:
             return
         self.metrics.start(self.metrics.lines)
