@@ -444,7 +444,7 @@ IMAGES = {
     ),
     "drawing.svg": (b"<svg/>", "no picture"),
     "page.jpg": (b"<!doctype html>", "no picture"),
-    "folder": (None, "Is a directory"),
+    "folder": (None, "is no file"),
 }
 
 
