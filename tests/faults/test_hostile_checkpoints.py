@@ -3,27 +3,31 @@
 import os
 import pickle
 import resource
+import shutil
 import struct
 import subprocess
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from harness import KEYS
+from harness import KEYS, run
 from hostile import COMMANDS, Payload, assert_refused, call, give, pickled, plain_checkpoint, put
 from torch import nn
 
 import layerscope
-from layerscope.errors import UserError
+from layerscope.errors import NonFiniteLoss, UserError
 from layerscope.training.checkpoint_files import (
     MAX_FILE_BYTES,
     MAX_STRUCTURE_BYTES,
     open_plain,
     save_sealed,
 )
+from layerscope.training.checkpoint_folder import CheckpointFolder
 from layerscope.training.checkpoints import FACTS_KEY
+from layerscope.training.history import Best, History
 
 PLACES = {
     "a weight": ("state_dict", "network.fc.bias"),
@@ -276,3 +280,143 @@ def test_junk_in_any_of_our_facts_is_used_or_refused(tmp_path):
 def test_junk_in_lightnings_part_is_refused_before_a_run(key, junk, tmp_path):
     save_sealed(tmp_path / "a.ckpt", {**plain_checkpoint(), key: junk})
     assert_refused(give("train", tmp_path / "a.ckpt"))
+
+
+KEPT_EPOCHS = 2
+RUN = (
+    *KEYS[:7],  # of the small network, in epochs of five batches
+    "trainer.precision=32-true", "trainer=cpu", "trainer.threads=1", "profile=false",
+    "optimizer=adam", "callbacks.early_stopping.patience=9", "checkpoint_every_n_steps=2",
+)  # fmt: skip
+HISTORY = ("callbacks", "EndOfEpoch")
+STOPPING = ("callbacks", "EarlyStopping{'monitor': 'val/loss', 'mode': 'min'}")
+OTHER_FUTURE = {
+    "metrics": ["0,5,9.0,0.1,2.0,0.8,0.1\n"], "timing": ["0,1.0,1.0\n"],
+    "best": {"epoch": 0, "accuracy": 0.8, "loss": 2.0}, "stopped_early": False,
+}  # fmt: skip
+PROGRESS = ("loops", "fit_loop", "epoch_loop.batch_progress", "total", "processed")
+
+
+@pytest.fixture(scope="module")
+def trained(forks, tmp_path_factory):
+    """The checkpoints of a whole run; no test changes them."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    keys = (*RUN, f"trainer.max_epochs={KEPT_EPOCHS}", f"hydra.run.dir={directory}")
+    ended = forks(run, keys)
+    assert ended.code == 0, ended
+    return directory / "checkpoints"
+
+
+def go_on(forks, trained, tmp_path, name="", place=(), junk=None):
+    """A copy of the run, with junk in one of its checkpoints, an epoch longer from last.ckpt."""
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    if place:
+        checkpoint = open_plain(folder / name)
+        save_sealed(folder / name, put(checkpoint, place, junk))
+    keys = (*RUN, f"trainer.max_epochs={KEPT_EPOCHS + 1}", "allow_changes=true")
+    keys += (f"ckpt_path={folder}/last.ckpt", f"hydra.run.dir={tmp_path}/new")
+    return forks(run, keys)
+
+
+@pytest.mark.parametrize(
+    ("place", "junk"),
+    [
+        (("callbacks",), {}),
+        (HISTORY, 3),
+        ((*HISTORY, "best"), {"boom": 0}),
+        ((*HISTORY, "best"), None),
+        ((*HISTORY, "best", "accuracy"), "x"),
+        ((*HISTORY, "best", "accuracy"), 7.0),
+        ((*HISTORY, "best", "loss"), float("nan")),
+        ((*HISTORY, "best", "epoch"), 10**30),
+        ((*HISTORY, "metrics"), ["nan,nan,,,,,\n"] * KEPT_EPOCHS),
+        ((*HISTORY, "metrics", 1), "1,8,nan,0.1,2.0,0.1,0.1\n"),
+        ((*HISTORY, "metrics", 1), "1,8,2.0,0.1,2.0,,0.1\n"),
+        ((*HISTORY, "timing"), []),
+        ((*HISTORY, "stopped_early"), "yes"),
+        (STOPPING, {}),
+        (STOPPING, {"x": 1}),
+        ((*STOPPING, "best_score"), 1.0),
+        ((*STOPPING, "best_score"), torch.tensor(float("nan"))),
+        ((*STOPPING, "patience"), "x"),
+        ((*STOPPING, "stopping_reason"), 99),
+        ((FACTS_KEY, "batches_seen"), 10**30),
+        ((FACTS_KEY, "batches_seen"), 3),
+        (PROGRESS, 10**30),
+        (("epoch",), 10**30),
+        (("epoch",), 0),
+        (("state_dict", "train_scores.accuracy.tp"), torch.tensor([-1])),
+        (("state_dict", "val_scores.loss.count"), torch.tensor(-1)),
+        (("state_dict", "val_scores.loss.total"), torch.tensor(float("nan")).double()),
+    ],
+)
+def test_junk_in_a_runs_last_checkpoint_is_refused(place, junk, forks, trained, tmp_path):
+    ended = go_on(forks, trained, tmp_path, "last.ckpt", place, junk)
+    assert_refused((ended.code, ended.err))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "junk"),
+    [
+        (("callbacks",), {}),
+        (HISTORY, 3),
+        ((*HISTORY, "best"), {"boom": 0}),
+        ((*HISTORY, "best", "accuracy"), "x"),
+        (HISTORY, OTHER_FUTURE),
+        (("state_dict",), {}),
+    ],
+)
+def test_junk_in_the_best_beside_it_is_passed_over(place, junk, forks, trained, tmp_path):
+    ended = go_on(forks, trained, tmp_path, "best.ckpt", place, junk)
+    assert ended.code == 0, ended
+    assert "the best epoch is sought from here on" in ended.err
+
+
+def test_a_good_pair_goes_on(forks, trained, tmp_path):
+    ended = go_on(forks, trained, tmp_path)
+    assert (ended.code, ended.err) == (0, ""), ended
+
+
+def history(num_epochs, best, accuracy=0.5, other=()):
+    rows = [{"epoch": str(i), "x": "other" if i in other else ""} for i in range(num_epochs)]
+    return History(rows, [], Best(best, accuracy, 1.0), False)
+
+
+@pytest.mark.parametrize(
+    ("best", "last", "is_adopted"),
+    [
+        (history(2, 1), history(2, 1), True),
+        (history(2, 1), history(4, 1), True),
+        (history(3, 2), history(2, 1), True),  # killed between the two files
+        (history(3, 2, other=[2]), history(3, 2), True),  # and its last bits differ, done again
+        (history(3, 2, 0.6, other=[2]), history(3, 2), False),
+        (history(4, 3), history(2, 1), False),
+        (history(3, 2, other=[1]), history(2, 1), False),
+        (history(3, 1), history(3, 1), False),  # no file of its own best
+    ],
+)
+def test_a_best_of_another_future_is_not_adopted(best, last, is_adopted):
+    assert best.best_of(last) == (best.best if is_adopted else None)
+
+
+def test_what_a_resume_would_refuse_is_not_saved(tmp_path):
+    """Of Adam a large gradient's square can be infinite where the gradient is not."""
+    module = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.0)
+    saved = []
+    trainer = SimpleNamespace(
+        lightning_module=module, optimizers=[optimizer], global_step=1, is_global_zero=True,
+        save_checkpoint=saved.append,
+    )  # fmt: skip
+    folder = CheckpointFolder(tmp_path)
+    for size in (1.0, 1e22):
+        for parameter in module.parameters():
+            parameter.grad = torch.full_like(parameter, size)
+        optimizer.step()
+        if size == 1.0:
+            folder.save(trainer)
+    with pytest.raises(NonFiniteLoss, match="exp_avg_sq of weight is no longer finite"):
+        folder.save(trainer)
+    assert saved == [folder.last]

@@ -1,16 +1,18 @@
 """The checkpoints of a run: last, the one before it, and best."""
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from layerscope.errors import NonFiniteLoss, UserError
 from layerscope.files import remove_leftovers, sync_directory, write_atomically
 from layerscope.training.checkpoint_files import BEST, LAST, PREVIOUS
 from layerscope.training.checkpoints import read_checkpoint
+from layerscope.training.history import Best, History
 
 
 class CheckpointFolder:
@@ -29,7 +31,7 @@ class CheckpointFolder:
         """last.ckpt, and before it best.ckpt where this is the best.
 
         Raises:
-            NonFiniteLoss: a weight is not finite; nothing is saved.
+            NonFiniteLoss: a weight, or what the optimizer keeps, is not finite; nothing is saved.
             OSError: the disk is full, or the like; the files are as they were.
         """
         self._refuse_non_finite(trainer)
@@ -41,19 +43,28 @@ class CheckpointFolder:
             self._keep_previous()
             copy_file(self.best, self.last)
 
-    def adopt_best(self, resumed: Path) -> dict[str, Any] | None:
+    def adopt_best(
+        self, resumed: Path, history: History, state: Mapping[str, Tensor]
+    ) -> Best | None:
         """The best checkpoint, taken along from beside the one that a new directory goes on from.
 
-        None where there is no whole one.
+        None where there is no whole one of the same run.
+
+        Args:
+            history: of the checkpoint that the run goes on from.
+            state: names and shapes that its own must have.
         """
         source = self.best if self.best.exists() else resumed.parent / BEST
         try:
             checkpoint = read_checkpoint(source)
+            best = History.of(checkpoint).best_of(history)
         except UserError:
+            return None
+        if best is None or not _is_such(checkpoint["state_dict"], state):
             return None
         if source != self.best:
             copy_file(source, self.best)
-        return checkpoint
+        return best
 
     def remove_leftovers(self) -> None:
         """Of a process that was killed while it saved."""
@@ -70,12 +81,40 @@ class CheckpointFolder:
             copy_file(self.last, self._folder / PREVIOUS)
 
     def _refuse_non_finite(self, trainer: L.Trainer) -> None:
-        for name, tensor in trainer.lightning_module.state_dict().items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        """What `restorable` would refuse of the file."""
+        for name, tensor in _saved_tensors(trainer):
+            if not is_finite(tensor):
                 raise NonFiniteLoss(
                     f"{name} is no longer finite in step {trainer.global_step}: lower the learning "
                     "rate (optimizer.lr) or set trainer.gradient_clip_norm"
                 )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Every number of it."""
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _saved_tensors(trainer: L.Trainer) -> Iterator[tuple[str, Tensor]]:
+    """By the names that a message gives them."""
+    module = trainer.lightning_module
+    yield from module.state_dict().items()
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    for optimizer in trainer.optimizers:
+        for parameter, kept in optimizer.state.items():
+            for key, value in kept.items():
+                if isinstance(value, Tensor):
+                    yield f"the optimizer's {key} of {names[parameter]}", value
+
+
+def _is_such(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether the weights are such as this run's, and finite."""
+    return saved.keys() == wanted.keys() and all(
+        tensor.shape == wanted[name].shape
+        and tensor.dtype == wanted[name].dtype
+        and is_finite(tensor)
+        for name, tensor in saved.items()
+    )
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -1,13 +1,29 @@
 """What the epochs of a run were, read back from a checkpoint."""
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from layerscope.errors import UserError
 from layerscope.report.tables import parse_rows
-from layerscope.training.callbacks.end_of_epoch import METRICS, TIMING, Best, EndOfEpoch
+
+HISTORY_KEY = "EndOfEpoch"  # among a checkpoint's callbacks: the one that writes all this
+METRICS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
+TIMING = ("epoch", "seconds", "images_per_second")
+_WHOLE = {"epoch", "step"}
+_SHARES = {"train/acc", "val/acc"}
+_LARGEST = 1e15  # of a column that is no loss: times and speeds are multiplied
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch with the highest validation accuracy so far; the earlier of two equal ones."""
+
+    epoch: int
+    accuracy: float
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -21,20 +37,53 @@ class History:
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "History":
-        """A checkpoint that EndOfEpoch has written has all of this."""
+        """A checkpoint that EndOfEpoch has written has all of this.
+
+        Raises:
+            UserError: it has not, or something that no run writes.
+        """
         try:
-            state = checkpoint["callbacks"][EndOfEpoch.__name__]
-            best = state["best"]
-            return cls(
-                metrics=_numbers(METRICS, state["metrics"]),
-                timing=_numbers(TIMING, state["timing"]),
-                best=None if best is None else Best(**best),
-                stopped_early=state.get("stopped_early", False) is True,
+            state = checkpoint["callbacks"][HISTORY_KEY]
+            history = cls(
+                metrics=_checked_rows(METRICS, state["metrics"]),
+                timing=_checked_rows(TIMING, state["timing"]),
+                best=None if state["best"] is None else _checked_best(**state["best"]),
+                stopped_early=state.get("stopped_early", False),
             )
+            history._check(checkpoint["epoch"])
+            return history
         except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
             raise UserError(
                 "the checkpoint holds no history to go on with: give a last.ckpt of a run"
             ) from error
+
+    def best_of(self, later: "History") -> Best | None:
+        """The best epoch of a best.ckpt with this history, for a run that has come so far.
+
+        None where the file is of another run, or of another future of this one. Where a kill came
+        between the two files it is one epoch ahead; that epoch, done again, can differ in its last
+        bits, and last.ckpt then names the file's own best.
+        """
+        best, known = self.best, later.num_epochs
+        if best is None or best.epoch != self.num_epochs - 1 or best.epoch > known:
+            return None
+        ours = later.metrics[: best.epoch + 1]
+        is_named = best == later.best or best.epoch == known
+        num_equal = best.epoch if is_named else best.epoch + 1
+        return best if self.metrics[:num_equal] == ours[:num_equal] else None
+
+    def _check(self, epoch: Any) -> None:
+        """A ValueError where the parts contradict one another, or the epoch of the checkpoint."""
+        # Its own number at an epoch's end, with the epoch's row; within one the row is to come.
+        if type(epoch) is not int or self.num_epochs not in (epoch, epoch + 1):
+            raise ValueError("another number of epochs")
+        if len(self.timing) != self.num_epochs or type(self.stopped_early) is not bool:
+            raise ValueError("another number of times")
+        if self.best is not None and self.best.epoch >= self.num_epochs:
+            raise ValueError("an epoch that has not been")
+        has_ended = self.num_epochs == epoch + 1
+        if (has_ended and self.best is None) or (self.stopped_early and not has_ended):
+            raise ValueError("an epoch ends with its best, and stops the run only then")
 
     @property
     def num_epochs(self) -> int:
@@ -53,11 +102,32 @@ class History:
         return round(images / self.seconds, 1)
 
 
-def _numbers(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of which every field is a number or empty; a ValueError where one is not."""
-    if any(line.count("\n") != 1 for line in lines):
+def _checked_rows(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, str]]:
+    """One an epoch, of numbers as a run writes them; a ValueError where one is not."""
+    if type(lines) is not list or any(line.count("\n") != 1 for line in lines):
         raise ValueError("a row is a line")
     rows = parse_rows(columns, lines)
-    for field in (field for row in rows for field in row.values() if field):
-        float(field)
+    for index, row in enumerate(rows):
+        _check_row(index, row)
     return rows
+
+
+def _check_row(index: int, row: Mapping[str, str]) -> None:
+    if row["epoch"] != str(index):
+        raise ValueError("the rows are of the epochs in their order")
+    for column, text in row.items():
+        value = float(text)
+        limit = 1.0 if column in _SHARES else _LARGEST
+        is_loss = column.endswith("/loss")
+        if not (math.isfinite(value) if is_loss else 0 <= value <= limit):
+            raise ValueError(f"{column}={text}")
+        if column in _WHOLE and not (text.isascii() and text.isdecimal()):
+            raise ValueError(f"{column}={text}")
+
+
+def _checked_best(epoch: Any, accuracy: Any, loss: Any) -> Best:
+    if type(epoch) is not int or type(accuracy) is not float or type(loss) is not float:
+        raise TypeError("a count and two scores")
+    if epoch < 0 or not 0 <= accuracy <= 1 or not math.isfinite(loss):
+        raise ValueError("scores that no epoch has")
+    return Best(epoch, accuracy, loss)

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from torch import Tensor, nn
 
 from layerscope.config import TrainConfig
 from layerscope.errors import UserError
+from layerscope.training.checkpoint_folder import is_finite
+from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
+from layerscope.training.history import History
 from layerscope.training.module import Classifier
 from layerscope.training.trainer import make_trainer, silence_lightning
 
@@ -24,13 +29,12 @@ _KEPT = {
     "adam": {_STEP, "exp_avg", "exp_avg_sq"},
     "adamw": {_STEP, "exp_avg", "exp_avg_sq"},
 }
+_MOST = 2**53  # of a count, which is no more than a run of centuries makes
 # What our loops put into their own state, beside Lightning's counters of progress.
 _LOOP_STATES = {"combined_loader": [{}], "_batches_that_stepped": 0}
 
 
-def check_restorable(
-    checkpoint: Mapping[str, Any], network: nn.Module, config: TrainConfig
-) -> None:
+def check_restorable(checkpoint: dict[str, Any], network: nn.Module, config: TrainConfig) -> None:
     """Of a network that has the checkpoint's weights.
 
     Raises:
@@ -41,15 +45,29 @@ def check_restorable(
     loop = make_trainer(config.trainer, Path()).fit_loop.state_dict()
     problem = (
         _difference(_shapes(module.state_dict()), _shapes(checkpoint["state_dict"]), "state_dict")
+        or _of_scores(module.state_dict(), checkpoint["state_dict"])
         or _of_optimizer(module, _KEPT[config.optimizer.name], checkpoint["optimizer_states"])
         or _of_loop(loop, _member(checkpoint["loops"], "fit_loop"))
+        or _of_progress(checkpoint)
         or _of_the_rest(checkpoint)
     )
+    History.of(checkpoint)
     if problem:
         raise UserError(
             f"the checkpoint's {problem} is not what a run of this configuration writes: give a "
             "last.ckpt of it, or start without ckpt_path"
         )
+
+
+def _of_scores(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """Sums beside the network, whose own part `load_weights` has checked."""
+    for name in (name for name in ours if not name.startswith(NETWORK_PREFIX)):
+        tensor = theirs[name]
+        if tensor.dtype != ours[name].dtype or not is_finite(tensor):
+            return f"state_dict.{name}"
+        if not tensor.is_floating_point() and not bool(((tensor >= 0) & (tensor <= _MOST)).all()):
+            return f"state_dict.{name}"
+    return ""
 
 
 def _of_optimizer(module: Classifier, kept: set[str], states: Any) -> str:
@@ -76,8 +94,8 @@ def _is_kept(value: Any, shape: tuple[int, ...]) -> bool:
     """A finite tensor of this shape, or nothing, which is what SGD without momentum keeps."""
     if value is None:
         return True
-    is_tensor = isinstance(value, torch.Tensor) and tuple(value.shape) == tuple(shape)
-    return is_tensor and bool(torch.isfinite(value).all())
+    is_tensor = isinstance(value, Tensor) and tuple(value.shape) == tuple(shape)
+    return is_tensor and is_finite(value)
 
 
 def _of_loop(ours: Mapping[str, Any], theirs: Any) -> str:
@@ -96,10 +114,20 @@ def _of_loop(ours: Mapping[str, Any], theirs: Any) -> str:
     return ""
 
 
+def _of_progress(checkpoint: dict[str, Any]) -> str:
+    """What our facts and Lightning's loops, whose form is right, both count."""
+    loop = checkpoint["loops"]["fit_loop"]
+    batches = loop["epoch_loop.batch_progress"]["total"]["processed"]
+    if RunFacts.of(checkpoint).batches_seen != batches:
+        return "batches_seen"
+    epochs = loop["epoch_progress"]["current"]["completed"]
+    return "" if checkpoint.get("epoch") == epochs else "epoch"
+
+
 def _of_the_rest(checkpoint: Mapping[str, Any]) -> str:
     """Lightning's own keys, some of which it compares or calls by name."""
     for key in ("epoch", "global_step"):
-        if type(checkpoint.get(key)) is not int or checkpoint[key] < 0:
+        if not _is_count(checkpoint.get(key)):
             return key
     version = checkpoint.get("pytorch-lightning_version")
     if not isinstance(version, str) or not re.fullmatch(
@@ -111,7 +139,30 @@ def _of_the_rest(checkpoint: Mapping[str, Any]) -> str:
     callbacks = checkpoint.get("callbacks")
     if not isinstance(callbacks, dict) or not all(isinstance(v, dict) for v in callbacks.values()):
         return "callbacks"
-    return ""
+    stopping = (name for name in callbacks if str(name).startswith(EarlyStopping.__name__))
+    wrong = (name for name in stopping if not _is_stopping(callbacks[name]))
+    return next((f"callbacks.{EarlyStopping.__name__}" for _ in wrong), "")
+
+
+def _is_stopping(state: Mapping[str, Any]) -> bool:
+    """Whether EarlyStopping wrote this; before the first epoch its best score is infinite."""
+    if state.keys() != EarlyStopping("").state_dict().keys():
+        return False
+    score, message = state["best_score"], state["stopping_reason_message"]
+    return (
+        all(_is_count(state[key]) for key in ("wait_count", "stopped_epoch", "patience"))
+        and isinstance(score, Tensor)
+        and score.shape == ()
+        and score.dtype == torch.float32
+        and not bool(score.isnan())
+        and _is_count(state["stopping_reason"])
+        and state["stopping_reason"] in [reason.value for reason in EarlyStoppingReason]
+        and (message is None or isinstance(message, str))
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST
 
 
 def _member(value: Any, key: str) -> Any:
@@ -139,5 +190,5 @@ def _difference(ours: Any, theirs: Any, where: str) -> str:
     if isinstance(ours, float) and type(theirs) in (int, float):
         return "" if theirs - theirs == 0 else where
     if type(ours) is int and type(theirs) is int:
-        return "" if theirs >= 0 else where
+        return "" if _is_count(theirs) else where
     return "" if type(ours) is type(theirs) else where

@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,10 @@ from layerscope.data.batches import Batch
 from layerscope.errors import NonFiniteLoss
 from layerscope.report.tables import GrowingTable
 from layerscope.report.terminal import Screen, complain, percent
+from layerscope.training.checkpoint_files import open_plain
 from layerscope.training.checkpoint_folder import CheckpointFolder
+from layerscope.training.history import HISTORY_KEY, METRICS, TIMING, Best, History
 from layerscope.training.module import as_number
-
-METRICS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
-TIMING = ("epoch", "seconds", "images_per_second")
-
-
-@dataclass(frozen=True)
-class Best:
-    """The epoch with the highest validation accuracy so far; the earlier of two equal ones."""
-
-    epoch: int
-    accuracy: float
-    loss: float
 
 
 class EndOfEpoch(Checkpoint):
@@ -60,7 +49,7 @@ class EndOfEpoch(Checkpoint):
         self.metrics.start(self.metrics.lines)
         self.timing.start(self.timing.lines)
         if self.best is not None and trainer.ckpt_path is not None:
-            self._take_best_along(Path(trainer.ckpt_path))
+            self._take_best_along(Path(trainer.ckpt_path), pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -98,6 +87,11 @@ class EndOfEpoch(Checkpoint):
         self._stopped_early = trainer.should_stop
         self._folder.save(trainer, is_best=improved)
 
+    @property
+    def state_key(self) -> str:
+        """Under which `History.of` finds the state."""
+        return HISTORY_KEY
+
     def state_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {
@@ -108,21 +102,20 @@ class EndOfEpoch(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The rows and the best epoch up to the checkpoint."""
+        """The rows and the best epoch up to the checkpoint, which `History.of` has checked."""
         self.metrics.lines = list(state_dict["metrics"])
         self.timing.lines = list(state_dict["timing"])
         self.best = None if state_dict["best"] is None else Best(**state_dict["best"])
 
-    def _take_best_along(self, resumed: Path) -> None:
+    def _take_best_along(self, resumed: Path, pl_module: L.LightningModule) -> None:
         """Of a run that was killed just after it wrote best.ckpt, last.ckpt names an older one."""
-        checkpoint = self._folder.adopt_best(resumed)
-        if checkpoint is None:
+        history = History.of(open_plain(resumed))
+        self.best = self._folder.adopt_best(resumed, history, pl_module.state_dict())
+        if self.best is None:
             complain(
-                f"warning: {resumed.parent} has no whole best.ckpt: "
+                f"warning: {resumed.parent} has no whole best.ckpt of this run: "
                 "the best epoch is sought from here on"
             )
-        state = {} if checkpoint is None else checkpoint["callbacks"][EndOfEpoch.__name__]
-        self.best = Best(**state["best"]) if state.get("best") else None
 
     def _stop_clock(self, pl_module: L.LightningModule) -> None:
         if not self._seconds:
