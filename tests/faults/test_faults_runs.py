@@ -197,6 +197,19 @@ def _resumed_seconds(root: Path) -> float:
     return json.loads((directory / "results.json").read_text())["train_seconds"]
 
 
+def test_other_batches_within_an_epoch_are_refused(forks, root):
+    ended = forks(_other_batches, root)
+    assert ended.code == 2
+    assert one_line(ended.err, "within an epoch", "data.batch_size=8") == []
+
+
+def _other_batches(root: Path):
+    directory = root / "batches"
+    run(command(directory), partial(inject.die_at, "before Classifier.training_step", 3))
+    keys = [key for key in command(directory) if not key.startswith("data.batch_size")]
+    return run([*keys, "data.batch_size=8", "allow_changes=true"])
+
+
 def test_code_that_ends_the_program_is_a_failed_run(forks, root):
     ended = forks(_exits, root)
     assert ended.code == 1

@@ -22,6 +22,11 @@ _OF_NO_CONSEQUENCE = (
     *("logger", "callbacks.activation_memory", "data.dir", "data.num_workers"),
     *("trainer.profiler", "trainer.threads"),  # the threads themselves are compared
 )
+# Keys that say how many batches an epoch has, or how many of them an update.
+_DECIDE_THE_BATCHES = (
+    *("data.name", "data.batch_size", "data.drop_last", "data.num_train", "data.val_size"),
+    *("data.groups", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
+)
 _NUM_SHOWN = 3
 
 
@@ -92,8 +97,22 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
         now = {key: value for key, value in now.items() if key not in surroundings(config)}
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
+    if history.num_epochs == checkpoint["epoch"]:  # its epoch has no row yet
+        _refuse_other_batches(then, now, path)
     stopped = history.stopped_early and not _may_train_longer(then, now)
     return Start(Path(path), stopped or history.num_epochs >= config.trainer.max_epochs)
+
+
+def _refuse_other_batches(
+    then: Mapping[str, Any], now: Mapping[str, Any], path: str | Path
+) -> None:
+    """Within an epoch, whatever is allowed: so many batches of it are done, of so many."""
+    changed = [key for key in now if key in _DECIDE_THE_BATCHES and then.get(key) != now[key]]
+    if changed:
+        raise UserError(
+            f"{path} was saved within an epoch, whose batches {changed[0]}={now[changed[0]]} would "
+            f"change: go on from the end of an epoch, or with {_text(then.get(changed[0]))}"
+        )
 
 
 def _may_train_longer(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

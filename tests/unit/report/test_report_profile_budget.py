@@ -138,7 +138,7 @@ def test_what_is_no_profile_is_refused_in_one_line(tmp_path, text):
 def test_a_budget_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_budget(tmp_path / "nothing.json")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is no file"):
         read_budget(tmp_path)
 
 
