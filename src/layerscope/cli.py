@@ -217,7 +217,12 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
         typed = tuple(HydraConfig.get().overrides.task)
         folder = Path(HydraConfig.get().runtime.output_dir)
         request = Request(
-            plain_values(job_config), typed, folder, True, how_to_go_on, typed_keys=typed_keys
+            plain_values(job_config),
+            typed,
+            folder,
+            in_sweep=True,
+            how_to_go_on=how_to_go_on,
+            typed_keys=typed_keys,
         )
         _run_sweep_job(command, request)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.autograd.profiler import profile
 
-from layerscope.measure.profiled_step import _quiet_start
+from layerscope.measure.profiled_step import quiet_start
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> OptimizerState:
         if isinstance(value, torch.Tensor)
     ]
     profiler = profile(profile_memory=True, use_kineto=True)
-    with _quiet_start():
+    with quiet_start():
         profiler.__enter__()
     try:
         optimizer.step()

@@ -98,7 +98,7 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
         with step.untouched():
             step.run()
     with step.untouched(), tracker:
-        with _quiet_start():
+        with quiet_start():
             profiler.__enter__()
         try:
             loss = step.run(_phase_range)  # its release belongs to no phase: held to the end
@@ -139,7 +139,7 @@ def _phase_range(phase: Phase) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
+def quiet_start() -> Iterator[None]:
     """Keep the profiler's library from writing its log to stderr; it reads this at its start."""
     name = "KINETO_LOG_LEVEL"
     is_set = name in os.environ

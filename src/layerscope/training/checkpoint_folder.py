@@ -84,10 +84,7 @@ class CheckpointFolder:
         """What `restorable` would refuse of the file."""
         for name, tensor in _saved_tensors(trainer):
             if not is_finite(tensor):
-                raise NonFiniteLoss(
-                    f"{name} is no longer finite in step {trainer.global_step}: lower the learning "
-                    "rate (optimizer.lr) or set trainer.gradient_clip_norm"
-                )
+                raise NonFiniteLoss(f"{name} is no longer finite in step {trainer.global_step}")
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -199,8 +199,7 @@ class Classifier(L.LightningModule):
         if not is_finite:
             raise NonFiniteLoss(
                 f"the loss is {loss.item()} in step {self.batches_seen + 1}, or its gradient is "
-                "not finite: lower the learning rate (optimizer.lr) or set "
-                "trainer.gradient_clip_norm"
+                "not finite"
             )
 
     def _batches_in_update(self) -> int:

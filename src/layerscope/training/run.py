@@ -214,7 +214,7 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
             raise request.error(_of_stopped(str(error), plan)) from error
         raise _of_child(str(error), folder) from error
     except NonFiniteLoss as error:
-        raise NonFiniteLoss(f"{error}; {folder.describe_last()}") from error
+        raise _with_mend(error, folder) from error
     except SystemExit as end:  # which Lightning has made of a signal that came in its own start
         if trainer.received_sigterm:
             hint = plan.request.how_to_go_on
@@ -226,6 +226,13 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         raise request.error(f"ended after the last epoch; {plan.request.how_to_go_on}")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is one process's work
+
+
+def _with_mend(error: NonFiniteLoss, folder: CheckpointFolder) -> NonFiniteLoss:
+    return NonFiniteLoss(
+        f"{error}: lower the learning rate (optimizer.lr) or set trainer.gradient_clip_norm; "
+        f"{folder.describe_last()}"
+    )
 
 
 def _of_stopped(text: str, plan: Plan) -> str:
@@ -240,7 +247,7 @@ def _of_child(text: str, folder: CheckpointFolder) -> Exception:
     errors = (NonFiniteLoss, RunFailed, UserError, Terminated, Interrupted)
     found = {error.__name__: error for error in errors}.get(kind.rpartition(".")[2])
     if found is NonFiniteLoss:
-        message += f"; {folder.describe_last()}"
+        return _with_mend(NonFiniteLoss(message), folder)
     return RunFailed(f"a process failed: {kind}: {message}") if found is None else found(message)
 
 
@@ -285,7 +292,7 @@ def _panel(
         ("training time", f"{results['train_seconds']:.1f} s in {results['epochs']} epochs"),
         ("speed", f"{results['images_per_second']:,.0f} images/s"),
         ("kept for backward", f"{mebibytes(kept)} at batch {batch_size}"),
-        ("checkpoint", str(directory / "checkpoints" / "best.ckpt")),
+        ("checkpoint", str(directory / "checkpoints" / BEST)),
         *profile,
         ("all files", str(directory)),
     ]

@@ -125,10 +125,7 @@ class EndOfEpoch(Checkpoint):
         wrong = [name for name in ("train/loss", "val/loss") if not math.isfinite(scores[name])]
         if not wrong:
             return
-        raise NonFiniteLoss(
-            f"{wrong[0]} is {scores[wrong[0]]} in epoch {epoch}: lower the learning rate "
-            f"(optimizer.lr) or set trainer.gradient_clip_norm"
-        )
+        raise NonFiniteLoss(f"{wrong[0]} is {scores[wrong[0]]} in epoch {epoch}")
 
     def _note_best(self, epoch: int, scores: dict[str, float]) -> bool:
         if self.best is not None and scores["val/acc"] <= self.best.accuracy:
