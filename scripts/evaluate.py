@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from layerscope.cli import Command, run_command
-from layerscope.training.evaluate import check_evaluation
+from layerscope_signals import one_line_on_signals
+
+with one_line_on_signals():
+    from layerscope.cli import Command, run_command
+    from layerscope.training.evaluate import check_evaluation
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 OWN_KEYS = frozenset({"ckpt_path", "paths.outputs"})

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from layerscope.cli import Command, run_command
-from layerscope.training.predict import check_prediction
+from layerscope_signals import one_line_on_signals
+
+with one_line_on_signals():
+    from layerscope.cli import Command, run_command
+    from layerscope.training.predict import check_prediction
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 OWN_KEYS = frozenset({"ckpt_path", "image"})

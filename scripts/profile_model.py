@@ -7,8 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerscope.cli import Command, run_command
-from layerscope.profiling.command import check_profile
+from layerscope_signals import one_line_on_signals
+
+with one_line_on_signals():
+    from layerscope.cli import Command, run_command
+    from layerscope.profiling.command import check_profile
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerscope.cli import Command, run_command
-from layerscope.report.sweep import finish_sweep
-from layerscope.training.run import check_training
+from layerscope_signals import one_line_on_signals
+
+with one_line_on_signals():
+    from layerscope.cli import Command, run_command
+    from layerscope.report.sweep import finish_sweep
+    from layerscope.training.run import check_training
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

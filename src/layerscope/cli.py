@@ -50,10 +50,16 @@ from layerscope.errors import (
 )
 from layerscope.report.sweep import forget_failure, save_failure
 from layerscope.report.terminal import complain
+from layerscope_signals import RUN_DIRECTORY
 
 Job = Callable[[Path], None]  # runs and writes into this directory
-# Where the run writes, for the processes that Lightning starts by running the script again (ddp).
-RUN_DIRECTORY = "LAYERSCOPE_RUN_DIRECTORY"
+# What makes room for a file that could not be written.
+_MENDS = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "choose a file system that can be written to",
+    errno.EFBIG: "raise the limit of a file's size",
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def run_command(argv: Sequence[str], command: Command) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(error, UserError.exit_code)
     except OSError as error:
-        return _complain(error, RunFailed.exit_code)
+        return _complain(RunFailed(_of_system(error)), RunFailed.exit_code)
     except KeyboardInterrupt:
         return _complain(Interrupted("ended by Ctrl-C"), Interrupted.exit_code)
     except _Sigterm:
@@ -130,9 +136,20 @@ def _unread(error: OverrideParseException) -> str:
 
 def one_line(error: BaseException) -> str:
     """The message without line breaks, Hydra's internals and links."""
+    if isinstance(error, OSError):
+        return _of_system(error)
     text = re.sub(r"(full_key|reference_type|object_type)[:=]\s*\S+", "", str(error))
     text = re.sub(r"See https?://\S+( for details)?", "", text)
     return " ".join(text.split()) or type(error).__name__
+
+
+def _of_system(error: OSError, directory: Path | None = None) -> str:
+    """Which file, or in which directory, what is wrong with it, and what mends that."""
+    if error.strerror is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    mend = _MENDS.get(error.errno or 0)
+    where = error.filename or (directory if mend else None)
+    return ": ".join(str(part) for part in (where, error.strerror, mend) if part is not None)
 
 
 def _run(argv: Sequence[str], command: Command) -> int:
@@ -179,7 +196,7 @@ def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -
             held.enter_context(_alone_in(directory))
             _refuse_used(directory, "run.json", "hydra.run.dir")  # made by another since
         held.enter_context(_environment(RUN_DIRECTORY, str(directory.resolve())))
-        held.enter_context(_stopped_by_signals(request.how_to_go_on))
+        held.enter_context(_ended_from_outside(directory, request.how_to_go_on))
         job(directory)
     return 0
 
@@ -227,7 +244,7 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
         _run_sweep_job(command, request)
 
     _make(directory, "hydra.sweep.dir")
-    with _alone_in(directory), _stopped_by_signals(how_to_go_on):
+    with _alone_in(directory), _ended_from_outside(directory, how_to_go_on):
         _refuse_used(directory, marker, "hydra.sweep.dir")  # made by another since
         try:
             loader.multirun(name, task, [*overrides, assignment("hydra.sweep.dir", directory)])
@@ -237,9 +254,9 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
 
 
 class _SweepEnded(BaseException):
-    """Carries a signal's error past Hydra, which goes on after any Exception of a job."""
+    """Carries what ends a sweep past Hydra, which goes on after any Exception of a job."""
 
-    def __init__(self, error: Terminated | Interrupted) -> None:
+    def __init__(self, error: Terminated | Interrupted | RunFailed) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -262,9 +279,18 @@ def _run_sweep_job(command: Command, request: Request) -> None:
     except (Terminated, Interrupted) as end:
         raise _SweepEnded(end) from end
     except Exception as error:  # noqa: BLE001 - whatever ends one job must not end the sweep
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        complain(f"job {folder.name} failed: {reason}")
-        save_failure(folder, request.overrides, reason)
+        _note_failure(request, f"{type(error).__name__}: {one_line(error)}")
+
+
+def _note_failure(request: Request, reason: str) -> None:
+    """Where not even that can be written, no other job could write anything."""
+    failed = f"job {request.directory.name} failed: {reason}"
+    try:
+        save_failure(request.directory, request.overrides, reason)
+    except OSError as error:
+        unnoted = f"nor can that be noted ({error.strerror})"
+        raise _SweepEnded(RunFailed(f"{failed}; {unnoted}; {request.how_to_go_on}")) from error
+    complain(failed)
 
 
 def _resumes(values: Values, overrides: Sequence[str], key: str) -> bool:
@@ -326,8 +352,9 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signals(how_to_go_on: str) -> Iterator[None]:
-    """Where no training loop is: what was saved before stays, and the message says what to do."""
+def _ended_from_outside(directory: Path, how_to_go_on: str) -> Iterator[None]:
+    """By the disk, or by a signal where no training loop is: what was saved before stays, and the
+    message says what to do."""
     hint = f"; {how_to_go_on}" if how_to_go_on else ""
     try:
         yield
@@ -335,6 +362,8 @@ def _stopped_by_signals(how_to_go_on: str) -> Iterator[None]:
         raise Interrupted(f"ended by Ctrl-C{hint}") from end
     except _Sigterm as end:
         raise Terminated(f"ended by SIGTERM{hint}") from end
+    except OSError as error:
+        raise RunFailed(f"{_of_system(error, directory)}{hint}") from error
 
 
 _held_locks: set[int] = set()

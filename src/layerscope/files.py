@@ -4,12 +4,23 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 # What write_atomically and training/checkpoint_folder.py call a file that is not whole yet.
 _TEMPORARY = re.compile(r"\..+\.\w+\.tmp")
+
+
+@contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """The system's errors tell of this file, not of a temporary one or of none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -18,6 +29,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     The bytes and the new name are on the disk when this returns; after an exception `path` is as
     it was and no temporary file is left.
     """
+    with named_in_errors(path):
+        _write_atomically(path, write)
+
+
+def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"

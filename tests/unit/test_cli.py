@@ -1,6 +1,10 @@
+import errno
+
 import pytest
+from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from layerscope import cli
 from layerscope.cli import Command, Request, one_line, run_command
 from layerscope.composition import compose, key_of
 from layerscope.errors import NonFiniteLoss, RunFailed, UserError
@@ -82,6 +86,56 @@ def test_every_job_of_a_sweep_is_checked_first(configs, tmp_path):
     argv = ["-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path}/sweep"]
     assert run_command(argv, command(configs, check, finish_sweep=lambda directory: 0)) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_says_which_file_what_mends_it_and_how_to_go_on(configs, tmp_path, capsys):
+    def fail(directory):
+        raise OSError(errno.ENOSPC, "No space left on device", "some file")
+
+    argv = [f"hydra.run.dir={tmp_path}/run"]
+    assert run_command(argv, command(configs, lambda request: fail)) == 1
+    assert capsys.readouterr().err == (
+        "error: some file: No space left on device: make room; to go on, give the same command "
+        f"with resume=auto hydra.run.dir={tmp_path}/run\n"
+    )
+
+
+def test_a_disk_that_cannot_hold_the_reason_of_a_failed_job_ends_the_sweep(
+    configs, tmp_path, capsys, monkeypatch
+):
+    jobs = []
+
+    def fail(directory):
+        jobs.append(directory)
+        raise ValueError("odd")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "save_failure", full)
+    argv = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep"]
+    train = command(configs, lambda request: fail, finish_sweep=lambda directory: 0)
+    assert run_command(argv, train) == 1
+    assert jobs == [tmp_path / "sweep/0"]
+    assert capsys.readouterr().err == (
+        "error: job 0 failed: ValueError: odd; nor can that be noted (No space left on device); "
+        f"to go on, give the same command with resume=auto hydra.sweep.dir={tmp_path}/sweep\n"
+    )
+
+
+def test_a_sweep_whose_disk_is_full_before_its_first_job(configs, tmp_path, capsys, monkeypatch):
+    def full(*arguments, **keys):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(OmegaConf, "save", full)
+    argv = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep"]
+    train = command(configs, finish_sweep=lambda directory: 0)
+    assert run_command(argv, train) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"error: {tmp_path}/sweep: No space left on device: make room; to go on"
+    )
+    assert error.count("\n") == 1
 
 
 def test_a_users_config_folder_is_found(configs, tmp_path):

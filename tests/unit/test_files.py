@@ -13,8 +13,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         file.write(b"half of the n")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as raised:
         write_atomically(path, fail)
+    assert raised.value.filename == str(path)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from layerscope.files import write_text
+from layerscope.files import named_in_errors, write_text
 
 Row = Mapping[str, object]
 
@@ -33,6 +33,11 @@ class GrowingTable:
         """Every column has a value; None is written as an empty field."""
         assert set(row) == set(self._columns), set(row) ^ set(self._columns)
         line = _line([_text(row[column]) for column in self._columns])
+        with named_in_errors(self._path):
+            self._append(line)
+        self.lines.append(line)
+
+    def _append(self, line: str) -> None:
         size = self._path.stat().st_size
         try:
             with self._path.open("a", encoding="utf-8", newline="") as file:
@@ -43,7 +48,6 @@ class GrowingTable:
             with suppress(OSError):  # half a row on a full disk is none
                 os.truncate(self._path, size)
             raise
-        self.lines.append(line)
 
 
 def parse_rows(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, str]]:
