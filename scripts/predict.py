@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from layerscope_signals import one_line_on_signals
+from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
     from layerscope.cli import Command, run_command
@@ -25,4 +25,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerscope_signals import one_line_on_signals
+from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
     from layerscope.cli import Command, run_command
@@ -21,4 +21,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

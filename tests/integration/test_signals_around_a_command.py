@@ -1,4 +1,4 @@
-"""A signal that comes while a script is still importing."""
+"""Signals while a script is still importing, and behind its last line."""
 
 import os
 import signal
@@ -42,3 +42,16 @@ def test_of_several_processes_the_first_one_complains(tmp_path):
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (143, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_has_ended_keeps_its_exit_code(number):
+    """While Python ends, which takes torch some tenths of a second."""
+    text = f"""
+import atexit, os
+from layerscope_signals import leave
+atexit.register(os.kill, os.getpid(), {int(number)})
+leave(3)
+"""
+    ended = subprocess.run([sys.executable, "-c", text], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (3, b"")
