@@ -2,10 +2,8 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -21,14 +19,24 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.base import Container
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
+from layerscope.config import as_typed, local_path
 from layerscope.errors import UserError
+from layerscope.hydras_part import check_hydras_part, check_places, interpolations_named
+from layerscope.overrides import (
+    key_of,
+    keys_of,
+    no_sweep,
+    parsed,
+    refuse_repeated_keys,
+    unknown_key,
+)
 from layerscope.yaml_files import load_yaml
 
 if not OmegaConf.has_resolver("pid"):
@@ -38,9 +46,6 @@ Values = dict[str, Any]
 
 MAX_JOBS = 10_000  # of a sweep
 MAX_INTERPOLATIONS = 1_000  # resolved, of one configuration
-# Of Hydra's own part, these name what is called or imported: never taken from a file, nor needed.
-_UNUSED = {"callbacks": {}, "searchpath": []}
-_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 
 
 @contextmanager
@@ -50,8 +55,8 @@ def open_hydra(name: str, config_dir: Path, extra_dir: str | None = None) -> Ite
     SourcesRegistry.instance().types[_BoundedFiles.scheme()] = _BoundedFiles
     search_path = create_config_search_path(str(config_dir))
     if extra_dir is not None:
-        if not Path(extra_dir).is_dir():
-            raise UserError(f"--config-dir {extra_dir} is no directory")
+        if not os.path.isdir(extra_dir):  # also of a name that no file system takes
+            raise UserError(f"--config-dir {extra_dir} is no directory: give one with your files")
         search_path.prepend(
             provider="command-line",
             path=f"file://{Path(extra_dir).resolve()}",
@@ -73,74 +78,104 @@ def compose_config(
     hydra: Hydra, name: str, overrides: Sequence[str], mode: RunMode = RunMode.RUN
 ) -> DictConfig:
     """With Hydra's own part; a key that does not exist is a UserError that suggests one."""
-    for override in overrides:
-        if key_of(override) == "hydra.searchpath":
-            raise UserError(f"{override}: not used here, see --config-dir")
+    for override in parsed(overrides):
+        if override.get_key_element() == "hydra.searchpath":
+            raise UserError(f"{override.input_line}: not used here, see --config-dir")
+        if mode == RunMode.RUN and override.is_sweep_override():
+            raise UserError(no_sweep(override))
     try:
         config = hydra.compose_config(name, list(overrides), mode)
     except (UserError, OmegaConfBaseException):
         raise
     except HydraException as error:
-        unknown = re.match(r"Could not override '([^']+)'", str(error))
-        if unknown is None:
-            if str(error):
-                raise
-            raise UserError(f"the configuration cannot be composed: {error.__cause__}") from error
-        choices = [override for override in overrides if "." not in key_of(override)]
-        raise UserError(_unknown_key(unknown[1], _known_keys(hydra, name, choices))) from error
+        raise UserError(_not_composed(hydra, name, overrides, error)) from error
     except RecursionError as error:
         raise UserError("the configuration refers to itself: see its defaults lists") from error
     except (ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
         # What Hydra's own code raises for a value of a kind that it has not thought of.
+        _refuse_no_option(hydra, overrides)
         raise UserError(f"the configuration cannot be composed: {error}") from error
     _bound_interpolations(config)
-    _check_hydras_part(config.hydra, mode)
+    check_hydras_part(config.hydra, mode)
+    check_places(config)
     return config
+
+
+def _not_composed(hydra: Hydra, name: str, overrides: Sequence[str], error: HydraException) -> str:
+    """Which override, or which file, and what there is instead."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        return _no_such_file(error.missing_cfg_file, error.options)
+    unknown = re.match(r"Could not override '([^']+)'", str(error))
+    if unknown is not None:
+        keys = {override: key_of(override) for override in overrides}
+        choices = [o for o, key in keys.items() if "." not in key and key != unknown[1]]
+        return unknown_key(unknown[1], _known_keys(hydra, name, choices))
+    merged = re.match(r"Error merging override (.*)", str(error), re.DOTALL)
+    if merged is not None:
+        return f"{merged[1]}: {_first_line(error.__cause__)}: give another value"
+    return str(error) or f"the configuration cannot be composed: {error.__cause__}"
+
+
+def _no_such_file(path: str, options: Sequence[str] | None) -> str:
+    group, _, option = path.rpartition("/")
+    if options:
+        return f"{group}={option} cannot be chosen: options of {group} are {', '.join(options)}"
+    return f"there is no configuration {path}: correct its name, or see --config-dir"
+
+
+def _refuse_no_option(hydra: Hydra, overrides: Sequence[str]) -> None:
+    """A group without an option's name."""
+    for override in parsed(overrides):
+        options = hydra.config_loader.get_group_options(override.key_or_group)
+        if options and not isinstance(override.value(), str | list):
+            raise UserError(
+                f"{override.input_line} cannot be chosen: options of {override.key_or_group} are "
+                + ", ".join(options)
+            )
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).split("\n", 1)[0]
 
 
 def plain_values(config: DictConfig) -> Values:
     """Interpolations resolved, Hydra's own part left out; a value still missing is a UserError."""
-    with _interpolations_named():
-        missing = sorted(OmegaConf.missing_keys(_own(config)))
+    with interpolations_named():
+        own = _own(config)
+        missing = sorted(OmegaConf.missing_keys(own))
         if missing:
             raise UserError(f"{missing[0]} is missing: give it, {missing[0]}=...")
-        return _values(config)
-
-
-@contextmanager
-def _interpolations_named() -> Iterator[None]:
-    """By the key that has one which leads nowhere."""
-    try:
-        yield
-    except InterpolationResolutionError as error:
-        problem = str(error.msg or error).split("\n", 1)[0]
-        raise UserError(f"{error.full_key}: {problem}: write the value itself") from error
+        return _plain(own)
 
 
 def path_value(values: Values, key: str) -> Path:
     """Of a key that names a file; a UserError where it does not."""
     value = values[key]
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise UserError(f"{key}={value!r} names no file: give its path, {key}=FILE")
-    if "://" in value:
-        raise UserError(f"{key}={value}: only local files are opened; download it first")
-    return Path(value)
+    if not isinstance(value, str):
+        raise UserError(f"{key}={as_typed(value)} names no file: give its path, {key}=FILE")
+    try:
+        return Path(local_path(value))
+    except ValueError as error:
+        raise UserError(f"{key}={value} {error}") from error
 
 
 def sweep_jobs(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each job; of one without what is swept, where the sweeper decides later."""
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     if not config.hydra.sweeper._target_.endswith(BasicSweeper.__name__):
-        parsed = parser.parse_overrides(list(overrides))
-        return [[str(o.input_line) for o in parsed if not o.is_sweep_override()]]
+        given = parser.parse_overrides(list(overrides))
+        return [[str(o.input_line) for o in given if not o.is_sweep_override()]]
     of_files = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     refuse_repeated_keys([*of_files, *overrides])
-    parsed = parser.parse_overrides([*of_files, *overrides])
+    given = parser.parse_overrides([*of_files, *overrides])
+    at_once = config.hydra.sweeper.max_batch_size
+    if at_once is not None and at_once < 1:
+        raise UserError(f"hydra.sweeper.max_batch_size={at_once}: must be at least 1, or null")
     try:
-        num_jobs = prod(_num_values(override) for override in parsed)
+        num_jobs = prod(_num_values(override) for override in given)
         if num_jobs > MAX_JOBS:
             raise UserError(f"the sweep has more than {MAX_JOBS:,} jobs: sweep fewer values")
-        return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+        return [list(job) for job in BasicSweeper.split_arguments(given, None)[0]]
     except UserError:
         raise
     except (ValueError, TypeError) as error:  # of range(0,3,0), say
@@ -152,18 +187,6 @@ def _num_values(override: Override) -> int:
     if not override.is_discrete_sweep():
         return 1
     return sum(1 for _ in islice(override.sweep_string_iterator(), MAX_JOBS + 1))
-
-
-def key_of(override: str) -> str:
-    """Of `+a.b=1`: a.b."""
-    return override.partition("=")[0].lstrip("+~")
-
-
-def refuse_repeated_keys(overrides: Sequence[str]) -> None:
-    """Hydra takes the last one and says nothing."""
-    for key, count in Counter(key_of(override) for override in overrides).items():
-        if count > 1:
-            raise UserError(f"{key} is given {count} times: give it once")
 
 
 def assignment(key: str, path: Path) -> str:
@@ -202,28 +225,6 @@ def _refuse_search_path(values: dict[Any, Any], path: Path) -> None:
         raise UserError(f"{path}: hydra.searchpath is not used here, see --config-dir")
 
 
-def _check_hydras_part(config: DictConfig, mode: RunMode) -> None:
-    """Hydra calls by name what stands there, whoever wrote it."""
-    for key, value in _UNUSED.items():
-        if config.get(key) != value:
-            raise UserError(f"hydra.{key} is not used here: leave it out")
-    for key in ("job_logging", "hydra_logging"):
-        if OmegaConf.to_container(config[key]) != _LOGGING:
-            raise UserError(f"hydra/{key} is not used here: leave it out")
-    if config.job.env_set or config.job.env_copy:
-        raise UserError("hydra.job.env_set and env_copy are not used here: set them in your shell")
-    if config.mode not in (None, RunMode.RUN):
-        raise UserError("hydra.mode is not used here: -m makes a sweep")
-    for key in ("launcher", "sweeper"):
-        target = OmegaConf.select(config, f"{key}._target_")
-        if target not in Plugins.instance().class_name_to_class:
-            raise UserError(f"hydra.{key}._target_={target} is no {key} of Hydra's: choose another")
-    key = "run.dir" if mode == RunMode.RUN else "sweep.dir"
-    with _interpolations_named():
-        if not str(OmegaConf.select(config, key)).strip():
-            raise UserError(f"hydra.{key}= is empty: name a directory")
-
-
 def _bound_interpolations(config: DictConfig) -> None:
     """Values that refer to values that refer to values can be a few lines and fill the memory."""
     count = 0
@@ -257,31 +258,14 @@ class _TooMuch(BaseException):
 def _known_keys(hydra: Hydra, name: str, choices: list[str]) -> list[str]:
     """Of the configuration with these groups chosen; with the default ones if these are wrong."""
     try:
-        return _keys(_values(hydra.compose_config(name, choices, RunMode.RUN)))
+        config = hydra.compose_config(name, choices, RunMode.RUN)
     except HydraException:
-        return _keys(_values(hydra.compose_config(name, [], RunMode.RUN)))
+        config = hydra.compose_config(name, [], RunMode.RUN)
+    return keys_of(_plain(_own(config)))
 
 
-def _unknown_key(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, n=1) or [
-        name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]
-    ]
-    if close:
-        return f"{key} is not a key: did you mean {close[0]}?"
-    return f"{key} is not a key: --cfg job lists the keys there are"
-
-
-def _keys(values: Values, prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for key, value in values.items():
-        names.append(f"{prefix}{key}")
-        if isinstance(value, dict):
-            names += _keys(value, f"{prefix}{key}.")
-    return names
-
-
-def _values(config: DictConfig) -> Values:
-    return OmegaConf.to_container(_own(config), resolve=True)  # type: ignore[return-value]
+def _plain(config: DictConfig) -> Values:
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def _own(config: DictConfig) -> DictConfig:

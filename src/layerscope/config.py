@@ -3,6 +3,7 @@
 Defaults stand in configs/*.yaml and nowhere else, so every key is required here.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,8 +25,8 @@ Size = Annotated[int, Field(ge=1, le=16_384)]  # of an image, in pixels or chann
 Channels = Annotated[int, Field(ge=1, le=65_536)]
 KernelSize = Annotated[int, Field(ge=1, le=1023)]
 Images = Annotated[int, Field(ge=1, le=1_000_000)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+NonNegative = Annotated[float, Field(ge=0, le=1e30)]
 Width = Annotated[float, Field(gt=0, le=64)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -38,6 +39,18 @@ def _is_printable(name: str) -> str:
 
 # Of a class, as reports show it.
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_printable)]
+
+
+def local_path(path: str) -> str:
+    """A ValueError where it is none."""
+    if not path.strip() or "\0" in path:
+        raise ValueError("names no file, give its path")
+    if "://" in path:
+        raise ValueError("only local files are opened, download it first")
+    return path
+
+
+LocalPath = Annotated[str, AfterValidator(local_path)]
 
 
 def _is_a_limit(limit: int | float) -> int | float:
@@ -174,7 +187,7 @@ class Cifar10Config(DataBase):
     """The verified CIFAR-10."""
 
     name: Literal["cifar10"]
-    dir: str | None
+    dir: LocalPath | None
     val_size: Count
 
 
@@ -224,7 +237,7 @@ class MuonConfig(Section):
     lr: Positive
     momentum: Fraction
     weight_decay: NonNegative
-    newton_schulz_steps: Count
+    newton_schulz_steps: Annotated[int, Field(ge=1, le=100)]
     sgd_lr: Positive
     sgd_momentum: Fraction
     sgd_weight_decay: NonNegative
@@ -252,7 +265,7 @@ class StepsConfig(Section):
 
     name: Literal["milestones"]
     milestones: tuple[Fraction, ...]
-    factor: Positive
+    factor: Annotated[float, Field(gt=0, le=1)]
 
 
 SchedulerConfig = Annotated[
@@ -334,7 +347,7 @@ class TrainConfig(Section):
     callbacks: CallbacksConfig
     logger: LoggerConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    ckpt_path: str | None
+    ckpt_path: LocalPath | None
     resume: Literal["auto"] | None
     allow_changes: bool
     checkpoint_every_n_steps: Count | None
@@ -360,6 +373,7 @@ class PreprocessingFacts(Section):
         return values
 
 
+QUOTE = "'"  # around names in pydantic's messages
 GROUPS_WITH_VARIANTS = ("model", "data", "optimizer", "scheduler", "loss")
 
 
@@ -384,18 +398,40 @@ def first_problem(error: ValidationError) -> str:
     """One line: key, value given, what is allowed, and how many more there are."""
     problems = error.errors(include_url=False)
     problem = problems[0]
-    line = f"{_key(problem['loc'])}={_shown(problem['input'])}: {_lower_first(problem['msg'])}"
+    key = _key(problem["loc"])
+    line = f"{key}={as_typed(problem['input'])}: {_in_words(problem['msg'])}"
     if problem["type"] == "missing":
-        line = f"{_key(problem['loc'])} is missing"
+        line = f"{key} is missing: give it"
     elif problem["type"] == "extra_forbidden":
-        line = f"{_key(problem['loc'])} is not a key: remove it or correct its name"
-    more = len({_key(other["loc"]) for other in problems} - {_key(problem["loc"])})
+        line = f"{key} is not a key: remove it or correct its name"
+    elif problem["type"].startswith("union_tag_"):
+        line = _unknown_variant(key, problem["type"], problem.get("ctx", {}))
+    more = len({_key(other["loc"]) for other in problems} - {key})
     return line + (f" (and {more} more)" if more else "")
 
 
-def _shown(value: object) -> str:
-    text = str(value)
+def as_typed(value: object) -> str:
+    """As a user writes it on the command line; the beginning of what is long."""
+    text = _as_typed(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _as_typed(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_as_typed, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_as_typed(member)}' for key, member in value.items())}}}"
+    return str(value)
+
+
+def _unknown_variant(key: str, problem: str, context: Mapping[str, Any]) -> str:
+    """Of a section that says itself which one it is."""
+    name = f"{key}.{context['discriminator'].strip(QUOTE)}"
+    if problem == "union_tag_not_found":
+        return f"{name} is missing: give it"
+    return f"{name}={context['tag']}: choose one of {context['expected_tags'].replace(QUOTE, '')}"
 
 
 def _key(location: tuple[int | str, ...]) -> str:
@@ -412,6 +448,8 @@ def _names_a_type(part: int | str) -> bool:
     )
 
 
-def _lower_first(text: str) -> str:
-    text = text.removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]
+def _in_words(text: str) -> str:
+    """pydantic's message, as far as a user can follow it."""
+    text = text.removeprefix("Value error, ").partition(" or instance of ")[0]
+    text = text.replace("tuple", "list").replace("a valid dictionary", "keys and values")
+    return text[:1].lower() + text[1:].replace(" after validation", "")

@@ -2,21 +2,18 @@
 
 import errno
 import os
-import struct
 import subprocess
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 
 import pytest
 import torch
+from bad_input import IMAGES, assert_refused, broken_checkpoints, snapshot
 from helpers import SCRIPTS, TINY
 from PIL import Image
 
 from layerscope.data import store
 from layerscope.data.sources import local_sources
-from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.training.checkpoint_files import save_sealed
 
 OWN_CLASS = ["model=custom", "model._target_=pathlib.PurePath"]
@@ -30,8 +27,14 @@ TRAIN = {
     "key of another option": (["optimizer=adam", "optimizer.momentum=0.9"], "optimizer.momentum"),
     "unknown option": (["model=resnet"], "cifar_cnn"),
     "option outside": (["model=../../secret"], "cifar_cnn"),
-    "no option": (["model=null"], "must be a string"),
+    "no option": (["model=null"], "options of model are"),
     "unknown group": (["modl=cifar_cnn"], "did you mean model"),
+    "added below a group": (["+trainer.foo=1"], "trainer.foo is not a key"),
+    "unknown key of Hydra's": (["+hydra.run.foo=1"], "hydra.run.foo is not a key"),
+    "unknown section of Hydra's": (["+hydra.foo=1"], "hydra.foo is not a key"),
+    "unknown key of a place": (["+paths.foo=1"], "paths.foo is not a key"),
+    "unknown key of a recipe": (["+experiment.foo=1"], "# @package _global_"),
+    "group as a key": (["optimizer@model=sgd"], "is not a key"),
     "removed key": (["~seed"], "seed is missing"),
     "removed and never there": (["~sead"], "sead"),
     "not a number": (["optimizer.lr=abc"], "optimizer.lr=abc"),
@@ -40,10 +43,13 @@ TRAIN = {
     "negative": (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: input should be greater than 0"),
     "infinite": (["optimizer.lr=inf"], "optimizer.lr=inf"),
     "nan": (["optimizer.lr=nan"], "optimizer.lr=nan"),
-    "null": (["optimizer.lr=null"], "optimizer.lr=None"),
+    "beyond float32": (["optimizer.lr=1e39"], "optimizer.lr=1e+39"),
+    "growing beyond it": (["scheduler=milestones", "scheduler.factor=1e9"], "scheduler.factor"),
+    "steps for a day": (["optimizer.newton_schulz_steps=1000000"], "newton_schulz_steps=1000000"),
+    "null": (["optimizer.lr=null"], "optimizer.lr=null"),
     "zero": (["data.batch_size=0"], "data.batch_size=0"),
     "list for a number": (["seed=[1,2]"], "seed="),
-    "truth for a number": (["trainer.max_epochs=true"], "trainer.max_epochs=True"),
+    "truth for a number": (["trainer.max_epochs=true"], "trainer.max_epochs=true"),
     "fraction": (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5"),
     "more than torch counts": (["trainer.max_epochs=99999999999999999999"], "trainer.max_epochs"),
     "more than the memory": (["data.num_train=99999999999999"], "data.num_train"),
@@ -61,16 +67,22 @@ TRAIN = {
     "twice, once added": (["seed=1", "++seed=2"], "seed is given 2 times"),
     "bracket": (["model.channels=[4,8"], "model.channels"),
     "brace": (["data.groups={a:[cat]"], "data.groups"),
+    "spaces": (["seed = 1"], "leave out the spaces"),
+    "function": (["seed=sort(1,a)"], "quote the value if it is a text"),
     "quote": (["ckpt_path='last.ckpt"], "ckpt_path"),
     "no equals sign": (["model"], "model"),
-    "no key": (["=1"], "must be a string"),
-    "nothing": ([""], "EOF"),
+    "no key": (["=1"], "=1 names no key"),
+    "nothing": ([""], "write KEY=VALUE"),
     "a line break": (["seed=1\n2"], "seed=1 2"),
     "interpolation of nothing": (["seed=${nowhere}"], "seed: Interpolation key 'nowhere'"),
     "interpolation of itself": (["seed=${seed}"], "seed: Recursive"),
     "unset variable": (["seed=${oc.env:LAYERSCOPE_NOT_SET}"], "LAYERSCOPE_NOT_SET"),
     "unknown flag": (["--modle"], "--modle"),
-    "list without -m": (["seed=0,1"], "seed"),
+    "list without -m": (["seed=0,1"], "seed=0,1 is a sweep"),
+    "range without -m": (["seed=range(0,3)"], "is a sweep"),
+    "nothing of a group": (["loss="], "options of loss are cross_entropy,"),
+    "number for a group": (["loss=5"], "options of loss are"),
+    "variant that is none": (["loss.name=hinge"], "loss.name=hinge: choose one of cross_entropy,"),
     "more than the set": (["data.batch_size=65"], "data.batch_size=65"),
     "pooled to nothing": (["model.input_shape=[3,4,4]"], "model.input_shape"),
     "tiny_cnn on RGB": (["model=tiny_cnn", "model.input_shape=[3,32,32]"], "model.input_shape"),
@@ -93,6 +105,8 @@ TRAIN = {
     "torchvision size": (["model=torchvision", "model.name=alexnet"], "model.input_shape"),
     "no target": (["model=custom"], "model._target_ is missing"),
     "target not there": (["model=custom", "model._target_=no.Net"], "model._target_=no.Net"),
+    "target of a package": (["model=custom", "model._target_=..Net"], "give module.Class"),
+    "target that ends": (["model=custom", "model._target_=sys.exit"], "sys.exit"),
     "target no module": (OWN_CLASS, "not an nn.Module"),
     "gpu": (["trainer=gpu"], "trainer=cpu"),
     "no such device": (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
@@ -101,12 +115,19 @@ TRAIN = {
     "checkpoint missing": (["ckpt_path=nowhere.ckpt"], "ckpt_path=nowhere.ckpt does not exist"),
     "checkpoint a URL": (["ckpt_path=http://127.0.0.1/x.ckpt"], "only local files"),
     "checkpoint a directory": (["ckpt_path=."], "is a directory"),
+    "checkpoint of no name": (["ckpt_path="], "ckpt_path=: names no file, give its path"),
+    "checkpoint of a long name": ([f"ckpt_path={'x' * 300}.ckpt"], "does not exist"),
     "resume where": (["resume=auto"], "hydra.run.dir=DIR"),
     "resume how": (["resume=yes"], "resume=yes"),
     "resume and a checkpoint": (
         ["resume=auto", "hydra.run.dir=run", "ckpt_path=x.ckpt"], "leave out ckpt_path",
     ),
-    "directory empty": (["hydra.run.dir="], "hydra.run.dir= is empty"),
+    "directory empty": (["hydra.run.dir="], "hydra.run.dir= names no directory"),
+    "directory null": (["hydra.run.dir=null"], "hydra.run.dir=null: "),
+    "directory a URL": (["hydra.run.dir=s3://x/y"], "names no local directory"),
+    "directory of a long name": ([f"hydra.run.dir={'x' * 300}"], "too long"),
+    "places empty": (["paths.outputs="], "paths.outputs= names no directory"),
+    "places null": (["paths.outputs=null"], "paths.outputs=null names no directory"),
     "directory of nothing": (["hydra.run.dir=${nowhere}"], "hydra.run.dir"),
     "mode": (["hydra.mode=MULTIRUN"], "-m makes a sweep"),
     "search path": (["hydra.searchpath=[pkg://os]"], "--config-dir"),
@@ -119,6 +140,15 @@ TRAIN = {
     "one wrong job of a sweep": (["-m", "model.width=0.5,-1"], "model.width=-1"),
     "one folder for all jobs": (["-m", "seed=0,1", "hydra.sweep.subdir=x"], "hydra.sweep.subdir"),
     "folders outside": (["-m", "seed=0,1", "hydra.sweep.subdir=../x"], "hydra.sweep.subdir"),
+    "swept, a range of reals": (["-m", "seed=interval(0,1)"], "INTERVAL"),
+    "sweep of no name": (["-m", "seed=0,1", "hydra.sweep.dir="], "hydra.sweep.dir= names no"),
+    "unknown key of a launcher": (
+        ["-m", "seed=0,1", "+hydra.launcher.foo=1"], "hydra.launcher.foo is not a key",
+    ),
+    "unknown key of a sweeper": (
+        ["-m", "seed=0,1", "+hydra.sweeper.foo=1"], "hydra.sweeper.foo is not a key",
+    ),
+    "no jobs at once": (["-m", "seed=0,1", "hydra.sweeper.max_batch_size=0"], "max_batch_size=0"),
     "unknown sweeper": (["-m", "seed=0,1", "hydra/sweeper=optuna"], "hydra/sweeper"),
 }  # fmt: skip
 
@@ -154,6 +184,7 @@ FILES = {
     "a zero byte": ("seed: \0", "special characters"),
     "python tag": ("seed: !!python/object/apply:os.system ['touch ran']", "bad.yaml, line 2"),
     "unknown tag": ("seed: !net 1", "!net"),
+    "no header": ("seed: 1", "an experiment's file begins with # @package _global_"),
     "header": ("# @package a b\nseed: 1", "Too many components"),
     "group that is not there": ("defaults:\n  - /nowhere: x", "nowhere/x"),
     "refers to itself": ("defaults:\n  - bad", "refers to itself"),
@@ -170,26 +201,11 @@ FILES = {
 }  # fmt: skip
 
 
-def snapshot(directory):
-    """All names with the bytes of the files."""
-    paths = sorted(Path(directory).rglob("*"))
-    return {path: path.read_bytes() if path.is_file() else None for path in paths}
-
-
 @pytest.fixture
 def _in_empty_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     assert list(tmp_path.iterdir()) == []
-
-
-def assert_refused(result, hint):
-    assert result.code == 2, result
-    assert result.out == ""
-    assert result.err.startswith("error: "), result.err
-    assert result.err.count("\n") == 1, result.err
-    assert hint in result.err
-    assert "Traceback" not in result.err
 
 
 def command_with(overrides):
@@ -223,7 +239,7 @@ def test_a_users_file_is_refused(case, run, tmp_path, monkeypatch):
     content = text if isinstance(text, bytes) else text.encode()
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/bad.yaml").write_bytes(
-        b"# @package _global_\n" * (case != "header") + content
+        b"# @package _global_\n" * ("header" not in case) + content
     )
     before = snapshot(tmp_path)
     sweeps = ["-m", "seed=5"] if case in ("swept and fixed", "launcher", "sweeper") else []
@@ -252,6 +268,9 @@ PLACES = {
     "another sweep": (["-m", "seed=0,1", "hydra.sweep.dir=used"], "holds another run"),
     "data in a file": (["data=cifar10", "data.dir=taken"], "data.dir="),
     "nothing of the data": (["data=cifar10", "data.dir=none"], "data=synthetic"),
+    "data of no name": (["data=cifar10", "data.dir="], "data.dir=: names no file"),
+    "data a URL": (["data=cifar10", "data.dir=http://127.0.0.1/x"], "only local files"),
+    "data of a long name": (["data=cifar10", f"data.dir={'x' * 300}"], "data.dir="),
     "batches missing": (["data=cifar10", "data.dir=batches"], "test_batch is missing"),
     "wrong sums": (["data=cifar10", "data.dir=wrong"], "wrong md5"),
     "arrays of another shape": (["data=cifar10", "data.dir=shape"], "data=synthetic"),
@@ -311,63 +330,13 @@ def test_where_nothing_can_be_written(number, run, monkeypatch):
     assert_refused(result, "set data.dir or LAYERSCOPE_DATA_DIR")
 
 
-def broken_checkpoints(directory, good):
-    """Write files that are no checkpoint to use: name to what the line on stderr says."""
-    content = good.read_bytes()
-    flipped = bytearray(content)
-    flipped[len(content) // 2] ^= 1
-    files = {
-        "empty": b"",
-        "truncated": content[: len(content) // 2],
-        "flipped": bytes(flipped),
-        "script": b"export A=1\nexport B=2\n",
-        "html": b"<!doctype html><title>404</title>",
-        "text": b"hello",
-    }
-    for name, data in files.items():
-        (directory / f"{name}.ckpt").write_bytes(data)
-    with zipfile.ZipFile(directory / "other zip.ckpt", "w") as archive:
-        archive.writestr("a.txt", "hello")
-    torch.save(CifarCNN().state_dict(), directory / "plain state.ckpt")
-    torch.save([1, 2], directory / "list.ckpt")
-    torch.save({"state_dict": CifarCNN().state_dict()}, directory / "not ours.ckpt")
-    torch.save(CifarCNN(), directory / "pickled module.ckpt")
-
-    def changed(name, change):
-        checkpoint = torch.load(good, weights_only=True)
-        change(checkpoint, checkpoint["layerscope"], checkpoint["state_dict"])
-        save_sealed(directory / f"{name}.ckpt", checkpoint)
-
-    first = "network.block1.conv.weight"
-    changed("newer", lambda all, facts, state: facts.update(format=99))
-    changed("no view", lambda all, facts, state: facts.update(preprocessing={}))
-    changed("missing weight", lambda all, facts, state: state.pop(first))
-    changed("extra weight", lambda all, facts, state: state.update({"network.x": state[first]}))
-    changed("another shape", lambda all, facts, state: state.update({first: state[first][:2]}))
-    changed("not finite", lambda all, facts, state: state[first].fill_(float("nan")))
-    changed("another type", lambda all, facts, state: state.update({first: state[first].double()}))
-    changed("weight no tensor", lambda all, facts, state: state.update({first: "x"}))
-    return {
-        "empty": "no readable checkpoint", "truncated": "no readable checkpoint",
-        "flipped": "checksum is wrong", "script": "no readable checkpoint",
-        "html": "no readable checkpoint", "text": "no readable checkpoint",
-        "other zip": "no readable checkpoint", "plain state": "no state_dict",
-        "list": "holds a list", "not ours": "not written by layerscope",
-        "pickled module": "no readable checkpoint", "newer": "format 99",
-        "no view": "preprocessing.image_size is missing", "missing weight": "is missing",
-        "extra weight": "is not in the network", "another shape": "another architecture",
-        "not finite": "is not finite", "another type": "torch.float64",
-        "weight no tensor": "something else than tensors",
-    }  # fmt: skip
-
-
 @pytest.fixture(scope="session")
 def broken(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("broken")
     return folder, broken_checkpoints(folder, finished / "checkpoints/last.ckpt")
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "predict", "profile_model"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "predict", "profile_model", "explain"])
 def test_checkpoints_that_are_none(script, run, broken, tmp_path, monkeypatch):
     folder, hints = broken
     keys = TINY if script == "train" else ("image=x.png",) if script == "predict" else ()
@@ -399,11 +368,30 @@ def test_another_network_or_no_optimizer_is_nothing_to_go_on_from(run, finished,
     ("overrides", "hint"),
     [
         ((), "ckpt_path is missing"),
-        (("ckpt_path=null",), "ckpt_path=None names no file"),
+        (("ckpt_path=null",), "ckpt_path=null names no file"),
         (("ckpt_path=[a]",), "names no file"),
         (("ckpt_path={good}", "data.batchsize=3"), "data.batchsize is not a key"),
         (("ckpt_path={good}", "data.batch_size=0"), "data.batch_size=0"),
         (("ckpt_path={good}", "trainer=tpu"), "options of trainer"),
+        (("ckpt_path={good}", "trainer=null"), "trainer=null cannot be chosen"),
+        (("ckpt_path={good}", "optimizer=adam"), "data or trainer"),
+        (("ckpt_path={good}", "seed=abc"), "seed=abc"),
+        (("ckpt_path={good}", "seed=1", "seed=2"), "seed is given 2 times"),
+        (("ckpt_path={good}", "seed=1,2"), "only key=value"),
+        (("ckpt_path={good}", "seed=[1"), "close each bracket"),
+        (("ckpt_path={good}", "seed@x=1"), "only key=value"),
+        (("ckpt_path={good}", "~seed"), "only key=value"),
+        (("ckpt_path={good}", "+seeds=1"), "seeds is not a key"),
+        (("ckpt_path={good}", "loss.label_smoothing=nan"), "label_smoothing=nan"),
+        (("ckpt_path={good}", "data=cifar10", "data.dir='${oc.env:HOME}'"), "write the value"),
+        (("ckpt_path={good}", "data=cifar10", "data.dir="), "names no file"),
+        (("ckpt_path={good}", "paths.outputs="), "names no directory"),
+        (("ckpt_path={good}", "+hydra.run.foo=1"), "hydra.run.foo is not a key"),
+        (("ckpt_path={good}", "hydra.run.dir=/dev/null/x"), "cannot be made"),
+        (("ckpt_path={good}", "hydra.run.dir={good}"), "is a file"),
+        (("ckpt_path={good}", "hydra.run.dir={run}"), "holds another run"),
+        (("ckpt_path=http://127.0.0.1/x.ckpt",), "only local files"),
+        (("ckpt_path=.",), "is a directory"),
         (("ckpt_path={good}", "trainer=gpu"), "trainer=cpu"),
         (("ckpt_path={good}", "-m"), "leave out -m"),
         (("ckpt_path={good}", "data.grayscale=true"), "data.grayscale"),
@@ -415,68 +403,60 @@ def test_evaluate_refuses(overrides, hint, run, finished):
     if "trainer=gpu" in overrides and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     good = finished / "checkpoints/best.ckpt"
-    result = run("evaluate", *(override.format(good=good) for override in overrides))
+    typed = [o.replace("{good}", str(good)).replace("{run}", str(finished)) for o in overrides]
+    result = run("evaluate", *typed)
     assert_refused(result, hint)
 
 
-def png(width, height, pixels=b"\0" * 64):
-    """A small file that says it is a picture of this size."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-IMAGES = {
-    "text.png": (b"hello", "no picture"),
-    "empty.png": (b"", "no picture"),
-    "bomb.png": (png(20_000, 20_000), "too many pixels"),
-    "large.png": (png(12_000, 12_000), "too many pixels"),
-    "cut.png": (png(64, 64), "no picture"),
-    "program.eps": (
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
-        "no picture",
-    ),
-    "drawing.svg": (b"<svg/>", "no picture"),
-    "page.jpg": (b"<!doctype html>", "no picture"),
-    "folder": (None, "is no file"),
-}
-
-
-def test_predict_refuses(run, finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize("script", ["predict", "explain"])
+def test_pictures_that_are_none(script, run, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, (content, _) in IMAGES.items():
         Path(name).mkdir() if content is None else Path(name).write_bytes(content)
     Image.new("I;16", (8, 8)).save("deep.png")
-    before = snapshot(tmp_path)
-    checkpoint = f"ckpt_path={finished}/checkpoints/best.ckpt"
-    for name, (_, hint) in IMAGES.items():
-        assert_refused(run("predict", checkpoint, f"image={name}"), hint)
-    assert_refused(run("predict", checkpoint), "image is missing")
-    assert_refused(run("predict", checkpoint, "image=null"), "image=None names no file")
-    assert_refused(run("predict", checkpoint, "image="), "names no file")
-    assert_refused(run("predict", checkpoint, "image=none.png"), "does not exist")
     os.mkfifo("pipe")  # which nobody writes to
-    assert_refused(run("predict", checkpoint, "image=pipe"), "is no file")
-    assert_refused(run("explain", checkpoint, "image=pipe"), "is no file")
-    assert_refused(run("profile_model", "budget=pipe"), "is no file")
-    assert_refused(run("explain", "ckpt_path=[1]"), "names no file")
-    os.unlink("pipe")
-    assert_refused(run("predict", checkpoint, "image=http://127.0.0.1/x.png"), "only local files")
-    assert_refused(run("predict", checkpoint, "image=deep.png"), "more than 8 bits")
-    assert snapshot(tmp_path) == before
+    before = [path.name for path in sorted(tmp_path.iterdir())]
+    checkpoint = f"ckpt_path={finished}/checkpoints/best.ckpt"
+    hints = {name: hint for name, (_, hint) in IMAGES.items()} | {
+        "deep.png": "more than 8 bits", "pipe": "is no file", "none.png": "does not exist",
+        "": "names no file", "[a]": "image=[a]", "5": "image=5",
+        "http://127.0.0.1/x.png": "only local files", "x" * 300 + ".png": "File name too long",
+    }  # fmt: skip
+    for name, hint in hints.items():
+        assert_refused(run(script, checkpoint, f"image={name}"), hint)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == before
+
+
+@pytest.mark.usefixtures("_in_empty_directory")
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        (("image=x.png",), "ckpt_path is missing"),
+        (("ckpt_path={good}",), "image is missing"),
+        (("ckpt_path={good}", "image=null"), "image=null names no file"),
+        (("ckpt_path={good}", "image=x.png", "trainer=tpu"), "options of trainer"),
+        (("ckpt_path={good}", "image=x.png", "seed=abc"), "seed=abc"),
+        (("ckpt_path={good}", "image=x.png", "layer=fc"), "layer is not a key"),
+        (("ckpt_path={good}", "image=x.png", "model.num_classes=2"), "and that stays"),
+        (("ckpt_path={good}", "image=x.png", "image=y.png"), "image is given 2 times"),
+        (("ckpt_path={good}", "image=x.png", "-m"), "leave out -m"),
+        (("ckpt_path={good}", "image=x.png", "+hydra.run.foo=1"), "hydra.run.foo is not a key"),
+        (("ckpt_path=http://127.0.0.1/x.ckpt", "image=x.png"), "only local files"),
+        (("ckpt_path=.", "image=x.png"), "is a directory"),
+        (("ckpt_path=", "image=x.png"), "names no file"),
+    ],
+)
+def test_predict_refuses(overrides, hint, run, finished):
+    good = finished / "checkpoints/best.ckpt"
+    result = run("predict", *(override.format(good=good) for override in overrides))
+    assert_refused(result, hint)
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "hint"),
     [
         ("train", ["optimizer.lr=abc"], "optimizer.lr=abc"),
-        ("predict", ["ckpt_path=nowhere.ckpt", "image=x"], "does not exist"),
+        ("explain", ["ckpt_path=nowhere.ckpt"], "does not exist"),
     ],
 )
 def test_as_a_process_of_its_own(script, arguments, hint, tmp_path):

@@ -98,7 +98,7 @@ def _build_custom(config: CustomConfig, trusted_target: str | None) -> nn.Module
         ) from error
     try:
         network = target(**arguments)
-    except Exception as error:  # the user's own constructor may raise anything
+    except (Exception, SystemExit) as error:  # the user's own constructor may raise anything
         raise UserError(f"{trusted_target} cannot be built: {error}") from error
     if not isinstance(network, nn.Module):
         raise UserError(
@@ -113,7 +113,7 @@ def _import(target: str) -> Callable[..., Any]:
         sys.path.append(os.getcwd())  # a script's own folder is there, the user's is not
     try:
         found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # the user's own module may raise anything
         raise UserError(
             f"model._target_={target} cannot be imported ({error}): give module.Class, "
             "with the module installed or in the current directory"

@@ -10,6 +10,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ MAX_FILE_BYTES = 16 * 2**30
 # The part that says what is in the file; tensors stand beside it.
 MAX_STRUCTURE_BYTES = 64 * 2**20
 
+_MEND = "give a .ckpt file that a run has written"
 _SEAL = b"layerscope sha256 "
 _DIGEST_BYTES = 64
 _END_OF_ARCHIVE = b"PK\x05\x06"
@@ -52,21 +54,37 @@ def open_plain(path: str | Path) -> dict[str, Any]:
     """
     if "://" in str(path):
         raise UserError(f"ckpt_path={path}: only local files are opened; download it first")
-    file = Path(path)
-    if "\0" in str(path) or not file.is_file():
-        problem = "is a directory" if file.is_dir() else "does not exist"
-        raise UserError(f"ckpt_path={path} {problem}: give a .ckpt file that a run has written")
-    try:
-        return _opened(file)
-    except OSError as error:
-        raise UserError(f"ckpt_path={path} cannot be read: {error.strerror}") from error
+    if not os.path.isfile(path):  # which a name that no file system takes is not either
+        problem = "is a directory" if os.path.isdir(path) else "does not exist"
+        raise UserError(f"ckpt_path={path} {problem}: {_MEND}")
+    with _reading(path):
+        return _opened(Path(path))
 
 
 def is_sealed(path: str | Path) -> bool:
     """Whether the file ends in a checksum; not whether the checksum is right."""
-    with Path(path).open("rb") as file:
+    with _reading(path), Path(path).open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(_SEAL) - _DIGEST_BYTES))
         return file.read().startswith(_SEAL)
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """What a disk that fails leaves of a file is no checkpoint; what may not be read can be one."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(
+            f"ckpt_path={path} cannot be read: {error.strerror}: give yourself the permission"
+        ) from error
+    except OSError as error:
+        raise DamagedCheckpoint(
+            f"ckpt_path={path} cannot be read: {error.strerror}: give a copy of it"
+        ) from error
+    except MemoryError as error:
+        raise UserError(
+            f"ckpt_path={path} is larger than the memory: open it where there is more"
+        ) from error
 
 
 def _sealed(archive: bytes) -> bytes:
@@ -81,18 +99,23 @@ def _opened(file: Path) -> dict[str, Any]:
     num_bytes = file.stat().st_size
     if num_bytes > MAX_FILE_BYTES:
         raise UserError(
-            f"ckpt_path={file} has {num_bytes:,} bytes: none above {MAX_FILE_BYTES:,} is opened"
+            f"ckpt_path={file} has {num_bytes:,} bytes, none above {MAX_FILE_BYTES:,} is opened: "
+            f"{_MEND}"
         )
     content = file.read_bytes()
     body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if body.endswith(_SEAL):
         right = hashlib.sha256(body.removesuffix(_SEAL)).hexdigest().encode()
         if digest != right:
-            raise DamagedCheckpoint(f"ckpt_path={file} is damaged: its checksum is wrong")
+            raise DamagedCheckpoint(
+                f"ckpt_path={file} is damaged, its checksum is wrong: give another copy of it, or "
+                f"the {PREVIOUS} beside it"
+            )
     _refuse_bombs(file, content)
     checkpoint = _loaded(file, content)
     if not isinstance(checkpoint, dict):
-        raise UserError(f"ckpt_path={file} holds a {type(checkpoint).__name__}, not a checkpoint")
+        kind = type(checkpoint).__name__
+        raise UserError(f"ckpt_path={file} holds a {kind}, not a checkpoint: {_MEND}")
     _refuse_odd_tensors(file, checkpoint, num_bytes)
     return checkpoint
 
@@ -104,7 +127,7 @@ def _loaded(file: Path, content: bytes) -> Any:
         first = str(error).split("\n", 1)[0].split(". ", 1)[0]
         reason = type(error).__name__ if first.isdigit() or not first else first
         raise DamagedCheckpoint(
-            f"ckpt_path={file} is no readable checkpoint ({_without_advice(reason)})"
+            f"ckpt_path={file} is no readable checkpoint ({_without_advice(reason)}): {_MEND}"
         ) from error
 
 
@@ -119,16 +142,15 @@ def _refuse_bombs(file: Path, content: bytes) -> None:
         members = zipfile.ZipFile(io.BytesIO(content)).infolist()
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
         raise DamagedCheckpoint(
-            f"ckpt_path={file} is no readable checkpoint ({error}): give a .ckpt file that a run "
-            "has written"
+            f"ckpt_path={file} is no readable checkpoint ({error}): {_MEND}"
         ) from error
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise UserError(f"ckpt_path={file} is compressed, which no run writes: it is not opened")
+        raise UserError(f"ckpt_path={file} is compressed, which no run's is: {_MEND}")
     if sum(member.file_size for member in members) > len(content):
-        raise UserError(f"ckpt_path={file} unpacks to more than it has: it is not opened")
+        raise UserError(f"ckpt_path={file} unpacks to more than it has: {_MEND}")
     structure = sum(m.file_size for m in members if m.filename.endswith("data.pkl"))
     if structure > MAX_STRUCTURE_BYTES:
-        raise UserError(f"ckpt_path={file} describes too much ({structure:,} bytes): not opened")
+        raise UserError(f"ckpt_path={file} describes too much ({structure:,} bytes): {_MEND}")
 
 
 def _refuse_odd_tensors(file: Path, checkpoint: dict[str, Any], num_bytes: int) -> None:
@@ -139,13 +161,13 @@ def _refuse_odd_tensors(file: Path, checkpoint: dict[str, Any], num_bytes: int) 
         if size > num_bytes:
             raise UserError(
                 f"ckpt_path={file} describes a tensor of {size:,} bytes in a file of "
-                f"{num_bytes:,}: it is not opened"
+                f"{num_bytes:,}: {_MEND}"
             )
         is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
         if not is_plain or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise UserError(
                 f"ckpt_path={file} holds a tensor of another kind than a run writes "
-                f"({type(tensor).__name__}, {tensor.layout}): give a .ckpt file of a run"
+                f"({type(tensor).__name__}, {tensor.layout}): {_MEND}"
             )
 
 

@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from layerscope.cli import Job, Request
-from layerscope.composition import key_of, path_value
-from layerscope.config import Cifar10Config, DataConfig, TrainConfig, parse_train_config
+from layerscope.composition import path_value
+from layerscope.config import (
+    Cifar10Config,
+    DataConfig,
+    TrainConfig,
+    as_typed,
+    parse_train_config,
+)
 from layerscope.data.module import ImageData, count_images
 from layerscope.data.store import Provenance, load_cifar10
 from layerscope.errors import UserError
 from layerscope.files import write_json
 from layerscope.networks import build_network, check_network
+from layerscope.overrides import key_of, keys_of, parsed, unknown_key
 from layerscope.report.plots import save_confusion, save_examples
 from layerscope.report.tables import Row, write_table
 from layerscope.report.terminal import Screen, percent, percent_or_unknown
@@ -132,8 +138,8 @@ def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:
             value = getattr(new, name)
             if value != getattr(old, name) and value is not None and name != "target":
                 raise UserError(
-                    f"{section}.{name}={value}: the checkpoint's network was trained with "
-                    f"{getattr(old, name)}, and that stays"
+                    f"{section}.{name}={as_typed(value)}: the checkpoint's network was trained "
+                    f"with {as_typed(getattr(old, name))}, and that stays: leave it out"
                 )
 
 
@@ -169,12 +175,15 @@ def override_plain(
 ) -> dict[str, Any]:
     """A plain configuration with Hydra-style overrides applied: key=value and group=option."""
     changed = copy.deepcopy(values)
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.is_sweep_override() or override.is_delete():
+    for override in parsed(overrides):
+        has_package = override.package is not None
+        if override.is_sweep_override() or override.is_delete() or has_package:
             raise UserError(f"{override.input_line}: only key=value is understood here")
+        if "${" in str(override.value()):
+            raise UserError(f"{override.input_line}: write the value itself, without ${{...}}")
         key, value = override.key_or_group, override.value()
         if (config_dir / key).is_dir():
-            _choose_option(changed, config_dir, key, str(value))
+            _choose_option(changed, config_dir, key, as_typed(value))
         else:
             _set(changed, key, value, add=override.is_add())
     return changed
@@ -202,7 +211,7 @@ def _set(values: dict[str, Any], key: str, value: Any, add: bool) -> None:
     for parent in parents:
         section = section.get(parent) if isinstance(section, dict) else None
     if not isinstance(section, dict) or (name not in section and not add):
-        raise UserError(f"{key} is not a key of the checkpoint's configuration")
+        raise UserError(unknown_key(key, keys_of(values), "the run's config.yaml lists them"))
     section[name] = value
 
 

@@ -1,5 +1,6 @@
 """One photo through a checkpoint's network: scripts/predict.py."""
 
+import os
 import struct
 import warnings
 from functools import partial
@@ -37,7 +38,7 @@ def check_prediction(config_dir: Path, request: Request) -> Job:
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
     """(1, 32, 32, 3): the central square, scaled down as the data set's images once were."""
-    if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+    if os.path.exists(path) and not path.is_file():  # to open a pipe would wait for ever
         raise UserError(f"image={path} is no file: give a picture file")
     try:
         with warnings.catch_warnings():

@@ -45,6 +45,7 @@ def rate_at(config: SchedulerConfig, step: int, num_steps: int) -> float:
     """Share of the full learning rate at `step` of 0 to num_steps - 1.
 
     A step stands for the middle of its slice of the run, so that neither the first nor the last
-    one is wasted on a rate of 0.
+    one is wasted on a rate of 0. A run that is gone on with fewer batches in an epoch can be past
+    its end: it stays there.
     """
-    return SCHEDULES[config.name](config, (step + 0.5) / num_steps)
+    return SCHEDULES[config.name](config, min((step + 0.5) / num_steps, 1.0))

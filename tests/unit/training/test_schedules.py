@@ -35,3 +35,10 @@ def test_constant_and_milestones():
     config = StepsConfig(name="milestones", milestones=(0.5, 0.75), factor=0.1)
     rates = [rate_at(config, step, 4) for step in range(4)]
     assert rates == pytest.approx([1, 1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_past_its_end_a_schedule_stays_there(name):
+    """Where a run is gone on with fewer batches in an epoch: never a negative rate."""
+    config = WarmupConfig(name=name, warmup=0.1, final=0.25)
+    assert rate_at(config, 10, 10) == rate_at(config, 30, 10) == pytest.approx(0.25)

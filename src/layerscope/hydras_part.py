@@ -1,0 +1,91 @@
+"""What a configuration says to Hydra: checked, since Hydra calls by name what stands there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from layerscope.config import as_typed
+from layerscope.errors import UserError
+
+# Of Hydra's own part, these name what is called or imported: never taken from a file, nor needed.
+_UNUSED = {"callbacks": {}, "searchpath": []}
+MOST_BYTES_OF_A_NAME = 255  # of a file or directory, in any file system that is in use
+_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
+
+
+def check_hydras_part(config: DictConfig, mode: RunMode) -> None:
+    """Hydra calls by name what stands there, whoever wrote it."""
+    for key, value in _UNUSED.items():
+        if config.get(key) != value:
+            raise UserError(f"hydra.{key} is not used here: leave it out")
+    for key in ("job_logging", "hydra_logging"):
+        if OmegaConf.to_container(config[key]) != _LOGGING:
+            raise UserError(f"hydra/{key} is not used here: leave it out")
+    if config.job.env_set or config.job.env_copy:
+        raise UserError("hydra.job.env_set and env_copy are not used here: set them in your shell")
+    if config.mode not in (None, RunMode.RUN):
+        raise UserError("hydra.mode is not used here: -m makes a sweep")
+    for key in ("launcher", "sweeper"):
+        target = OmegaConf.select(config, f"{key}._target_")
+        if target not in Plugins.instance().class_name_to_class:
+            raise UserError(f"hydra.{key}._target_={target} is no {key} of Hydra's: choose another")
+    for key in _unknown_in(config, "hydra"):
+        if key == "hydra.env":  # Hydra's own, of which its class does not know
+            continue
+        raise UserError(f"{key} is not a key: remove it or correct its name")
+    key = "run.dir" if mode == RunMode.RUN else "sweep.dir"
+    with interpolations_named():
+        _check_directory(f"hydra.{key}", OmegaConf.select(config, key))
+
+
+def _unknown_in(section: DictConfig, name: str) -> Iterator[str]:
+    """Keys that Hydra's own classes do not have; `+` adds them all the same."""
+    kind = OmegaConf.get_type(section)
+    known = {field.name for field in fields(kind)} if is_dataclass(kind) else None
+    for key in section:
+        if known is not None and key not in known:
+            yield f"{name}.{key}"
+        inner = section._get_node(key)
+        if isinstance(inner, DictConfig) and not (inner._is_none() or inner._is_missing()):
+            yield from _unknown_in(inner, f"{name}.{key}")
+
+
+def check_places(config: DictConfig) -> None:
+    """Groups that are of no configuration's schema: where files go, and the name of a recipe."""
+    with interpolations_named():
+        places = OmegaConf.to_container(config.get("paths") or OmegaConf.create(), resolve=True)
+    for key, value in places.items() if isinstance(places, dict) else ():
+        if key != "outputs":
+            raise UserError(f"paths.{key} is not a key: remove it or correct its name")
+        _check_directory("paths.outputs", value)
+    for key in config.get("experiment") or ():
+        raise UserError(
+            f"experiment.{key} is not a key: an experiment's file begins with # @package _global_"
+        )
+
+
+def _check_directory(key: str, value: Any) -> None:
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+        raise UserError(f"{key}={as_typed(value)} names no directory: give one")
+    if "://" in str(value) or "\0" in str(value):
+        raise UserError(f"{key}={value} names no local directory: give one")
+    if any(len(os.fsencode(part)) > MOST_BYTES_OF_A_NAME for part in Path(str(value)).parts):
+        raise UserError(f"{key}={as_typed(value)} is too long for a file system: shorten it")
+
+
+@contextmanager
+def interpolations_named() -> Iterator[None]:
+    """By the key that has one which leads nowhere."""
+    try:
+        yield
+    except InterpolationResolutionError as error:
+        problem = str(error.msg or error).split("\n", 1)[0]
+        raise UserError(f"{error.full_key}: {problem}: write the value itself") from error

@@ -1,0 +1,98 @@
+"""A command line's overrides: read, and what to say of one that is wrong."""
+
+from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from layerscope.errors import UserError
+
+
+def key_of(override: str) -> str:
+    """Of `+a.b=1`: a.b."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def refuse_repeated_keys(overrides: Sequence[str]) -> None:
+    """Hydra takes the last one and says nothing."""
+    for key, count in Counter(key_of(override) for override in overrides).items():
+        if count > 1:
+            raise UserError(f"{key} is given {count} times: give it once")
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """As Hydra reads them.
+
+    Raises:
+        UserError: it cannot, or there is no key.
+    """
+    return [_parsed(override) for override in overrides]
+
+
+def _parsed(override: str) -> Override:
+    try:
+        result = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise UserError(_unread(override, str(error))) from error
+    if not result.key_or_group:
+        raise UserError(f"{override} names no key: write KEY=VALUE")
+    return result
+
+
+def _unread(override: str, problem: str) -> str:
+    """Hydra's own words, but for a function that it has called, are of its grammar."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"'{override}' is no override: write KEY=VALUE"
+    if "while evaluating" in problem:
+        return f"{override}: {problem}: quote the value if it is a text, {key}='...'"
+    if key != key.strip():
+        return f"{override} cannot be read: leave out the spaces around ="
+    quoted = "..." if "'" in value else value
+    return (
+        f"{override} cannot be read: close each bracket and quote, or quote the value, "
+        f"\"{key}='{quoted}'\""
+    )
+
+
+def no_sweep(override: Override) -> str:
+    """For a message: several values where one is meant."""
+    key, _, value = str(override.input_line).partition("=")
+    if not override.is_choice_sweep() or "(" in value:
+        return f"{key}={value} is a sweep: train.py makes one with -m; else give one value"
+    return (
+        f"{key}={value} is a sweep, which train.py makes with -m; write {key}=[{value}] for a "
+        f"list, \"{key}='{value}'\" for a text"
+    )
+
+
+def unknown_key(
+    key: str, known: Sequence[str], where: str = "--cfg job lists the keys there are"
+) -> str:
+    """For a message: that there is no such key, and the one that is closest to it, or where all
+    of them stand."""
+    if key in known:
+        return f"{key} is no group that this command has options of: leave it out"
+    parent, _, name = key.rpartition(".")
+    of_parent = {k.removeprefix(f"{parent}."): k for k in known if k.rpartition(".")[0] == parent}
+    of_name = [other for other in known if other.rpartition(".")[2] == name]
+    close = [of_parent[k] for k in get_close_matches(name, of_parent, n=1)] or of_name
+    if close or parent not in known:
+        close = close or get_close_matches(key, known, n=1)
+    if close:
+        return f"{key} is not a key: did you mean {close[0]}?"
+    return f"{key} is not a key: {where}"
+
+
+def keys_of(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """All of them with dots, sections too."""
+    names: list[str] = []
+    for key, value in values.items():
+        names.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            names += keys_of(value, f"{prefix}{key}.")
+    return names
