@@ -144,56 +144,6 @@ def test_a_kind_without_explanation_is_named(run, tmp_path, monkeypatch):
     assert value_of(record, "2", "y[0,0]")
 
 
-REFUSED = {
-    "no such layer": (["layer=conv4"], "did you mean conv"),
-    "no layer like it": (["layer=transformer"], "choose one of conv1"),
-    "too few indices": (["layer=conv1", "position=[0,0]"], "2 of 4 indices"),
-    "outside": (["layer=conv1", "position=[0,0,8,0]"], "8 is outside 0 to 7"),
-    "negative": (["layer=conv1", "position=[0,0,-1,0]"], "position"),
-    "position of no layer": (["position=[0,0,1,1]"], "layer="),
-    "a weight that is none": (["layer=pool1", "weight_position=[0]"], "pool1 has no weight"),
-    "target": (["target=2"], "classes 0 to 1"),
-    "dtype": (["dtype=float16"], "dtype=float16"),
-    "instance": (["instance=worked"], "instance=worked"),
-    "example of another network": (["model=simple_cnn", "instance=seed"], "model=tiny_cnn"),
-    "example, changed": (["instance=seed", "model.width=2.0"], "tiny_cnn as it is"),
-    "example, many": (["instance=seed", "batch_size=2"], "batch_size=2"),
-    "image without checkpoint": (["image=a.png"], "ckpt_path"),
-    "no checkpoint": (["ckpt_path=nowhere.ckpt"], "does not exist"),
-    "unknown key": (["lyer=conv1"], "did you mean layer"),
-    "a loss with nothing to explain": (["loss=hinge"], "cross_entropy"),
-    "learning rate": (["learning_rate=0"], "learning_rate=0"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_mistake_is_one_line_and_makes_nothing(name, run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    overrides, hint = REFUSED[name]
-    result = run("explain", *overrides)
-    assert result.code == 2
-    assert result.out == ""
-    assert result.err.count("\n") == 1
-    assert result.err.startswith("error: ")
-    assert hint in result.err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_image_for_a_checkpoint_is_checked(run, finished, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    checkpoint = f"ckpt_path={finished / 'checkpoints/last.ckpt'}"
-    for keys, hint in {
-        ("image=nowhere.png",): "does not exist",
-        ("image=a.png", "batch_size=2"): "leave it out",
-        ("model=tiny_cnn",): "the checkpoint says which network",
-        ("instance=seed",): "leave out ckpt_path",
-    }.items():
-        result = run("explain", checkpoint, *keys)
-        assert result.code == 2
-        assert hint in result.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_from_the_command_line_without_lightning(tmp_path):
     program = (
         "import runpy, sys\n"

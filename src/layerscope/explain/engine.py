@@ -19,6 +19,7 @@ from layerscope.explain.explanation import (
     Settings,
     Update,
 )
+from layerscope.explain.instance import check_size
 from layerscope.explain.kinds import EXPLAINERS, refusal
 from layerscope.explain.losses import explain_loss, loss_formulas
 from layerscope.explain.positions import Places, check_choice, places
@@ -52,6 +53,7 @@ def explain_network(
         step = replace(prepared_step, image=image.detach().to(dtype, copy=True).requires_grad_())
         specs = describe(step.network, settings.input_shape, dtype, input_requires_grad=True)
         check_choice(specs, settings)
+        check_size("the layers return", sum(spec.output_elements for spec in specs.layers))
         wanted = None if settings.layer is None else frozenset({settings.layer})
         captured = capture_step(step, settings.loss, settings.target, wanted)
         _refuse_non_finite(captured)

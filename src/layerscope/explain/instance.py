@@ -1,5 +1,6 @@
 """Which weights and which image a network is explained with."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,28 @@ _CONV3_READS = (0.5479, 0.1062, 0.4359, 0.3585)
 _CONV_OUT_READS = ((0.4418, 0.6091), (0.6356, 0.6736))
 
 
+# That the input, or all layers together, may have. Each is looked at, and those that make up the
+# gradient of a weight are written down: 2^26 take a minute or two and some gigabytes.
+MAX_NUMBERS = 2**26
+
+
+def check_size(what: str, count: int) -> None:
+    """A UserError if these are too many numbers to explain."""
+    if count > MAX_NUMBERS:
+        raise UserError(
+            f"{what} {count:,} numbers, at most {MAX_NUMBERS:,} are explained: lower batch_size or "
+            "the size of the images"
+        )
+
+
 def random_image(shape: Shape, seed: int) -> Tensor:
     """Standard normal values, float32; the global generators are left alone.
 
     Raises:
-        UserError: it does not fit into memory.
+        UserError: it is too large to explain.
     """
-    try:
-        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    except RuntimeError as error:  # of the allocator
-        raise UserError(f"an input of shape {shape} does not fit: lower batch_size") from error
+    check_size(f"an input of shape {shape} has", math.prod(shape))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def worked_image() -> Tensor:

@@ -13,6 +13,7 @@ from layerscope.cli import Job, Request
 from layerscope.composition import key_of, path_value
 from layerscope.config import (
     Count,
+    LocalPath,
     LossConfig,
     NetworkConfig,
     TinyCNNConfig,
@@ -28,14 +29,15 @@ from layerscope.explaining.photo import photo, picture
 from layerscope.files import write_json
 from layerscope.layers.spec import Shape
 from layerscope.networks import build_network
-from layerscope.profiling.command import network_name, refuse_another_network
+from layerscope.profiling.command import network_name, refuse_another_network, refuse_groups
 from layerscope.report.explain.report import ExplanationReport
 from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
 from layerscope.training.provenance import describe_environment
 
 # Groups that come with a network's recipe and say nothing about an explanation.
-_RECIPE = ("optimizer", "trainer", "paths")
+_RECIPE = ("optimizer", "trainer")
+_NOT_OURS = (*_RECIPE, "paths")
 
 
 class ExplainConfig(Choice):
@@ -43,8 +45,8 @@ class ExplainConfig(Choice):
 
     model: NetworkConfig
     loss: LossConfig
-    ckpt_path: str | None
-    image: str | None
+    ckpt_path: LocalPath | None
+    image: LocalPath | None
     instance: Literal["random", "seed"]
     batch_size: Count
     dtype: Literal["float32", "float64", "bfloat16"]
@@ -116,7 +118,8 @@ def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ExplainConfig:
     """The command's own keys; network and loss are the checkpoint's where there is one."""
-    values = {key: value for key, value in request.values.items() if key not in _RECIPE}
+    refuse_groups(request.overrides, _RECIPE, "an explanation, whose steps have learning_rate")
+    values = {key: value for key, value in request.values.items() if key not in _NOT_OURS}
     if checkpoint is not None:
         refuse_another_network(request.overrides)
         trained = RunFacts.of(checkpoint).config

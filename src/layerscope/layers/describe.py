@@ -143,7 +143,10 @@ def _refusal(network: nn.Module, shape: Shape, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
         reason = f"it decides by the values in a tensor what to compute ({reason})"
-    return f"{type(network).__name__} cannot run on an input of shape {shape}: {reason}"
+    return (
+        f"{type(network).__name__} cannot run on an input of shape {shape}: {reason}: give another "
+        "shape, or correct the network"
+    )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """scripts/profile_model.py: from a configuration to a saved profile."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from layerscope.composition import key_of, path_value
 from layerscope.config import (
     Count,
     CustomConfig,
+    LocalPath,
     NetworkConfig,
     NonNegative,
     OptimizerConfig,
@@ -28,6 +30,7 @@ from layerscope.layers import describe
 from layerscope.networks import build_network
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import Settings, profile_network
+from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
     Change,
     check_budget_settings,
@@ -49,7 +52,8 @@ WALKTHROUGH_SHAPE = (32, 3, 32, 32)
 WALKTHROUGH_ELEMENT_SIZE = 4
 
 # Groups that come with a network's recipe and say nothing about a profile.
-_RECIPE = ("loss", "trainer", "paths")
+_RECIPE = ("loss", "trainer")
+_NOT_OURS = (*_RECIPE, "paths")
 
 
 class InstrumentsConfig(Section):
@@ -79,17 +83,17 @@ class ProfileConfig(Section):
 
     model: NetworkConfig
     optimizer: OptimizerConfig
-    ckpt_path: str | None
+    ckpt_path: LocalPath | None
     batch_size: Count
     input_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None
     dtype: Literal["float32", "bfloat16", "bf16_autocast"]
     device: str
     channels_last: bool
     train: bool
-    freeze: Annotated[tuple[str, ...], BeforeValidator(_listed)]
+    freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
     input_requires_grad: bool
     instruments: InstrumentsConfig
-    budget: str | None
+    budget: LocalPath | None
     tolerance: NonNegative
 
     @property
@@ -123,6 +127,7 @@ def check_profile(request: Request) -> Job:
     settings = replace(config.settings, network=network_name(config.model, network))
     if config.budget is not None:
         check_budget_settings(read_budget(Path(config.budget)), settings)
+    check_settings(network, settings)
     instruments = config.instruments.chosen
     Screen().say(f"profiling {settings.network} by theory and {len(instruments)} instruments ...")
     profile = profile_network(network, settings, instruments)
@@ -151,7 +156,8 @@ def walkthrough_audit() -> Audit:
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfig:
     """The command's own keys; the network's are the checkpoint's where there is one."""
-    values = {key: value for key, value in request.values.items() if key not in _RECIPE}
+    refuse_groups(request.overrides, _RECIPE, "a profile")
+    values = {key: value for key, value in request.values.items() if key not in _NOT_OURS}
     if checkpoint is not None:
         refuse_another_network(request.overrides)
         values["model"] = RunFacts.of(checkpoint).config["model"]
@@ -159,11 +165,20 @@ def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfi
         config = ProfileConfig.model_validate(frozen(values))
     except ValidationError as error:
         raise UserError(first_problem(error)) from error
+    if config.tolerance and config.budget is None:
+        raise UserError(f"tolerance={config.tolerance} is of a budget: give budget=FILE")
     if len(config.input_shape or ()) > len(config.model.input_shape):
         raise UserError(
             f"input_shape={list(config.input_shape or ())}: give [C,H,W]; the batch is batch_size"
         )
     return config
+
+
+def refuse_groups(overrides: tuple[str, ...], groups: tuple[str, ...], what: str) -> None:
+    """Of a network's recipe, which the configuration holds without using it."""
+    for override in overrides:
+        if re.split("[.@]", key_of(override))[0] in groups:
+            raise UserError(f"{override} says nothing about {what}: leave it out")
 
 
 def refuse_another_network(overrides: tuple[str, ...]) -> None:

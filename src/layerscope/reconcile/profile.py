@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from layerscope.errors import UserError
 from layerscope.layers import NetworkSpec
 from layerscope.measure import MachineCeilings, TimeRecord
+from layerscope.measure.available import available_bytes
 from layerscope.reconcile.account import Account, account, total
 from layerscope.reconcile.groups import input_row, row_groups
 from layerscope.reconcile.measurements import EXACT_INSTRUMENTS, Measurements, measure
@@ -16,7 +18,7 @@ from layerscope.reconcile.roofline import LayerTiming, layer_timings
 from layerscope.reconcile.rows import Row
 from layerscope.reconcile.settings import Settings, described, prepared
 from layerscope.theory import CostTable
-from layerscope.theory.step import step_memory
+from layerscope.theory.step import StepMemory, step_memory
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def profile_network(
     with prepared(network, settings) as step:
         theory = account(described(step, settings), settings.element_size)
         paper = step_memory(theory.network, theory.saved, torch.get_num_threads())
+        _check_fits(theory, paper, settings.device)
         measured = measure(step, settings, instruments)
         peak = peak_of(step, settings, theory, paper, measured.memory)
     groups = row_groups(theory, paper, measured, instruments)
@@ -79,6 +82,18 @@ def profile_network(
         step=measured.times,
         machine=measured.machine,
         notes=(*measured.notes, *_notes(theory)),
+    )
+
+
+def _check_fits(theory: Account, paper: StepMemory, device: str) -> None:
+    """The system ends a process that fills the memory, and says nothing."""
+    available = available_bytes(device)
+    needed = paper.peak.peak_bytes
+    if theory.network.num_unseen or available is None or needed <= available:
+        return
+    raise UserError(
+        f"one step takes {needed:,} B by theory, {available:,} B are free on {device}: lower the "
+        "batch size or the size of the input"
     )
 
 

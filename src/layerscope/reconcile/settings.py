@@ -14,6 +14,7 @@ from layerscope.errors import UserError
 from layerscope.layers import NetworkSpec, Shape, describe
 from layerscope.layers.calls import unwrapped
 from layerscope.measure import Step
+from layerscope.measure.available import available_bytes
 from layerscope.theory.capacity import OPTIMIZERS
 
 # Of the network and its input, and what autocast lowers to.
@@ -156,13 +157,11 @@ def check_device(device: str) -> None:
     Raises:
         UserError: it is not, or is none that can be profiled on.
     """
-    if device == "meta":
-        raise UserError(_ON_META)
     try:
         kind = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"device={device}: give cpu, cuda or cuda:0") from error
-    if kind.type not in ("cpu", "cuda"):
+    if kind.type not in ("cpu", "cuda") or (kind.type == "cpu" and kind.index):
         raise UserError(f"device={device}: give cpu, cuda or cuda:0")
     if kind.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={device}: torch sees no CUDA device here, use device=cpu")
@@ -213,16 +212,16 @@ def _needs_change(network: nn.Module, settings: Settings) -> bool:
 
 def _image(settings: Settings) -> torch.Tensor:
     """Random values that leave the global generators alone."""
-    generator = torch.Generator().manual_seed(0)
-    try:
-        image = torch.randn(settings.input_shape, generator=generator)
-        image = image.to(settings.device, settings.tensor_dtype)
-    except RuntimeError as error:  # of the allocator
-        num_bytes = math.prod(settings.input_shape) * settings.element_size
+    num_bytes = math.prod(settings.input_shape) * torch.float32.itemsize  # as it is drawn
+    available = available_bytes("cpu")
+    if available is not None and num_bytes > available:
         raise UserError(
-            f"an input of shape {settings.input_shape} takes {num_bytes:,} B, more than there is: "
-            "lower the batch size"
-        ) from error
+            f"an input of shape {settings.input_shape} takes {num_bytes:,} B, {available:,} B are "
+            "free: lower the batch size or the size of the input"
+        )
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(settings.input_shape, generator=generator)
+    image = image.to(settings.device, settings.tensor_dtype)
     if settings.channels_last and image.dim() == 4:
         image = image.contiguous(memory_format=torch.channels_last)
     return image.requires_grad_(settings.input_requires_grad)

@@ -22,6 +22,8 @@ MAX_BUDGET_BYTES = 2**28
 # Seconds differ from run to run.
 _COMPARED = frozenset({*EXACT_QUANTITIES, "peak_bytes"})
 
+_MEND = "give a profile.json that a profile has saved"
+
 Key = tuple[str, str, str]  # layer, quantity, instrument
 
 
@@ -82,19 +84,19 @@ def read_budget(path: Path) -> Budget:
         UserError: it cannot be read or is no profile.json.
     """
     if path.exists() and not path.is_file():  # to open a pipe would wait for ever
-        raise UserError(f"budget={path} is no file: give a saved profile.json")
+        raise UserError(f"budget={path} is no file: {_MEND}")
     try:
         with path.open("rb") as file:
             record = json.loads(file.read(MAX_BUDGET_BYTES + 1)[:MAX_BUDGET_BYTES])
     except OSError as error:
-        raise UserError(f"budget={path} cannot be read: {error.strerror}") from error
+        raise UserError(f"budget={path} cannot be read ({error.strerror}): {_MEND}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or none that a profile is
-        raise UserError(f"budget={path} is no profile.json: {error}") from error
+        raise UserError(f"budget={path} is no profile.json ({error}): {_MEND}") from error
     try:
         return _budget(path, record)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"budget={path} is no profile.json: {type(error).__name__} {error}"
+            f"budget={path} is no profile.json ({type(error).__name__} {error}): {_MEND}"
         ) from error
 
 
