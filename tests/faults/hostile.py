@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "ckpt_path={path}"),
     "predict": ("predict", "image=x.png", "ckpt_path={path}"),
     "profile": ("profile_model", "ckpt_path={path}"),
+    "explain": ("explain", "ckpt_path={path}"),
 }
 
 

@@ -1,5 +1,6 @@
 """Checkpoints from strangers: nothing in them runs, and nothing of them fills the memory."""
 
+import errno
 import os
 import pickle
 import resource
@@ -26,8 +27,9 @@ from layerscope.training.checkpoint_files import (
     save_sealed,
 )
 from layerscope.training.checkpoint_folder import CheckpointFolder
-from layerscope.training.checkpoints import FACTS_KEY
+from layerscope.training.checkpoints import FACTS_KEY, RunFacts
 from layerscope.training.history import Best, History
+from layerscope.training.resume import start_of
 
 PLACES = {
     "a weight": ("state_dict", "network.fc.bias"),
@@ -87,7 +89,7 @@ def test_a_payload_in_any_place(place, tmp_path):
     checkpoint = put(plain_checkpoint(), PLACES[place], PAYLOADS["os.system"])
     path = tmp_path / "a.ckpt"
     save_sealed(path, checkpoint)
-    assert_nobody_opens(path, "no readable checkpoint")
+    assert_nobody_opens(path, "no readable checkpoint", ("train", "explain"))
     save_unsealed = pickled(tmp_path / "b.ckpt", checkpoint)
     assert_refused(give("evaluate", save_unsealed), "no readable checkpoint")
 
@@ -116,7 +118,8 @@ def test_in_the_directory_of_a_run(tmp_path):
     ["http://127.0.0.1:1/a.ckpt", "https://x.y/a", "s3://a/b", "file:///etc/passwd", "hdfs://a"],
 )
 def test_addresses(url):
-    assert_nobody_opens(url, "only local files")
+    commands = tuple(COMMANDS) if url.startswith("http:") else ("evaluate",)
+    assert_nobody_opens(url, "only local files", commands)
 
 
 def test_an_address_in_a_callbacks_state_is_not_asked(tmp_path, monkeypatch):
@@ -210,25 +213,13 @@ def test_a_structure_without_end(tmp_path):
 
 
 def test_files_that_are_something_else(tmp_path):
+    """Beside those of test_bad_input, for layerscope.load."""
     whole = save(tmp_path / "good.ckpt").read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 3] ^= 4
-    files = {
-        "legacy": pickled(tmp_path / "0", plain_checkpoint(), _use_new_zipfile_serialization=False),
-        "module": pickled(tmp_path / "1", nn.Linear(2, 2)),
-        "plain state": pickled(tmp_path / "3", nn.Linear(2, 2).state_dict()),
-        "zip": archive(tmp_path / "4", {"a.txt": "hello"}),
-        "html": tmp_path / "5",
-        "cut": tmp_path / "6",
-        "flipped": tmp_path / "7",
-        "seal without a file": tmp_path / "8",
-    }
-    files["html"].write_bytes(b"<!doctype html><title>Not found</title>")
-    files["cut"].write_bytes(whole[:-1000])
-    files["flipped"].write_bytes(flipped)
-    files["seal without a file"].write_bytes(whole[-82:])
-    for path in files.values():
-        assert_nobody_opens(path)
+    legacy = pickled(tmp_path / "old", plain_checkpoint(), _use_new_zipfile_serialization=False)
+    (tmp_path / "seal without a file").write_bytes(whole[-82:])
+    (tmp_path / "cut").write_bytes(whole[:-1000])
+    for path in (legacy, tmp_path / "seal without a file", tmp_path / "cut"):
+        assert_nobody_opens(path, commands=("evaluate",))
 
 
 @pytest.mark.parametrize(
@@ -377,6 +368,53 @@ def test_junk_in_the_best_beside_it_is_passed_over(place, junk, forks, trained, 
 def test_a_good_pair_goes_on(forks, trained, tmp_path):
     ended = go_on(forks, trained, tmp_path)
     assert (ended.code, ended.err) == (0, ""), ended
+
+
+@pytest.fixture
+def resumed(trained, tmp_path):
+    """A copy of the run's directory, and the configuration with which the command goes on."""
+    shutil.copytree(trained.parent, tmp_path / "run")
+    config = RunFacts.of(open_plain(trained / "last.ckpt")).parsed_config()
+    return tmp_path / "run", config.model_copy(update={"resume": "auto"})
+
+
+def failing_reads(monkeypatch, number):
+    """Of last.ckpt."""
+    read = Path.read_bytes
+
+    def read_bytes(self):
+        if self.name == "last.ckpt":
+            raise OSError(number, os.strerror(number))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_is_passed_over(resumed, monkeypatch):
+    directory, config = resumed
+    failing_reads(monkeypatch, errno.EIO)
+    start = start_of(config, directory)
+    assert start.checkpoint == directory / "checkpoints/previous.ckpt"
+    assert "last.ckpt cannot be read: Input/output error" in start.warning
+    assert_refused(give("evaluate", directory / "checkpoints/last.ckpt"), "Input/output error")
+
+
+def test_a_checkpoint_that_may_not_be_read_is_none_to_pass_over(resumed, monkeypatch):
+    directory, config = resumed
+    failing_reads(monkeypatch, errno.EACCES)
+    with pytest.raises(UserError, match="Permission denied: give yourself the permission"):
+        start_of(config, directory)
+
+
+@pytest.mark.parametrize(("place", "junk"), [(HISTORY, OTHER_FUTURE), (("state_dict",), {})])
+def test_results_are_of_no_best_that_a_resume_would_not_take(place, junk, resumed):
+    directory, config = resumed
+    (directory / "results.json").unlink()
+    assert start_of(config, directory).has_trained
+    best = directory / "checkpoints/best.ckpt"
+    save_sealed(best, put(open_plain(best), place, junk))
+    with pytest.raises(UserError, match="missing or damaged, or of another run"):
+        start_of(config, directory)
 
 
 def history(num_epochs, best, accuracy=0.5, other=()):

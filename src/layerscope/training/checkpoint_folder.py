@@ -55,14 +55,8 @@ class CheckpointFolder:
             state: names and shapes that its own must have.
         """
         source = self.best if self.best.exists() else resumed.parent / BEST
-        try:
-            checkpoint = read_checkpoint(source)
-            best = History.of(checkpoint).best_of(history)
-        except UserError:
-            return None
-        if best is None or not _is_such(checkpoint["state_dict"], state):
-            return None
-        if source != self.best:
+        best = best_in(source, history, state)
+        if best is not None and source != self.best:
             copy_file(source, self.best)
         return best
 
@@ -102,6 +96,19 @@ def _saved_tensors(trainer: L.Trainer) -> Iterator[tuple[str, Tensor]]:
             for key, value in kept.items():
                 if isinstance(value, Tensor):
                     yield f"the optimizer's {key} of {names[parameter]}", value
+
+
+def best_in(path: Path, history: History, state: Mapping[str, Tensor]) -> Best | None:
+    """The best epoch whose checkpoint the file is; None where it is no whole one of the same run.
+
+    Arguments are those of `CheckpointFolder.adopt_best`.
+    """
+    try:
+        checkpoint = read_checkpoint(path)
+        best = History.of(checkpoint).best_of(history)
+    except UserError:
+        return None
+    return best if _is_such(checkpoint["state_dict"], state) else None
 
 
 def _is_such(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:

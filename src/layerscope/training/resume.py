@@ -8,6 +8,7 @@ from typing import Any
 from layerscope.config import TrainConfig, parse_train_config
 from layerscope.errors import UserError
 from layerscope.training.checkpoint_files import BEST, LAST, PREVIOUS, DamagedCheckpoint
+from layerscope.training.checkpoint_folder import best_in
 from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
 from layerscope.training.hardware import surroundings
 from layerscope.training.history import History
@@ -81,7 +82,7 @@ def _last_good(config: TrainConfig, directory: Path) -> Start:
             damaged.append(str(error))
             continue
         if start.has_trained and not is_finished(config, directory):
-            _refuse_without_best(path.parent)
+            _refuse_without_best(path)
         return replace(start, warning=_passed_over(damaged, f"going on from {path}"))
     _refuse_another_configuration(config, directory / CONFIG_FILE)
     return Start(warning=_passed_over(damaged, "starting again"))
@@ -122,15 +123,15 @@ def _may_train_longer(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return any(then.get(k) != now[k] for k in now if k.startswith("callbacks.early_stopping"))
 
 
-def _refuse_without_best(folder: Path) -> None:
+def _refuse_without_best(last: Path) -> None:
     """Of a run whose results alone are missing: they are those of its best epoch."""
-    try:
-        read_checkpoint(folder / BEST)
-    except UserError as error:
+    checkpoint, folder = read_checkpoint(last), last.parent
+    if best_in(folder / BEST, History.of(checkpoint), checkpoint["state_dict"]) is None:
         raise UserError(
-            f"{folder / BEST}, which the results are of, is missing or damaged: remove {folder} to "
-            "train again, or raise trainer.max_epochs, with allow_changes=true, to go on"
-        ) from error
+            f"{folder / BEST}, which the results are of, is missing or damaged, or of another run: "
+            f"remove {folder} to train again, or raise trainer.max_epochs, with "
+            "allow_changes=true, to go on"
+        )
 
 
 def _refuse_without_optimizer(checkpoint: Mapping[str, Any], path: str | Path) -> None:
