@@ -11,6 +11,8 @@ from layerscope.report.tables import write_table
 from layerscope.report.terminal import Screen, count_or_unknown, percent
 
 FAILURE_FILE = "failure.json"
+# Keys that say how a command goes on after a stop, and nothing about the job.
+_OF_GOING_ON = ("resume=", "allow_changes=")
 COLUMNS = (
     "job",
     "overrides",
@@ -53,6 +55,12 @@ def _job_folders(directory: Path) -> list[Path]:
 
 
 def _record(job: Path) -> dict[str, Any]:
+    record = _whole_record(job)
+    overrides = [o for o in record["overrides"] if not o.lstrip("+").startswith(_OF_GOING_ON)]
+    return record | {"overrides": overrides}
+
+
+def _whole_record(job: Path) -> dict[str, Any]:
     record = dict.fromkeys(COLUMNS) | {"job": job.name, "overrides": [], "status": "failed"}
     if (job / FAILURE_FILE).exists():
         return record | _read(job / FAILURE_FILE)
