@@ -1,7 +1,9 @@
 """Every key that changes how a run trains, in short runs."""
 
 import csv
+import errno
 import json
+import os
 
 import pytest
 import torch
@@ -162,6 +164,31 @@ def test_tensorboard_gets_scores_and_memory(run, tmp_path):
     memory = json.loads((tmp_path / "activation_memory.json").read_text())
     logged = events.Scalars("activation_memory/saved_bytes")[0].value
     assert logged == memory["totals"]["saved_bytes"]
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_tensorboard_on_a_full_disk_is_one_line_and_the_run_can_go_on(
+    number, run, tmp_path, monkeypatch
+):
+    """Its thread fails, and says so to the write after."""
+    from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
+
+    written, write = [], LocalFileSystem._write
+
+    def refuse(self, filename, *arguments):
+        written.append(filename)
+        if len(written) >= number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, filename, *arguments)
+
+    monkeypatch.setattr(LocalFileSystem, "_write", refuse)
+    keys = [*SHORT, "logger=tensorboard", f"hydra.run.dir={tmp_path}"]
+    result = run("train", *keys)
+    assert (result.code, result.err.count("\n")) == (1, 1), result
+    assert "No space left on device: make room; to go on" in result.err
+    monkeypatch.undo()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert run("train", *keys, "resume=auto").code == 0
 
 
 def test_a_non_finite_loss_ends_with_3_and_keeps_no_bad_weights(run, tmp_path):

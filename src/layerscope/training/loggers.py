@@ -1,6 +1,7 @@
 """Experiment trackers beside metrics.csv."""
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,20 @@ from lightning.pytorch.loggers import Logger
 from layerscope.config import LoggerConfig
 from layerscope.errors import UserError
 
+_print_traceback = threading.excepthook
+
+
+def _told_by_the_next_write(end: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread keeps its error, a full disk, for the next write, which raises it."""
+    of_tensorboard = type(end.thread).__module__.startswith("tensorboard.")
+    if not (of_tensorboard and issubclass(end.exc_type, OSError)):
+        _print_traceback(end)
+
 
 def _tensorboard(directory: Path) -> Logger:
     from lightning.pytorch.loggers import TensorBoardLogger
 
+    threading.excepthook = _told_by_the_next_write
     return TensorBoardLogger(directory, name=None, version="tensorboard")
 
 
