@@ -1,6 +1,6 @@
 """Checkpoints: what is in them, and how to open one without running anything of it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,15 @@ class RunFacts:
     preprocessing: dict[str, Any]  # see data.module.Preprocessing
     batches_seen: int  # training batches, over all epochs
     surroundings: dict[str, Any]  # what else decides the bits: see hardware.surroundings
+    # Where several processes train: the running epoch's sums of each, (processes, ...).
+    sums: dict[str, Tensor] = field(default_factory=dict)
 
     def put_into(self, checkpoint: dict[str, Any]) -> None:
         """Under a key of its own."""
-        checkpoint[FACTS_KEY] = {"format": FORMAT, **asdict(self)}
+        facts = asdict(self)
+        if not self.sums:
+            del facts["sums"]
+        checkpoint[FACTS_KEY] = {"format": FORMAT, **facts}
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "RunFacts":
@@ -70,6 +75,7 @@ class RunFacts:
                 facts["preprocessing"],
                 _count(facts["batches_seen"]),
                 {} if is_unsealed else dict(facts["surroundings"]),
+                _tensors(facts.get("sums", {})),
             )
             PreprocessingFacts.model_validate(frozen(found.preprocessing))
         except ValidationError as error:
@@ -109,6 +115,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if checkpoint[FACTS_KEY]["format"] != UNSEALED and not is_sealed(path):
         raise DamagedCheckpoint(f"ckpt_path={path} is damaged: its checksum is missing")
     return checkpoint
+
+
+def _tensors(values: Any) -> dict[str, Tensor]:
+    if not isinstance(values, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in values.items()
+    ):
+        raise TypeError("sums that are no tensors")
+    return values
 
 
 def _count(value: Any) -> int:

@@ -1,5 +1,6 @@
 """One training step, and what is counted beside it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -9,6 +10,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from layerscope.config import TrainConfig
 from layerscope.data.batches import Batch
@@ -17,7 +19,7 @@ from layerscope.data.order import step_seed
 from layerscope.errors import NonFiniteLoss
 from layerscope.losses import loss_of
 from layerscope.networks import first_output
-from layerscope.training.checkpoints import RunFacts
+from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
 from layerscope.training.hardware import surroundings
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
@@ -40,8 +42,9 @@ class ImageMean(Metric):
 
     def update(self, mean: Tensor, count: int) -> None:
         """The mean over `count` images, a scalar."""
-        self.total += mean.double() * count
-        self.count += count
+        # Not in place: processes that were spawned begin with one and the same memory.
+        self.total = self.total + mean.double() * count
+        self.count = self.count + count
 
     def compute(self) -> Tensor:
         """A scalar, float32."""
@@ -73,6 +76,29 @@ class Scores(nn.Module):
         self.loss.reset()
         self.accuracy.reset()
         return scores
+
+
+def sums_in(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a Classifier's state: those of its Scores, which alone differ among processes."""
+    return {name: sum_ for name, sum_ in state.items() if not name.startswith(NETWORK_PREFIX)}
+
+
+def sums_of_process(
+    sums: Mapping[str, Tensor], process: int, num_processes: int
+) -> dict[str, Tensor]:
+    """What one of the processes that go on begins with.
+
+    Where as many had been saved, each has its own again, since a sum of other parts is rounded
+    otherwise. Else the first one takes them all.
+
+    Args:
+        sums: of each process that was saved, (processes, ...).
+    """
+    if all(len(saved) == num_processes for saved in sums.values()):
+        return {name: saved[process].clone() for name, saved in sums.items()}
+    if process > 0:
+        return {name: torch.zeros_like(saved[0]) for name, saved in sums.items()}
+    return {name: saved.sum(0) for name, saved in sums.items()}
 
 
 def as_number(score: Tensor) -> float:
@@ -161,12 +187,24 @@ class Classifier(L.LightningModule):
             preprocessing=data.preprocessing.to_plain(),
             batches_seen=self.batches_seen,
             surroundings=surroundings(self._config),
+            sums=self._sums_of_all(checkpoint["state_dict"]),
         )
         facts.put_into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on after the last batch seen."""
-        self.batches_seen = RunFacts.of(checkpoint).batches_seen
+        """Go on after the last batch seen, each process with its own sums."""
+        facts, state = RunFacts.of(checkpoint), checkpoint["state_dict"]
+        self.batches_seen = facts.batches_seen
+        sums = facts.sums or {name: sum_[None] for name, sum_ in sums_in(state).items()}
+        state.update(sums_of_process(sums, self.global_rank, self.trainer.world_size))
+
+    def _sums_of_all(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of every process, (processes, ...); empty where there is one, whose own are saved."""
+        if self.trainer.world_size == 1:
+            return {}
+        return {
+            name: torch.stack(gather_all_tensors(sum_)) for name, sum_ in sums_in(state).items()
+        }
 
     def _seed(self, seed: int) -> None:
         # Not torch.manual_seed: where a backend is not in use it keeps each call for later, with a

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from layerscope.config import TrainConfig
 from layerscope.errors import UserError
 from layerscope.training.checkpoint_folder import is_finite
-from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
+from layerscope.training.checkpoints import RunFacts
 from layerscope.training.history import History
-from layerscope.training.module import Classifier
-from layerscope.training.trainer import make_trainer, silence_lightning
+from layerscope.training.module import Classifier, sums_in
+from layerscope.training.silence import silence_lightning
+from layerscope.training.trainer import make_trainer
 
 # What each optimizer keeps of a parameter: of its shape, but for the step, which is one number.
 _STEP = "step"
@@ -30,6 +31,7 @@ _KEPT = {
     "adamw": {_STEP, "exp_avg", "exp_avg_sq"},
 }
 _MOST = 2**53  # of a count, which is no more than a run of centuries makes
+_MOST_PROCESSES = 1024  # so that their counts add up to something
 # What our loops put into their own state, beside Lightning's counters of progress.
 _LOOP_STATES = {"combined_loader": [{}], "_batches_that_stepped": 0}
 
@@ -45,7 +47,7 @@ def check_restorable(checkpoint: dict[str, Any], network: nn.Module, config: Tra
     loop = make_trainer(config.trainer, Path()).fit_loop.state_dict()
     problem = (
         _difference(_shapes(module.state_dict()), _shapes(checkpoint["state_dict"]), "state_dict")
-        or _of_scores(module.state_dict(), checkpoint["state_dict"])
+        or _of_sums(sums_in(module.state_dict()), checkpoint)
         or _of_optimizer(module, _KEPT[config.optimizer.name], checkpoint["optimizer_states"])
         or _of_loop(loop, _member(checkpoint["loops"], "fit_loop"))
         or _of_progress(checkpoint)
@@ -59,15 +61,32 @@ def check_restorable(checkpoint: dict[str, Any], network: nn.Module, config: Tra
         )
 
 
-def _of_scores(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    """Sums beside the network, whose own part `load_weights` has checked."""
-    for name in (name for name in ours if not name.startswith(NETWORK_PREFIX)):
-        tensor = theirs[name]
-        if tensor.dtype != ours[name].dtype or not is_finite(tensor):
+def _of_sums(ours: Mapping[str, Tensor], checkpoint: dict[str, Any]) -> str:
+    """Those beside the network, whose own part `load_weights` has checked, and of all processes."""
+    for name in ours:
+        if not _is_sum(checkpoint["state_dict"][name], ours[name]):
             return f"state_dict.{name}"
-        if not tensor.is_floating_point() and not bool(((tensor >= 0) & (tensor <= _MOST)).all()):
-            return f"state_dict.{name}"
+    facts = RunFacts.of(checkpoint)
+    if not facts.sums:
+        return ""
+    processes = facts.surroundings.get("processes")
+    if type(processes) is not int or not 1 < processes <= _MOST_PROCESSES:
+        return "surroundings.processes"
+    each = {name: (processes, *sum_.shape) for name, sum_ in ours.items()}
+    problem = _difference(each, _shapes(facts.sums), "sums")
+    if problem:
+        return problem
+    for name, sum_ in ours.items():
+        if not _is_sum(facts.sums[name], sum_) or not _is_sum(facts.sums[name].sum(0), sum_):
+            return f"sums.{name}"
     return ""
+
+
+def _is_sum(tensor: Tensor, ours: Tensor) -> bool:
+    """A finite number, or a count."""
+    if tensor.dtype != ours.dtype or not is_finite(tensor):
+        return False
+    return tensor.is_floating_point() or bool(((tensor >= 0) & (tensor <= _MOST)).all())
 
 
 def _of_optimizer(module: Classifier, kept: set[str], states: Any) -> str:
