@@ -50,11 +50,22 @@ def resolved_precision(trainer: TrainerConfig) -> TrainerConfig:
     return trainer.model_copy(update={"precision": "bf16-mixed" if has_bf16 else "32-true"})
 
 
+def num_threads(trainer: TrainerConfig) -> int:
+    """Of each process; several share the cores where nothing says how many, as Lightning does."""
+    if trainer.threads is not None:
+        return trainer.threads
+    processes = num_processes(trainer)
+    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // processes)
+
+
 def surroundings(config: TrainConfig) -> dict[str, Any]:
     """What decides the bits beside the configuration; plain data."""
-    threads = config.trainer.threads
     return {
-        "threads": torch.get_num_threads() if threads is None else threads,
+        "threads": num_threads(config.trainer),
         "processes": num_processes(config.trainer),
         "device": "cuda" if uses_gpu(config.trainer) else "cpu",
     }

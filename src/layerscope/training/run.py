@@ -1,7 +1,6 @@
 """A training run from a checked configuration to the files of docs/reference.md."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 import yaml
-from torch.multiprocessing.spawn import ProcessException
 
 from layerscope.cli import Job, Request
 from layerscope.composition import Values
@@ -18,7 +16,7 @@ from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import ImageData, count_images, default_padding, stored_size
 from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
-from layerscope.errors import Interrupted, NonFiniteLoss, RunFailed, Terminated, UserError
+from layerscope.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.files import remove_leftovers, write_json, write_text
 from layerscope.networks import build_network, check_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
@@ -191,35 +189,26 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = ImageData(config, module.next_step)
-    folder, request = CheckpointFolder(directory), StopRequest()
+    folder, request = CheckpointFolder(directory), StopRequest(plan.request.how_to_go_on)
     callbacks = [
         PrepareProcess(config.trainer),
         BatchProgress(screen),
         *early_stopping(config.callbacks.early_stopping),
         ActivationMemory(directory, config, plan.largest_batch),
         EndOfEpoch(directory, folder, screen),
-        WithinEpoch(folder, config.checkpoint_every_n_steps, request, plan.request.how_to_go_on),
+        WithinEpoch(folder, config.checkpoint_every_n_steps, request),
     ]
     loggers = make_loggers(config.logger, directory)
     trainer = make_trainer(
-        config.trainer, directory, callbacks, loggers, some_outputs_unused=plan.num_outputs > 1
+        config.trainer, directory, callbacks, loggers, plan.num_outputs > 1, request
     )
-    spawns = config.trainer.strategy == "ddp_spawn"
-    passed_on = request.passed_on(plan.request.how_to_go_on) if spawns else nullcontext()
     try:
-        with request.forgotten_afterwards(), passed_on:
+        with request.forgotten_afterwards():
             trainer.fit(module, datamodule=data, ckpt_path=plan.start.checkpoint, weights_only=True)
-    except ProcessException as error:  # ddp_spawn: only the text comes back
-        if request.signal is not None:
-            raise request.error(_of_stopped(str(error), plan)) from error
-        raise _of_child(str(error), folder) from error
     except NonFiniteLoss as error:
         raise _with_mend(error, folder) from error
-    except SystemExit as end:  # which Lightning has made of a signal that came in its own start
-        if trainer.received_sigterm:
-            hint = plan.request.how_to_go_on
-            raise Terminated(f"ended by SIGTERM before anything was trained; {hint}") from end
-        if isinstance(end.__context__, KeyboardInterrupt):  # or of a second Ctrl-C
+    except SystemExit as end:  # which Lightning makes of a Ctrl-C that is none of ours
+        if isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from end
         raise RunFailed(f"the network's code ended the program, sys.exit({end.code})") from end
     if request.signal is not None:  # it came when the last epoch was already saved
@@ -233,22 +222,6 @@ def _with_mend(error: NonFiniteLoss, folder: CheckpointFolder) -> NonFiniteLoss:
         f"{error}: lower the learning rate (optimizer.lr) or set trainer.gradient_clip_norm; "
         f"{folder.describe_last()}"
     )
-
-
-def _of_stopped(text: str, plan: Plan) -> str:
-    """What a process that ddp_spawn started said when it was told to stop."""
-    _, said, message = text.strip().splitlines()[-1].partition(f"{Terminated.__name__}: SIGTERM: ")
-    return message if said else f"ended; {plan.request.how_to_go_on}"
-
-
-def _of_child(text: str, folder: CheckpointFolder) -> Exception:
-    """The error of a process that ddp_spawn started, by the last line of its traceback."""
-    kind, _, message = text.strip().splitlines()[-1].partition(": ")
-    errors = (NonFiniteLoss, RunFailed, UserError, Terminated, Interrupted)
-    found = {error.__name__: error for error in errors}.get(kind.rpartition(".")[2])
-    if found is NonFiniteLoss:
-        return _with_mend(NonFiniteLoss(message), folder)
-    return RunFailed(f"a process failed: {kind}: {message}") if found is None else found(message)
 
 
 def _finish(plan: Plan, directory: Path, screen: Screen) -> None:

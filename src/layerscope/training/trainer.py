@@ -1,7 +1,6 @@
 """Lightning's Trainer, as this project uses it."""
 
-import logging
-import warnings
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,14 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from layerscope.config import TrainerConfig
 from layerscope.training.checkpoint_files import open_plain, save_sealed
 from layerscope.training.hardware import num_processes, uses_gpu
+from layerscope.training.processes.strategy import Processes
+from layerscope.training.stop_request import StopRequest
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -33,23 +36,37 @@ class SafeCheckpointIO(TorchCheckpointIO):
         return open_plain(path)
 
 
+class _WithoutSigterm(_SignalConnector):
+    """Lightning's handlers but for SIGTERM: it would call the other processes from wherever the
+    program is, and end a validation in its midst."""
+
+    @staticmethod
+    def _register_signal(signum: Any, handlers: Any) -> None:
+        if signum != signal.SIGTERM:
+            _SignalConnector._register_signal(signum, handlers)
+
+
 def make_trainer(
     config: TrainerConfig,
     directory: Path,
     callbacks: Sequence[L.Callback] = (),
     loggers: Sequence[Logger] = (),
     some_outputs_unused: bool = False,
+    request: StopRequest | None = None,
 ) -> L.Trainer:
     """For training with the configured strategy.
 
     Args:
         some_outputs_unused: the loss does not depend on every parameter, which DDP must be told.
+        request: that the run stop; None: nothing is run.
     """
-    strategy: str = config.strategy
-    if some_outputs_unused and strategy != "auto":
-        strategy += "_find_unused_parameters_true"
-    return L.Trainer(
-        devices=num_processes(config),
+    devices = num_processes(config)
+    strategy: str | Strategy = config.strategy
+    if config.strategy != "auto":
+        request = request or StopRequest("")
+        strategy = Processes(config.strategy, some_outputs_unused, request)
+    trainer = L.Trainer(
+        devices=devices,
         strategy=strategy,
         max_epochs=config.max_epochs,
         logger=list(loggers) or False,
@@ -60,6 +77,8 @@ def make_trainer(
         log_every_n_steps=1 if loggers else 50,
         **_shared(config, directory),
     )
+    trainer._signal_connector = _WithoutSigterm(trainer)
+    return trainer
 
 
 def make_test_trainer(
@@ -73,15 +92,6 @@ def make_test_trainer(
         enable_checkpointing=False,
         **_shared(config, directory),
     )
-
-
-def silence_lightning() -> None:
-    """Its notes on devices, its tips and its own deprecations, which say nothing about the run."""
-    # The scores are reduced over the ranks already, by torchmetrics.
-    warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\(.*sync_dist")
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _shared(config: TrainerConfig, directory: Path) -> dict[str, Any]:

@@ -44,12 +44,12 @@ class EndOfEpoch(Checkpoint):
         An epoch that a checkpoint has begun does not start again: it counts from here.
         """
         self._started = _now(pl_module.device)
-        if not trainer.is_global_zero:
-            return
-        self.metrics.start(self.metrics.lines)
-        self.timing.start(self.timing.lines)
-        if self.best is not None and trainer.ckpt_path is not None:
-            self._take_best_along(Path(trainer.ckpt_path), pl_module)
+        if trainer.is_global_zero:
+            self.metrics.start(self.metrics.lines)
+            self.timing.start(self.timing.lines)
+            if self.best is not None and trainer.ckpt_path is not None:
+                self._take_best_along(Path(trainer.ckpt_path), pl_module)
+        self.best = trainer.strategy.broadcast(self.best)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""

@@ -2,11 +2,13 @@ import lightning as L
 import torch
 
 from layerscope.config import TrainerConfig
-from layerscope.training.trainer import silence_lightning
+from layerscope.training.processes.scripts import end_with_starter
+from layerscope.training.silence import silence_lightning
 
 
 def prepare_process(config: TrainerConfig) -> None:
     """What a process that trains sets for itself, once."""
+    end_with_starter()
     silence_lightning()
     if config.threads is not None:
         torch.set_num_threads(config.threads)

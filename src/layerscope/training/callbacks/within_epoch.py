@@ -20,28 +20,18 @@ class WithinEpoch(Checkpoint):
 
     Args:
         every_n_steps: training batches between two checkpoints; None: only when asked to stop.
-        how_to_go_on: for the message of a stop.
     """
 
     def __init__(
-        self,
-        folder: CheckpointFolder,
-        every_n_steps: int | None,
-        request: StopRequest,
-        how_to_go_on: str,
+        self, folder: CheckpointFolder, every_n_steps: int | None, request: StopRequest
     ) -> None:
         self._folder = folder
         self._every = every_n_steps
         self._request = request
-        self._how_to_go_on = how_to_go_on
         self._last_saved = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from the checkpoint that the run goes on from, and listen for signals.
-
-        Instead of Lightning's handlers, which it sets between on_fit_start and this: they would end
-        a validation in its midst, and lose what the epoch has done.
-        """
+        """Count from the checkpoint that the run goes on from, and listen for signals."""
         assert isinstance(pl_module, Classifier)
         self._request.listen()
         self._last_saved = pl_module.batches_seen
@@ -83,4 +73,5 @@ class WithinEpoch(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(wanted, all=False)
 
     def _stop(self, when: str) -> None:
-        raise self._request.error(f"ended {when}, saved {self._folder.last}; {self._how_to_go_on}")
+        hint = self._request.how_to_go_on
+        raise self._request.error(f"ended {when}, saved {self._folder.last}; {hint}")
