@@ -2,7 +2,7 @@
 
 The whole fault injection: some 700 runs that are killed, stopped, or refused their disk, gone on
 with, and compared to the bit with runs that nothing happened to. Prints a table; exit code 1 if
-anything was lost. About a quarter of an hour on one core.
+anything was lost. About a quarter of an hour on one core, and as much again for the part "ranks".
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import harness  # noqa: F401 - says where the others are
 import injections as inject
+import real_processes
 import scenarios
 from scenarios import Figure
 from test_faults_kills import KILLS
@@ -29,6 +30,11 @@ MUTANTS = {
     inject.table_not_truncated: "between a row and its checkpoint",
     inject.saved_before_validation: "in validation",
 }
+MUTANTS_OF_SEVERAL = (
+    inject.sums_of_the_first_process,
+    inject.statistics_of_each_process,
+    inject.sums_by_the_bucket,
+)
 
 
 def parts(seed: int, root: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
@@ -52,6 +58,14 @@ def parts(seed: int, root: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     yield "disk", partial(scenarios.full_disks, range(8_192, 90_000, 8_192), root)
     yield "data", partial(scenarios.killed_fetches, 10, seed, root)
     yield "mutants", partial(_mutants, root)
+    for strategy in ("ddp", "ddp_spawn"):
+        yield f"ranks {strategy}", partial(real_processes.random_kills, strategy, 12, seed, root)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            yield (
+                f"ranks {strategy} {number.name}",
+                partial(real_processes.signals, strategy, number, 6, seed, root),
+            )
+    yield "ranks mutants", partial(_mutants_of_several, root)
 
 
 def _with_workers(seed: int, root: Path) -> Figure:
@@ -66,6 +80,17 @@ def _mutants(root: Path) -> Figure:
         caught = scenarios.killed_and_resumed(*KILLS[when], mutant, (), root)
         problems = [] if caught and not caught[0].startswith("was not") else ["not caught"]
         figure.count(problems, mutant.__name__)
+    return figure
+
+
+def _mutants_of_several(root: Path) -> Figure:
+    figure = Figure("mutants of several processes that a short test catches")
+    for mutant in MUTANTS_OF_SEVERAL:
+        directory = root / mutant.__name__
+        ended = scenarios.stopped_among_three(directory, 1, inject.die, mutant)
+        caught = scenarios.three_go_on(ended, directory, 1, 2, mutant, root)
+        is_caught = caught != [] and all(p.startswith((".", "results ")) for p in caught)
+        figure.count([] if is_caught else [f"not caught: {caught}"], mutant.__name__)
     return figure
 
 

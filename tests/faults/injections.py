@@ -15,11 +15,12 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from layerscope import files
 from layerscope.report import tables
-from layerscope.training import checkpoint_files, checkpoint_folder, run, trainer
+from layerscope.training import checkpoint_files, checkpoint_folder, module, run, trainer
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
 from layerscope.training.callbacks.within_epoch import WithinEpoch
 from layerscope.training.module import Classifier, Scores
+from layerscope.training.processes import strategy
 
 HOOKED = (Classifier, EndOfEpoch, WithinEpoch, ActivationMemory, EarlyStopping)
 STEPS = ("training_step", "validation_step", "test_step", "state_dict", "load_state_dict")
@@ -303,6 +304,52 @@ def saved_before_validation() -> None:
         self._folder.save(trainer)
 
     WithinEpoch.on_validation_start = on_validation_start
+
+
+def sums_of_the_first_process() -> None:
+    """A mutant: every process goes on with the sums that the first one had."""
+    forked_processes()
+    module.sums_of_process = lambda sums, *_: {name: each[0] for name, each in sums.items()}
+
+
+def statistics_of_each_process() -> None:
+    """A mutant: each process validates with its own statistics of batch norm."""
+    forked_processes()
+    del strategy._SharingBuffers.on_after_outer_forward
+
+
+def sums_by_the_bucket() -> None:
+    """A mutant: gradients are added up in whatever order DDP's buckets bring about."""
+    forked_processes()
+    strategy.Processes._register_ddp_hooks = lambda self: None
+
+
+def forked_processes() -> None:
+    """For `trainer=ddp_spawn`: what is done to this process is done to those that train."""
+    without_picture()
+    strategy.START_METHODS["ddp_spawn"] = "fork"
+
+
+def in_process(number: int, step: int, act: Callable[[], None]) -> None:
+    """There, at the end of that training step, counted from 1."""
+    original = Classifier.training_step
+
+    def training_step(self, batch, batch_idx):
+        result = original(self, batch, batch_idx)
+        if self.global_rank == number and self.batches_seen == step:
+            act()
+        return result
+
+    Classifier.training_step = training_step
+
+
+def signal_parent(number: int) -> None:
+    """And wait for what it does to this process."""
+    heard = signal.getsignal(signal.SIGTERM).__self__
+    os.kill(os.getppid(), number)
+    end = time.monotonic() + 10
+    while heard.signal is None and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def both(first: Callable[[], None], second: Callable[[], None]) -> None:

@@ -19,7 +19,18 @@ from pathlib import Path
 
 import fake_cifar10 as fake
 import injections as inject
-from harness import KEYS, KILLED, Child, differences, leftovers, outcome, run, run_and_signal
+import torch
+from harness import (
+    KEYS,
+    KILLED,
+    Child,
+    Ended,
+    differences,
+    leftovers,
+    outcome,
+    run,
+    run_and_signal,
+)
 
 from layerscope.config import parse_train_config
 from layerscope.data import cifar10
@@ -209,6 +220,31 @@ def signals(number: int, count: int, seed: int, root: Path) -> Figure:
         shutil.rmtree(directory)
     figure.note = f"and {late} after the end"
     return figure
+
+
+# Several processes
+
+# Of three numbers the sum depends on the order.
+THREE = ("trainer=ddp_spawn", "trainer.accelerator=cpu", "trainer.devices=3", "data.batch_size=15")
+
+
+def stopped_among_three(directory: Path, number: int, act, prepare) -> Ended:
+    """In the third step of that process `act` is called; there is a checkpoint after the second."""
+    stop = partial(inject.both, prepare, partial(inject.in_process, number, 3, act))
+    return run(command(directory, *THREE), stop)
+
+
+def three_go_on(ended: Ended, directory: Path, code: int, seen: int, prepare, root: Path):
+    """From where they were stopped, after so many steps: what is wrong with it."""
+    if ended.code != code:
+        return [f"ended with {ended}"]
+    saved = torch.load(directory / "checkpoints/last.ckpt", weights_only=True)
+    found = saved["layerscope"]["batches_seen"]
+    problems = [] if found == seen else [f"saved after step {found}"]
+    again = run(command(directory, *THREE), prepare)
+    if again.code != 0:
+        return [*problems, f"going on ended with {again}"]
+    return problems + compare(directory, whole(root, *THREE, prepare=prepare))
 
 
 # Damaged files
