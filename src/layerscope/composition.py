@@ -110,6 +110,9 @@ def _not_composed(hydra: Hydra, name: str, overrides: Sequence[str], error: Hydr
         keys = {override: key_of(override) for override in overrides}
         choices = [o for o, key in keys.items() if "." not in key and key != unknown[1]]
         return unknown_key(unknown[1], _known_keys(hydra, name, choices))
+    of_file = re.match(r"In '(.*)': \w+ raised while composing config:\n(.*)", str(error))
+    if of_file is not None:
+        return f"{of_file[1]}.yaml: {of_file[2]}: correct it"
     merged = re.match(r"Error merging override (.*)", str(error), re.DOTALL)
     if merged is not None:
         return f"{merged[1]}: {_first_line(error.__cause__)}: give another value"
@@ -207,8 +210,8 @@ class _BoundedFiles(FileConfigSource):
             raise ConfigLoadError(f"{path} cannot be read: {error.strerror}") from error
         if values is not None and not isinstance(values, dict):
             raise UserError(f"{path} holds a {type(values).__name__}: give keys and values")
-        _refuse_search_path(values or {}, path)
-        with path.open(encoding="utf-8") as file:
+        _check_what_hydra_uses(values or {}, path)
+        with path.open(encoding="utf-8-sig") as file:
             header = ConfigSource._get_header_dict(file.read(512))
         return ConfigResult(
             config=OmegaConf.create(values or {}),
@@ -218,10 +221,12 @@ class _BoundedFiles(FileConfigSource):
         )
 
 
-def _refuse_search_path(values: dict[Any, Any], path: Path) -> None:
-    """It is used before there is a whole configuration that could be checked."""
-    hydras_own = values.get("hydra")
-    if isinstance(hydras_own, dict) and hydras_own.get("searchpath"):
+def _check_what_hydra_uses(values: dict[Any, Any], path: Path) -> None:
+    """Before there is a whole configuration that could be checked."""
+    hydras_own = values.get("hydra", {})
+    if not isinstance(hydras_own, dict):
+        raise UserError(f"{path}: hydra={as_typed(hydras_own)}: give keys and values")
+    if hydras_own.get("searchpath"):
         raise UserError(f"{path}: hydra.searchpath is not used here, see --config-dir")
 
 

@@ -9,7 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from layerscope.config import as_typed
 from layerscope.errors import UserError
+from layerscope.yaml_files import MAX_DEPTH
 
 
 def key_of(override: str) -> str:
@@ -38,9 +40,31 @@ def _parsed(override: str) -> Override:
         result = OverridesParser.create().parse_override(override)
     except HydraException as error:
         raise UserError(_unread(override, str(error))) from error
+    except ValueError as error:  # an integer that Python cannot hold
+        raise UserError(f"{as_typed(override)} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise UserError(_too_deep(override)) from error
     if not result.key_or_group:
         raise UserError(f"{override} names no key: write KEY=VALUE")
+    if is_deeper(result.value(), MAX_DEPTH):
+        raise UserError(_too_deep(override))
     return result
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Than so many lists or dictionaries in one another."""
+    inner = [value]
+    for _ in range(levels + 1):
+        inner = [member for v in inner if isinstance(v, list | dict) for member in _members(v)]
+    return bool(inner)
+
+
+def _members(value: list[Any] | dict[Any, Any]) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value
+
+
+def _too_deep(override: str) -> str:
+    return f"{as_typed(override)} nests more than {MAX_DEPTH} levels deep: flatten it"
 
 
 def _unread(override: str, problem: str) -> str:

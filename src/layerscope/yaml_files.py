@@ -26,7 +26,7 @@ def load_yaml(path: Path) -> Any:
     if len(content) > MAX_BYTES:
         raise UserError(f"{path} has more than {MAX_BYTES:,} bytes: no configuration has as many")
     try:
-        return yaml.load(content.decode(), _BoundedLoader)
+        return yaml.load(content.decode("utf-8-sig"), _BoundedLoader)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: save it as such") from error
     except yaml.YAMLError as error:

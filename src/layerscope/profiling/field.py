@@ -69,7 +69,7 @@ def field_row(name: str, size: int | None = None) -> FieldRow:
         size: of the image; by default the crop size of the network's default weights.
     """
     begin = time.perf_counter()
-    size = size or crop_size(name)
+    size = crop_size(name) if size is None else size
     profile = profile_network(build(name), Settings(name, (BATCH_SIZE, 3, size, size)))
     rows = [row for row in (*profile.rows, *profile.totals) if row.is_exact]
     live = profile.peak.predicted_live_bytes
