@@ -24,7 +24,7 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 Size = Annotated[int, Field(ge=1, le=16_384)]  # of an image, in pixels or channels
 Channels = Annotated[int, Field(ge=1, le=65_536)]
 KernelSize = Annotated[int, Field(ge=1, le=1023)]
-Images = Annotated[int, Field(ge=1, le=1_000_000)]
+Images = Annotated[int, Field(ge=1, le=200_000)]
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 NonNegative = Annotated[float, Field(ge=0, le=1e30)]
 Width = Annotated[float, Field(gt=0, le=64)]
@@ -362,8 +362,8 @@ class PreprocessingFacts(Section):
     groups: dict[
         Name, Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(min_length=1)]
     ]
-    mean: tuple[float, ...]
-    std: tuple[Positive, ...]
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]  # shares of white, as a run has them
+    std: tuple[Annotated[float, Field(ge=1e-9, le=1)], ...]
 
     @field_validator("mean", "std")
     @classmethod
@@ -431,7 +431,8 @@ def _unknown_variant(key: str, problem: str, context: Mapping[str, Any]) -> str:
     name = f"{key}.{context['discriminator'].strip(QUOTE)}"
     if problem == "union_tag_not_found":
         return f"{name} is missing: give it"
-    return f"{name}={context['tag']}: choose one of {context['expected_tags'].replace(QUOTE, '')}"
+    expected = context["expected_tags"].replace(QUOTE, "")
+    return f"{name}={as_typed(context['tag'])}: choose one of {expected}"
 
 
 def _key(location: tuple[int | str, ...]) -> str:

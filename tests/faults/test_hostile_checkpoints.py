@@ -16,6 +16,7 @@ import pytest
 import torch
 from harness import KEYS, run
 from hostile import COMMANDS, Payload, assert_refused, call, give, pickled, plain_checkpoint, put
+from PIL import Image
 from torch import nn
 
 import layerscope
@@ -79,9 +80,13 @@ def test_the_payload_would_run_where_it_is_let(tmp_path):
     Path("ran").unlink()
 
 
+def assert_opens(path):
+    assert layerscope.load(path).training is False
+
+
 def test_the_plain_one_opens(tmp_path):
     save_sealed(tmp_path / "a.ckpt", plain_checkpoint())
-    assert layerscope.load(tmp_path / "a.ckpt").training is False
+    assert_opens(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -229,6 +234,88 @@ def test_files_that_are_something_else(tmp_path):
 def test_what_is_not_plain(value, tmp_path):
     save_sealed(tmp_path / "a.ckpt", {**plain_checkpoint(), "x": value})
     assert_refused(give("evaluate", tmp_path / "a.ckpt"), "no readable checkpoint")
+
+
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def doubled(times):
+    """Few lists, each of which holds the one before it twice."""
+    value = [1]
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+def in_itself():
+    value = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: nested(300), "levels deep"),
+        (lambda: [nested(40), [[[[[[[[[[[nested(40)]]]]]]]]]]]], "levels deep"),
+        (lambda: doubled(40), "members"),
+        (in_itself, "levels deep"),
+    ],
+)
+@pytest.mark.parametrize("place", ["the configuration", "our facts", "a callback"])
+def test_containers_without_end(make, hint, place, tmp_path):
+    """Who reads it would follow them all."""
+    save_sealed(tmp_path / "a.ckpt", put(plain_checkpoint(), PLACES[place], make()))
+    with pytest.raises(UserError, match=hint):
+        open_plain(tmp_path / "a.ckpt")
+
+
+def test_as_deep_as_no_run_is_opens(tmp_path):
+    save_sealed(tmp_path / "a.ckpt", {**plain_checkpoint(), "x": [nested(20), doubled(10)]})
+    assert_opens(tmp_path / "a.ckpt")
+
+
+PREPROCESSING = (FACTS_KEY, "preprocessing")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((*PREPROCESSING, "groups"), {f"c{i}": [i] for i in range(9)}),
+        ((*PREPROCESSING, "groups"), {f"c{i}": [99] for i in range(10)}),
+        ((*PREPROCESSING, "image_size"), 16384),
+        ((*PREPROCESSING, "std"), [1e-300, 0.2, 0.2]),
+        ((*PREPROCESSING, "mean"), [1e300, 0.2, 0.2]),
+        ((FACTS_KEY, "config", "model", "input_shape"), [3, 16384, 16384]),
+        ((FACTS_KEY, "config", "data", "num_test"), 10**9),
+    ],
+)
+def test_a_view_that_contradicts_the_network(place, value, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    path = tmp_path / "a.ckpt"
+    save_sealed(path, put(plain_checkpoint(), place, value))
+    assert_refused(give("evaluate", path))
+    assert_refused(call("predict", f"ckpt_path='{path}'", f"image='{tmp_path}/x.png'"))
+
+
+def test_answers_that_are_no_numbers(tmp_path):
+    """Of finite weights: nothing is written that holds them."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    path = tmp_path / "a.ckpt"
+    variance = torch.full((4,), -1.0)
+    place = ("state_dict", "network.block1.bn.running_var")
+    save_sealed(path, put(plain_checkpoint(), place, variance))
+    photo = f"image='{tmp_path}/x.png'"
+    assert_refused(call("predict", f"ckpt_path='{path}'", photo), "numbers that are not finite")
+    evaluation = tmp_path / "evaluation"
+    code, err = call("evaluate", f"ckpt_path='{path}'", f"hydra.run.dir={evaluation}")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "the test loss is" in err
+    assert list(evaluation.iterdir()) == []
 
 
 JUNK = [None, "x", -1, {}, [], float("nan"), {"_target_": "os.system"}, torch.zeros(3)]

@@ -10,6 +10,7 @@ from hostile import call, plain_checkpoint
 from torch import nn
 
 import layerscope
+from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.report.tables import write_table
 from layerscope.training.checkpoint_files import save_sealed
 from layerscope.training.checkpoints import FACTS_KEY
@@ -51,6 +52,8 @@ def test_an_evaluation_of_classes_with_such_names(tmp_path, monkeypatch):
     preprocessing = checkpoint[FACTS_KEY]["preprocessing"]
     names = [name for name in NAMES if name.isprintable()][:10]
     preprocessing["groups"] = {name: [index] for index, name in enumerate(names)}
+    groups = {name: [of] for name, of in zip(names, CLASS_NAMES, strict=True)}
+    checkpoint[FACTS_KEY]["config"]["data"]["groups"] = groups
     save_sealed(Path("a.ckpt"), checkpoint)
     code, err = call("evaluate", "ckpt_path=a.ckpt", "hydra.run.dir=out")
     assert code == 0, err

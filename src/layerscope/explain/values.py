@@ -111,8 +111,9 @@ class Value:
 
     @property
     def ulps(self) -> float | None:
-        """The difference in units of the last place of `actual`, in its dtype; None without one."""
-        if self.actual is None:
+        """The difference in units of the last place of `actual`, in its dtype; None without one,
+        or where it is beyond what the dtype holds."""
+        if self.actual is None or not math.isfinite(self.actual):
             return None
         return abs(self.computed - self.actual) / unit_in_last_place(self.actual, self.dtype)
 

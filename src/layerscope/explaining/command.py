@@ -111,9 +111,9 @@ def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
     """Of the data that the checkpoint's network was trained on."""
     if checkpoint is None:
         return ()
-    from layerscope.data.module import Preprocessing  # imports Lightning
+    from layerscope.training.seen import preprocessing_of  # imports Lightning
 
-    return Preprocessing.from_plain(RunFacts.of(checkpoint).preprocessing).view.class_names
+    return preprocessing_of(checkpoint).view.class_names
 
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ExplainConfig:

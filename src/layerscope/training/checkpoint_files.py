@@ -26,6 +26,10 @@ MAX_FILE_BYTES = 16 * 2**30
 # The part that says what is in the file; tensors stand beside it.
 MAX_STRUCTURE_BYTES = 64 * 2**20
 
+# Of containers in containers, which a run's are 8 levels deep, and their members.
+MAX_LEVELS = 50
+MAX_MEMBERS = 2_000_000
+
 _MEND = "give a .ckpt file that a run has written"
 _SEAL = b"layerscope sha256 "
 _DIGEST_BYTES = 64
@@ -116,7 +120,7 @@ def _opened(file: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
         raise UserError(f"ckpt_path={file} holds a {kind}, not a checkpoint: {_MEND}")
-    _refuse_odd_tensors(file, checkpoint, num_bytes)
+    _refuse_odd_members(file, checkpoint, num_bytes)
     return checkpoint
 
 
@@ -153,10 +157,10 @@ def _refuse_bombs(file: Path, content: bytes) -> None:
         raise UserError(f"ckpt_path={file} describes too much ({structure:,} bytes): {_MEND}")
 
 
-def _refuse_odd_tensors(file: Path, checkpoint: dict[str, Any], num_bytes: int) -> None:
-    """Such as no run writes: larger than the file, being the same numbers again and again, or not
-    held as plain numbers."""
-    for tensor in _tensors(checkpoint):
+def _refuse_odd_members(file: Path, checkpoint: dict[str, Any], num_bytes: int) -> None:
+    """Such as no run writes: containers without end, and tensors that are larger than the file,
+    being the same numbers again and again, or not held as plain numbers."""
+    for tensor in _Walk(file).tensors(checkpoint):
         size = tensor.numel() * tensor.element_size()
         if size > num_bytes:
             raise UserError(
@@ -171,14 +175,45 @@ def _refuse_odd_tensors(file: Path, checkpoint: dict[str, Any], num_bytes: int) 
             )
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """All of them, each container once, however often it is referred to."""
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, torch.Tensor):
-            yield item
-        elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
-            seen.add(id(item))
-            waiting.extend(item.values() if isinstance(item, dict) else item)
+class _Walk:
+    """Through all members, each container once, however often it is referred to; but counted as
+    often, since who reads the checkpoint follows every reference."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[int, tuple[int, int]] = {}  # container: members below it, and levels
+
+    def tensors(self, value: Any) -> list[torch.Tensor]:
+        """All of them.
+
+        Raises:
+            UserError: too many members, or containers in containers, or one in itself.
+        """
+        found: list[torch.Tensor] = []
+        self._visit(value, 1, found)
+        return found
+
+    def _visit(self, value: Any, level: int, found: list[torch.Tensor]) -> tuple[int, int]:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        if not isinstance(value, dict | list | tuple | set | frozenset):
+            return 1, 0
+        if id(value) not in self._known:
+            self._known[id(value)] = (0, MAX_LEVELS)  # so that it is too deep within itself
+            self._check(len(value), level)
+            inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+            below = [self._visit(member, level + 1, found) for member in inner]
+            counts, heights = [count for count, _ in below], [height for _, height in below]
+            self._known[id(value)] = (1 + sum(counts), 1 + max(heights, default=0))
+        count, height = self._known[id(value)]
+        self._check(count, level + height - 1)
+        return count, height
+
+    def _check(self, count: int, level: int) -> None:
+        if level > MAX_LEVELS:
+            problem = f"nests more than {MAX_LEVELS} levels deep"
+        elif count > MAX_MEMBERS:
+            problem = f"has more than {MAX_MEMBERS:,} members"
+        else:
+            return
+        raise UserError(f"ckpt_path={self._file} {problem}: {_MEND}")

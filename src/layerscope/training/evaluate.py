@@ -34,6 +34,7 @@ from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpo
 from layerscope.training.hardware import resolved_precision, uses_gpu
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.scoring import Scored, score_checkpoint
+from layerscope.training.seen import preprocessing_of
 
 MOST_EXAMPLES = 64
 OTHER_THAN_TRAINED = ("data", "trainer")  # groups of which an evaluation can choose another option
@@ -58,6 +59,7 @@ def open_checkpoint(request: Request, config_dir: Path) -> Opened:
     """
     path = path_value(request.values, "ckpt_path")
     checkpoint = read_checkpoint(path)
+    preprocessing_of(checkpoint)
     values = RunFacts.of(checkpoint).config
     config = parse_train_config(override_plain(values, request.foreign, config_dir))
     _refuse_another_view(parse_train_config(values), config)

@@ -16,14 +16,14 @@ from torch import Tensor
 from layerscope.cli import Job, Request
 from layerscope.composition import path_value
 from layerscope.data.batches import Scale
-from layerscope.data.module import Preprocessing
 from layerscope.data.synthetic import SIZE
 from layerscope.data.view import see_images
 from layerscope.errors import UserError
 from layerscope.networks import build_network, first_output
 from layerscope.report.terminal import Screen, percent
-from layerscope.training.checkpoints import RunFacts, load_weights
+from layerscope.training.checkpoints import load_weights
 from layerscope.training.evaluate import Opened, open_checkpoint
+from layerscope.training.seen import preprocessing_of
 
 # Each is decoded in this process; of others, like EPS, Pillow lets another program run the file.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -73,12 +73,18 @@ def predict(opened: Opened, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     load_weights(network, opened.checkpoint)
     with torch.no_grad():
         outputs = first_output(network.eval()(network_input(opened.checkpoint, images)))
-    return outputs.double().softmax(1).numpy()
+    shares = outputs.double().softmax(1).numpy()
+    if not np.isfinite(shares).all():
+        raise UserError(
+            f"ckpt_path={opened.path} answers with numbers that are not finite: give an earlier "
+            "checkpoint"
+        )
+    return shares
 
 
 def network_input(checkpoint: dict[str, Any], images: NDArray[np.uint8]) -> Tensor:
     """Images (N, 32, 32, 3) as the checkpoint's network was trained to see them, (N, C, H, W)."""
-    preprocessing = Preprocessing.from_plain(RunFacts.of(checkpoint).preprocessing)
+    preprocessing = preprocessing_of(checkpoint)
     pixels = torch.from_numpy(see_images(images, preprocessing.view).copy())
     scale = Scale(preprocessing.normalisation, preprocessing.view, torch.device("cpu"))
     return scale(pixels)
@@ -87,8 +93,7 @@ def network_input(checkpoint: dict[str, Any], images: NDArray[np.uint8]) -> Tens
 def show_prediction(opened: Opened, path: Path, images: NDArray[np.uint8], _: Path) -> None:
     """The classes, most probable first."""
     (shares,) = predict(opened, images)
-    preprocessing = Preprocessing.from_plain(RunFacts.of(opened.checkpoint).preprocessing)
-    names = preprocessing.view.class_names
+    names = preprocessing_of(opened.checkpoint).view.class_names
     order = np.argsort(-shares, kind="stable")
     Screen().table(
         f"{path.name}: {names[order[0]]}",

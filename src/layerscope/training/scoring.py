@@ -1,6 +1,7 @@
 """The scores of a checkpoint. Training's last lines and scripts/evaluate.py both come from here, so
 that they print the same number."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from layerscope.config import TrainConfig
-from layerscope.data.module import ImageData, Preprocessing
+from layerscope.data.module import ImageData
+from layerscope.errors import NonFiniteLoss
 from layerscope.networks import build_network
-from layerscope.training.checkpoints import RunFacts, load_weights
+from layerscope.training.checkpoints import load_weights
 from layerscope.training.module import Classifier, as_number
+from layerscope.training.seen import preprocessing_of
 from layerscope.training.trainer import make_test_trainer
 
 
@@ -36,6 +39,9 @@ def score_checkpoint(
 ) -> tuple[Scored, ImageData]:
     """The test set through the checkpoint's network, and the data it was tested on.
 
+    Raises:
+        NonFiniteLoss: the loss is not finite.
+
     Args:
         config: the checkpoint's own, or that with the user's overrides.
         target: see networks.build_network.
@@ -46,8 +52,7 @@ def score_checkpoint(
     module = Classifier(network, config)
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    preprocessing = Preprocessing.from_plain(RunFacts.of(checkpoint).preprocessing)
-    data = ImageData(config, module.next_step, preprocessing)
+    data = ImageData(config, module.next_step, preprocessing_of(checkpoint))
     answers = _Answers()
     trainer = make_test_trainer(config.trainer, directory, [answers])
     try:
@@ -56,10 +61,13 @@ def score_checkpoint(
         if trainer.interrupted:
             raise KeyboardInterrupt from end
         raise
+    loss = as_number(trainer.callback_metrics["test/loss"])
+    if not math.isfinite(loss):
+        raise NonFiniteLoss(f"the test loss is {loss}: test an earlier checkpoint")
     return (
         Scored(
             accuracy=as_number(trainer.callback_metrics["test/acc"]),
-            loss=as_number(trainer.callback_metrics["test/loss"]),
+            loss=loss,
             probabilities=torch.cat(answers.parts["probabilities"]).numpy(),
             predictions=torch.cat(answers.parts["predictions"]).numpy(),
             labels=torch.cat(answers.parts["labels"]).numpy(),

@@ -58,10 +58,11 @@ def _result(value: Value, source: str) -> str:
     """Computed beside actual."""
     if value.actual is None:
         return ""
-    assert value.ulps is not None
     dtype = escaped(str(value.dtype).removeprefix("torch."))
     source = "autograd's" if value.name.startswith("dL/") else source
     both = f"{full(value.computed)} in float64; {source}, in {dtype}: **{full(value.actual)}**"
+    if value.ulps is None:
+        return f"{both}, which is beyond what {dtype} holds."
     if is_noise(value):
         return (
             f"{both}. The terms cancel: what is left is the rounding of terms that add up to "
