@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 from lightning.pytorch.callbacks import EarlyStopping
@@ -253,6 +254,17 @@ def loss_is_nan_at(step: int) -> None:
     Classifier.training_step = training_step
 
 
+def validation_loss_is_nan() -> None:
+    """Of a network whose training is finite."""
+    without_picture()
+    original = Classifier.validation_step
+
+    def validation_step(self, batch, batch_idx):
+        original(self, (batch[0] * float("nan"), batch[1]), batch_idx)
+
+    Classifier.validation_step = validation_step  # type: ignore[method-assign]
+
+
 def never_better_after(epoch: int) -> None:
     """So that early stopping has something to stop."""
     without_picture()
@@ -350,6 +362,24 @@ def signal_parent(number: int) -> None:
     end = time.monotonic() + 10
     while heard.signal is None and time.monotonic() < end:
         time.sleep(0.01)
+
+
+def signal_all_at(step: int, number: int) -> None:
+    """Also the loader's workers, by another process, as a batch system does it."""
+    without_picture()
+
+    def act() -> None:
+        group = [*(worker.pid for worker in active_children()), os.getpid()]
+        assert len(group) > 1
+        sender = os.fork()
+        if not sender:
+            for process in group:
+                os.kill(process, number)
+            os._exit(0)
+        os.waitpid(sender, 0)
+        time.sleep(0.2)
+
+    in_process(0, step, act)
 
 
 def both(first: Callable[[], None], second: Callable[[], None]) -> None:

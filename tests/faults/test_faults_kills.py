@@ -124,3 +124,17 @@ def _stopped_in_the_test(number: int, root: Path) -> list[str]:
     problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
     problems += scenarios.one_line(ended.err, f"resume=auto hydra.run.dir={directory}")
     return problems + scenarios.ends_alike(directory, root)
+
+
+def test_a_signal_to_the_loaders_workers_too(forks, root):
+    """They are in the group that is told to stop, and their batches are needed until then."""
+    assert forks(_stopped_with_workers, signal.SIGTERM, root) == []
+
+
+def _stopped_with_workers(number: int, root: Path) -> list[str]:
+    directory, loader = root / "stopped with workers", "data.loader=workers"
+    argv = scenarios.command(directory, loader, "data.num_workers=1")
+    ended = harness.run(argv, partial(inject.signal_all_at, 3, number))
+    problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
+    problems += scenarios.one_line(ended.err, "ended after step 3")
+    return problems + scenarios.ends_alike(directory, root, loader, "data.num_workers=0")

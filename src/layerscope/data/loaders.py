@@ -1,5 +1,6 @@
 """The ordinary way to batches, for sets that do not fit on the training device: a DataLoader."""
 
+import signal
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -52,6 +53,7 @@ class WorkerBatches:
             batch_sampler=batches,
             num_workers=self._num_workers,
             pin_memory=self._device.type == "cuda",
+            worker_init_fn=_ignore_sigterm,
         )
         memory_format = (
             torch.channels_last if self._settings.channels_last else torch.contiguous_format
@@ -59,6 +61,14 @@ class WorkerBatches:
         for pixels, labels in loader:
             moved = enlarge(pixels.to(self._device, non_blocking=True), self._settings.view)
             yield moved.contiguous(memory_format=memory_format), labels.to(self._device)
+
+
+def _ignore_sigterm(worker: int) -> None:
+    """Which comes to a whole group of processes: the one that trains needs batches until it stops.
+
+    A worker ends with it, or as soon as it is gone.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Plain(Dataset[tuple[Tensor, int]]):

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, get_start_method, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
@@ -69,6 +69,7 @@ class Spawned(_MultiProcessingLauncher):
         super().__init__(strategy, start_method)  # type: ignore[arg-type]
         self._request = request
         self._parent = os.getpid()
+        self._method_of_workers = get_start_method()
 
     def launch(self, function: Callable, *args: Any, trainer: Any = None, **kwargs: Any) -> None:
         """Until all have ended; what they did stands in the run's directory."""
@@ -108,6 +109,7 @@ class Spawned(_MultiProcessingLauncher):
         atexit.register(lambda: os._exit(code))
         end_with(self._parent)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until training listens
+        set_start_method(self._method_of_workers, force=True)  # not that of this process
         silence_lightning()
         try:
             self._wrapping_function(number, *arguments)
