@@ -41,6 +41,12 @@ def _non_finite(root: Path) -> list[str]:
     return problems + ends_alike(directory, root)
 
 
+def test_a_non_finite_loss_of_the_validation_names_epoch_and_step(forks, root):
+    ended = forks(run, command(root / "val nan"), inject.validation_loss_is_nan)
+    assert ended.code == 3
+    assert one_line(ended.err, "val/loss is nan in epoch 1, after step 5", "last.ckpt") == []
+
+
 def test_non_finite_weights_are_not_saved(forks, root):
     ended, seen, finite = forks(_non_finite_weights, root)
     assert ended.code == 3

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 import layerscope
+from layerscope.config import parse_train_config
 from layerscope.errors import NonFiniteLoss, UserError
 from layerscope.training.checkpoint_files import (
     MAX_FILE_BYTES,
@@ -30,6 +31,7 @@ from layerscope.training.checkpoint_files import (
 from layerscope.training.checkpoint_folder import CheckpointFolder
 from layerscope.training.checkpoints import FACTS_KEY, RunFacts
 from layerscope.training.history import Best, History
+from layerscope.training.module import Classifier
 from layerscope.training.resume import start_of
 
 PLACES = {
@@ -528,11 +530,13 @@ def test_a_best_of_another_future_is_not_adopted(best, last, is_adopted):
 
 def test_what_a_resume_would_refuse_is_not_saved(tmp_path):
     """Of Adam a large gradient's square can be infinite where the gradient is not."""
-    module = nn.Linear(2, 2)
+    module = Classifier(
+        nn.Linear(2, 2), parse_train_config(plain_checkpoint()[FACTS_KEY]["config"])
+    )
     optimizer = torch.optim.Adam(module.parameters(), lr=0.0)
     saved = []
     trainer = SimpleNamespace(
-        lightning_module=module, optimizers=[optimizer], global_step=1, is_global_zero=True,
+        lightning_module=module, optimizers=[optimizer], is_global_zero=True,
         save_checkpoint=saved.append,
     )  # fmt: skip
     folder = CheckpointFolder(tmp_path)
@@ -542,6 +546,8 @@ def test_what_a_resume_would_refuse_is_not_saved(tmp_path):
         optimizer.step()
         if size == 1.0:
             folder.save(trainer)
-    with pytest.raises(NonFiniteLoss, match="exp_avg_sq of weight is no longer finite"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"exp_avg_sq of network\.weight is no longer finite in step 0"
+    ):
         folder.save(trainer)
     assert saved == [folder.last]

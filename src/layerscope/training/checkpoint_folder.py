@@ -13,6 +13,7 @@ from layerscope.files import remove_leftovers, sync_directory, write_atomically
 from layerscope.training.checkpoint_files import BEST, LAST, PREVIOUS
 from layerscope.training.checkpoints import read_checkpoint
 from layerscope.training.history import Best, History
+from layerscope.training.module import Classifier
 
 
 class CheckpointFolder:
@@ -76,9 +77,11 @@ class CheckpointFolder:
 
     def _refuse_non_finite(self, trainer: L.Trainer) -> None:
         """What `restorable` would refuse of the file."""
+        module = trainer.lightning_module
+        assert isinstance(module, Classifier)
         for name, tensor in _saved_tensors(trainer):
             if not is_finite(tensor):
-                raise NonFiniteLoss(f"{name} is no longer finite in step {trainer.global_step}")
+                raise NonFiniteLoss(f"{name} is no longer finite in step {module.batches_seen}")
 
 
 def is_finite(tensor: Tensor) -> bool:

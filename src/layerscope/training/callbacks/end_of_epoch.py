@@ -16,7 +16,7 @@ from layerscope.report.terminal import Screen, complain, percent
 from layerscope.training.checkpoint_files import open_plain
 from layerscope.training.checkpoint_folder import CheckpointFolder
 from layerscope.training.history import HISTORY_KEY, METRICS, TIMING, Best, History
-from layerscope.training.module import as_number
+from layerscope.training.module import Classifier, as_number
 
 
 class EndOfEpoch(Checkpoint):
@@ -80,7 +80,8 @@ class EndOfEpoch(Checkpoint):
             for name in METRICS
             if name in trainer.callback_metrics
         }
-        self._refuse_non_finite(scores, trainer.current_epoch)
+        assert isinstance(pl_module, Classifier)
+        _refuse_non_finite(scores, trainer.current_epoch, pl_module.batches_seen)
         improved = self._note_best(trainer.current_epoch, scores)
         if trainer.is_global_zero:
             self._write_rows(trainer, scores, improved)
@@ -121,12 +122,6 @@ class EndOfEpoch(Checkpoint):
         if not self._seconds:
             self._seconds = _now(pl_module.device) - self._started
 
-    def _refuse_non_finite(self, scores: dict[str, float], epoch: int) -> None:
-        wrong = [name for name in ("train/loss", "val/loss") if not math.isfinite(scores[name])]
-        if not wrong:
-            return
-        raise NonFiniteLoss(f"{wrong[0]} is {scores[wrong[0]]} in epoch {epoch}")
-
     def _note_best(self, epoch: int, scores: dict[str, float]) -> bool:
         if self.best is not None and scores["val/acc"] <= self.best.accuracy:
             return False
@@ -150,6 +145,13 @@ class EndOfEpoch(Checkpoint):
             f"  val loss {scores['val/loss']:.4f} acc {percent(scores['val/acc'])}"
             f"  {self._seconds:.1f} s  {speed:,.0f} images/s" + ("  best" if improved else "")
         )
+
+
+def _refuse_non_finite(scores: dict[str, float], epoch: int, step: int) -> None:
+    """Of the training loss each step has been checked; its sum over an epoch can still overflow."""
+    for name in ("train/loss", "val/loss"):
+        if not math.isfinite(scores[name]):
+            raise NonFiniteLoss(f"{name} is {scores[name]} in epoch {epoch + 1}, after step {step}")
 
 
 def _now(device: torch.device) -> float:
