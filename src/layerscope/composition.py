@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerscope.config import as_typed, local_path
 from layerscope.errors import UserError
-from layerscope.hydras_part import check_hydras_part, check_places, interpolations_named
+from layerscope.hydra_section import check_hydra_section, check_places, interpolations_named
 from layerscope.overrides import (
     key_of,
     keys_of,
@@ -96,7 +96,7 @@ def compose_config(
         _refuse_no_option(hydra, overrides)
         raise UserError(f"the configuration cannot be composed: {error}") from error
     _bound_interpolations(config)
-    check_hydras_part(config.hydra, mode)
+    check_hydra_section(config.hydra, mode)
     check_places(config)
     return config
 

@@ -21,7 +21,7 @@ MOST_BYTES_OF_A_NAME = 255  # of a file or directory, in any file system that is
 _LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 
 
-def check_hydras_part(config: DictConfig, mode: RunMode) -> None:
+def check_hydra_section(config: DictConfig, mode: RunMode) -> None:
     """Hydra calls by name what stands there, whoever wrote it."""
     for key, value in _UNUSED.items():
         if config.get(key) != value:
