@@ -1,9 +1,11 @@
 """Configurations from Hydra's files and a command line's overrides. Makes nothing on the disk."""
 
+import copy
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -205,20 +207,29 @@ class _BoundedFiles(FileConfigSource):
         """See hydra.plugins.config_source."""
         path = Path(self.path, self._normalize_file_name(config_path))
         try:
-            values = load_yaml(path)
+            state = path.stat()
+            read = _read_config(path, state.st_mtime_ns, state.st_size, state.st_ino)
         except OSError as error:
             raise ConfigLoadError(f"{path} cannot be read: {error.strerror}") from error
-        if values is not None and not isinstance(values, dict):
-            raise UserError(f"{path} holds a {type(values).__name__}: give keys and values")
-        _check_what_hydra_uses(values or {}, path)
-        with path.open(encoding="utf-8-sig") as file:
-            header = ConfigSource._get_header_dict(file.read(512))
-        return ConfigResult(
-            config=OmegaConf.create(values or {}),
-            path=f"{self.scheme()}://{self.path}",
-            provider=self.provider,
-            header=header,
-        )
+        config, header = copy.deepcopy(read)  # Hydra writes into them
+        place = f"{self.scheme()}://{self.path}"
+        return ConfigResult(config=config, path=place, provider=self.provider, header=header)
+
+
+@lru_cache(maxsize=256)
+def _read_config(path: Path, *state: int) -> tuple[DictConfig, dict[str, str | None]]:
+    """Its values and its header; each job of a sweep asks for the same files again.
+
+    Args:
+        state: of the file, by which a change is noticed.
+    """
+    values = load_yaml(path)
+    if values is not None and not isinstance(values, dict):
+        raise UserError(f"{path} holds a {type(values).__name__}: give keys and values")
+    _check_what_hydra_uses(values or {}, path)
+    with path.open(encoding="utf-8-sig") as file:
+        header = ConfigSource._get_header_dict(file.read(512))
+    return OmegaConf.create(values or {}), header
 
 
 def _check_what_hydra_uses(values: dict[Any, Any], path: Path) -> None:
