@@ -28,7 +28,7 @@ from layerscope.training.checkpoint_files import (
     open_plain,
     save_sealed,
 )
-from layerscope.training.checkpoint_folder import CheckpointFolder
+from layerscope.training.checkpoint_folder import CheckpointFolder, best_in
 from layerscope.training.checkpoints import FACTS_KEY, RunFacts
 from layerscope.training.history import Best, History
 from layerscope.training.module import Classifier
@@ -106,7 +106,8 @@ def test_any_payload(payload, tmp_path):
     save_sealed(tmp_path / "a.ckpt", {**plain_checkpoint(), "x": PAYLOADS[payload]})
     assert_refused(give("predict", tmp_path / "a.ckpt"), "no readable checkpoint")
     (tmp_path / "b.ckpt").write_bytes(pickle.dumps(PAYLOADS[payload]))
-    assert_refused(give("predict", tmp_path / "b.ckpt"), "no readable checkpoint")
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        open_plain(tmp_path / "b.ckpt")
 
 
 def test_in_the_directory_of_a_run(tmp_path):
@@ -387,16 +388,15 @@ def trained(forks, tmp_path_factory):
     return directory / "checkpoints"
 
 
-def go_on(forks, trained, tmp_path, name="", place=(), junk=None):
-    """A copy of the run, with junk in one of its checkpoints, an epoch longer from last.ckpt."""
+def longer(trained, tmp_path, name="", place=(), junk=None):
+    """The command for an epoch more, from a copy of the run with junk in one of its checkpoints."""
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
     if place:
         checkpoint = open_plain(folder / name)
         save_sealed(folder / name, put(checkpoint, place, junk))
     keys = (*RUN, f"trainer.max_epochs={KEPT_EPOCHS + 1}", "allow_changes=true")
-    keys += (f"ckpt_path={folder}/last.ckpt", f"hydra.run.dir={tmp_path}/new")
-    return forks(run, keys)
+    return (*keys, f"ckpt_path={folder}/last.ckpt", f"hydra.run.dir={tmp_path}/new")
 
 
 @pytest.mark.parametrize(
@@ -431,10 +431,15 @@ def go_on(forks, trained, tmp_path, name="", place=(), junk=None):
         (("state_dict", "val_scores.loss.total"), torch.tensor(float("nan")).double()),
     ],
 )
-def test_junk_in_a_runs_last_checkpoint_is_refused(place, junk, forks, trained, tmp_path):
-    ended = go_on(forks, trained, tmp_path, "last.ckpt", place, junk)
-    assert_refused((ended.code, ended.err))
+def test_junk_in_a_runs_last_checkpoint_is_refused(place, junk, trained, tmp_path):
+    assert_refused(call("train", *longer(trained, tmp_path, "last.ckpt", place, junk)))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_best_of_another_future_beside_it_is_passed_over(forks, trained, tmp_path):
+    ended = forks(run, longer(trained, tmp_path, "best.ckpt", HISTORY, OTHER_FUTURE))
+    assert ended.code == 0, ended
+    assert "the best epoch is sought from here on" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -444,18 +449,21 @@ def test_junk_in_a_runs_last_checkpoint_is_refused(place, junk, forks, trained, 
         (HISTORY, 3),
         ((*HISTORY, "best"), {"boom": 0}),
         ((*HISTORY, "best", "accuracy"), "x"),
-        (HISTORY, OTHER_FUTURE),
         (("state_dict",), {}),
+        (("state_dict", "network.0.weight"), torch.zeros(2)),
+        ((FACTS_KEY, "format"), 99),
     ],
 )
-def test_junk_in_the_best_beside_it_is_passed_over(place, junk, forks, trained, tmp_path):
-    ended = go_on(forks, trained, tmp_path, "best.ckpt", place, junk)
-    assert ended.code == 0, ended
-    assert "the best epoch is sought from here on" in ended.err
+def test_junk_in_the_best_beside_it_makes_it_none(place, junk, trained, tmp_path):
+    last, best = open_plain(trained / "last.ckpt"), open_plain(trained / "best.ckpt")
+    known = (History.of(last), last["state_dict"])
+    assert best_in(trained / "best.ckpt", *known) is not None
+    save_sealed(tmp_path / "best.ckpt", put(best, place, junk))
+    assert best_in(tmp_path / "best.ckpt", *known) is None
 
 
 def test_a_good_pair_goes_on(forks, trained, tmp_path):
-    ended = go_on(forks, trained, tmp_path)
+    ended = forks(run, longer(trained, tmp_path))
     assert (ended.code, ended.err) == (0, ""), ended
 
 

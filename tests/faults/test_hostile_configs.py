@@ -76,7 +76,8 @@ def test_a_target_in_a_users_file_or_beside_a_key():
 def test_families_that_are_none(family, tmp_path):
     path = tmp_path / "a.ckpt"
     save_sealed(path, put(plain_checkpoint(), (FACTS_KEY, "config", "model", "family"), family))
-    assert_refused(give("evaluate", path), "model")
+    with pytest.raises(UserError, match="model"):
+        layerscope.load(path)
 
 
 @pytest.mark.parametrize("name", ["os.system", "../resnet18", "get_model", "_api", "ResNet", "vgg"])
@@ -85,7 +86,8 @@ def test_torchvision_names_that_are_no_network(name, tmp_path):
         "family": "torchvision", "name": name, "input_shape": [3, 32, 32], "num_classes": 10,
     }  # fmt: skip
     save_sealed(tmp_path / "a.ckpt", put(plain_checkpoint(), (FACTS_KEY, "config", "model"), model))
-    assert_refused(give("evaluate", tmp_path / "a.ckpt"), "is no torchvision classifier")
+    with pytest.raises(UserError, match="is no torchvision classifier"):
+        layerscope.load(tmp_path / "a.ckpt")
 
 
 def test_only_the_command_line_names_a_class(tmp_path):
@@ -139,7 +141,8 @@ def test_a_target_in_the_configuration_of_a_runs_directory(tmp_path):
 )  # fmt: skip
 def test_a_network_of_all_memory(model, tmp_path):
     save_sealed(tmp_path / "a.ckpt", plain_checkpoint(**model))
-    assert_refused(give("evaluate", tmp_path / "a.ckpt"))
+    with pytest.raises(UserError):
+        layerscope.load(tmp_path / "a.ckpt")
 
 
 def test_a_directory_in_a_checkpoint_is_not_written_to(tmp_path, monkeypatch):

@@ -10,6 +10,12 @@ import torch
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.training.checkpoint_files import save_sealed
 
+# A few lines of YAML that stand for 9**12 values.
+BOMB = "\n".join(
+    ["a: &a0 [x,x,x,x,x,x,x,x,x]"]
+    + [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+)
+
 
 def assert_refused(result, hint):
     assert result.code == 2, result

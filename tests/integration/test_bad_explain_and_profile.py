@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from bad_input import assert_refused, snapshot
+from bad_input import BOMB, assert_refused, snapshot
 
 from layerscope.reconcile import profile, settings
 
@@ -69,8 +69,8 @@ EXPLAIN = {
     "seed": (["seed=abc"], "seed=abc"),
     "seed negative": (["seed=-1"], "seed=-1"),
     "seed empty": (["seed="], "seed="),
-    "batch of a long time": (["batch_size=1000000"], "lower batch_size"),
-    "layers of a long time": (["model=cifar_cnn", "batch_size=10000"], "the layers return"),
+    "batch of a long time": (["batch_size=1048577"], "lower batch_size"),
+    "layers of a long time": (["model=cifar_cnn", "batch_size=400"], "the layers return"),
     "layer a number": (["layer=5"], "layer=5"),
     "layer empty": (["layer="], "layer= is not there: choose one of conv1"),
     "layer that is none": (["layer=loss"], "layer=loss is not there"),
@@ -110,7 +110,8 @@ EXPLAIN = {
     "checkpoint's classes": (["ckpt_path={good}", "target=10"], "classes 0 to 9"),
     "checkpoint's loss": (["ckpt_path={good}", "loss.label_smoothing=7"], "label_smoothing=7"),
     "not the network's shape": (
-        ["model=torchvision", "model.name=alexnet"], "cannot run on an input of shape",
+        ["model=torchvision", "model.name=squeezenet1_0", "model.input_shape=[3,8,8]"],
+        "cannot run on an input of shape",
     ),
 }  # fmt: skip
 PROFILE = {
@@ -175,6 +176,34 @@ def test_refused(script, case, run, finished, tmp_path, monkeypatch):
     assert_refused(result, hint)
     assert list(tmp_path.iterdir()) == []
     assert snapshot(finished) == before
+
+
+# A user's own file, model/mine.yaml: see test_bad_input for all that such a file can be.
+FILES = {
+    "tab": ("family:\n\t- 1", "mine.yaml, line 2: a tab"),
+    "duplicate key": ("family: tiny_cnn\nfamily: tiny_cnn", "found duplicate key family"),
+    "bomb": (BOMB, "more than 10,000 values"),
+    "deep": ("channels: " + "[" * 500 + "]" * 500, "more than 40 levels"),
+    "unknown family": ("family: resnet", "model.family=resnet: choose one of cifar_cnn,"),
+    "no family": ("channels: [2, 4, 2]", "model.family is missing"),
+    "wrong type": ("5", "mine.yaml holds a int"),
+    "target": ("family: custom\n_target_: os.system\ninput_shape: [1, 8, 8]\nnum_classes: 2",
+               "never taken from a file"),
+    "recipe that is none": ("# @package _global_\ndefaults:\n  - override /optimizer: adagrad",
+                            "options of optimizer are"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", QUICK)
+@pytest.mark.parametrize("case", FILES)
+def test_a_users_file_is_refused(script, case, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    text, hint = FILES[case]
+    (tmp_path / "model/mine.yaml").write_text(text)
+    before = snapshot(tmp_path)
+    assert_refused(run(script, "--config-dir", ".", *typed(script, ["model=mine"])), hint)
+    assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("script", QUICK)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bad_input import IMAGES, assert_refused, broken_checkpoints, snapshot
+from bad_input import BOMB, IMAGES, assert_refused, broken_checkpoints, snapshot
 from helpers import SCRIPTS, TINY
 from PIL import Image
 
@@ -154,10 +154,6 @@ TRAIN = {
     "unknown sweeper": (["-m", "seed=0,1", "hydra/sweeper=optuna"], "hydra/sweeper"),
 }  # fmt: skip
 
-BOMB = "\n".join(
-    ["a: &a0 [x,x,x,x,x,x,x,x,x]"]
-    + [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
-)
 REFERENCES = "\n".join(
     ["a0: xxxxxxxxxx"] + [f"a{i}: '" + f"${{a{i - 1}}}" * 9 + "'" for i in range(1, 12)]
 )
@@ -322,9 +318,22 @@ def test_a_place_is_refused(case, run, places, monkeypatch):
     assert snapshot(places) == before
 
 
+@pytest.mark.parametrize("case", [case for case in PLACES if "data" in str(PLACES[case][0])])
+def test_data_that_is_none_is_refused_to_an_evaluation(case, run, finished, places, monkeypatch):
+    monkeypatch.chdir(places)
+    monkeypatch.setattr(store.prepare_cifar10, "__defaults__", (local_sources,))
+    overrides, hint = PLACES[case]
+    before = snapshot(places)
+    checkpoint = f"ckpt_path={finished}/checkpoints/best.ckpt"
+    result = run("evaluate", checkpoint, *overrides)
+    assert (result.code, result.err.count("\n")) == (2, 1), result
+    assert hint in result.err
+    assert snapshot(places) == before
+
+
 @pytest.mark.usefixtures("_in_empty_directory")
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
-def test_where_nothing_can_be_written(number, run, monkeypatch):
+def test_where_nothing_can_be_written(number, run, finished, monkeypatch):
     def refuse(self, *arguments, **keys):
         raise OSError(number, os.strerror(number))
 
@@ -332,6 +341,10 @@ def test_where_nothing_can_be_written(number, run, monkeypatch):
     assert_refused(
         run("train", *TINY, "hydra.run.dir=run"), f"cannot be made: {os.strerror(number)}"
     )
+    result = run("train", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert_refused(result, f"hydra.sweep.dir=sweep cannot be made: {os.strerror(number)}")
+    result = run("evaluate", f"ckpt_path={finished}/checkpoints/best.ckpt", "hydra.run.dir=run")
+    assert_refused(result, f"hydra.run.dir=run cannot be made: {os.strerror(number)}")
     result = run("train", "data.dir=data", "trainer=cpu")
     assert_refused(result, "set data.dir or LAYERSCOPE_DATA_DIR")
 
@@ -342,12 +355,18 @@ def broken(finished, tmp_path_factory):
     return folder, broken_checkpoints(folder, finished / "checkpoints/last.ckpt")
 
 
+# Of each step that opening a checkpoint takes, for scripts that take them as another one does.
+OF_EACH_KIND = ("flipped", "html", "plain state", "newer", "another shape", "not finite")
+
+
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict", "profile_model", "explain"])
 def test_checkpoints_that_are_none(script, run, broken, tmp_path, monkeypatch):
     folder, hints = broken
     keys = TINY if script == "train" else ("image=x.png",) if script == "predict" else ()
     monkeypatch.chdir(tmp_path)
     assert len(hints) == len(list(folder.iterdir())) == 19
+    if script in ("predict", "profile_model"):  # which open one as evaluate and explain do
+        hints = {name: hints[name] for name in OF_EACH_KIND}
     for name, hint in hints.items():
         quoted = f"ckpt_path='{folder / name}.ckpt'"
         assert_refused(run(script, *keys, quoted), hint)
@@ -428,6 +447,8 @@ def test_pictures_that_are_none(script, run, finished, tmp_path, monkeypatch):
         "": "names no file", "[a]": "image=[a]", "5": "image=5",
         "http://127.0.0.1/x.png": "only local files", "x" * 300 + ".png": "File name too long",
     }  # fmt: skip
+    if script == "explain":  # which reads one as predict does
+        hints = {name: hints[name] for name in ("text.png", "large.png", "folder", "pipe", "", "5")}
     for name, hint in hints.items():
         assert_refused(run(script, checkpoint, f"image={name}"), hint)
     assert [path.name for path in sorted(tmp_path.iterdir())] == before
@@ -461,11 +482,12 @@ def test_predict_refuses(overrides, hint, run, finished):
 @pytest.mark.parametrize(
     ("script", "arguments", "hint"),
     [
-        ("train", ["optimizer.lr=abc"], "optimizer.lr=abc"),
+        ("profile_model", ["optimizer.lr=abc"], "optimizer.lr=abc"),
         ("explain", ["ckpt_path=nowhere.ckpt"], "does not exist"),
     ],
 )
 def test_as_a_process_of_its_own(script, arguments, hint, tmp_path):
+    """See test_as_a_user for scripts/train.py."""
     command = [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 2
