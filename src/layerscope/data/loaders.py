@@ -1,6 +1,8 @@
 """The ordinary way to batches, for sets that do not fit on the training device: a DataLoader."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -53,7 +55,7 @@ class WorkerBatches:
             batch_sampler=batches,
             num_workers=self._num_workers,
             pin_memory=self._device.type == "cuda",
-            worker_init_fn=_ignore_sigterm,
+            worker_init_fn=_end_by_the_parent_alone,
         )
         memory_format = (
             torch.channels_last if self._settings.channels_last else torch.contiguous_format
@@ -63,12 +65,18 @@ class WorkerBatches:
             yield moved.contiguous(memory_format=memory_format), labels.to(self._device)
 
 
-def _ignore_sigterm(worker: int) -> None:
-    """Which comes to a whole group of processes: the one that trains needs batches until it stops.
+def _end_by_the_parent_alone(worker: int) -> None:
+    """A SIGTERM to all processes of a run: the one that trains needs batches until it stops."""
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent it
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
 
-    A worker ends with it, or as soon as it is gone.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+def _wait_for_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _Plain(Dataset[tuple[Tensor, int]]):
