@@ -475,12 +475,11 @@ def resumed(trained, tmp_path):
     return tmp_path / "run", config.model_copy(update={"resume": "auto"})
 
 
-def failing_reads(monkeypatch, number):
-    """Of last.ckpt."""
+def failing_reads(monkeypatch, number, names=("last.ckpt",)):
     read = Path.read_bytes
 
     def read_bytes(self):
-        if self.name == "last.ckpt":
+        if self.name in names:
             raise OSError(number, os.strerror(number))
         return read(self)
 
@@ -494,6 +493,14 @@ def test_a_checkpoint_that_the_disk_does_not_give_is_passed_over(resumed, monkey
     assert start.checkpoint == directory / "checkpoints/previous.ckpt"
     assert "last.ckpt cannot be read: Input/output error" in start.warning
     assert_refused(give("evaluate", directory / "checkpoints/last.ckpt"), "Input/output error")
+
+
+def test_a_run_that_the_disk_does_not_give_is_not_started_again(resumed, monkeypatch):
+    """It would be written over."""
+    directory, config = resumed
+    failing_reads(monkeypatch, errno.EIO, ("last.ckpt", "previous.ckpt"))
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read: Input/output error"):
+        start_of(config, directory)
 
 
 def test_a_checkpoint_that_may_not_be_read_is_none_to_pass_over(resumed, monkeypatch):

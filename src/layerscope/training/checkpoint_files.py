@@ -41,6 +41,10 @@ class DamagedCheckpoint(UserError):
     """The file is torn, cut or has a wrong bit: an older one may be whole."""
 
 
+class UnreadCheckpoint(DamagedCheckpoint):
+    """The disk does not give it now; it may do so another time."""
+
+
 def save_sealed(path: Path, checkpoint: dict[str, Any]) -> None:
     """Under its own name once every byte is on the disk."""
     archive = io.BytesIO()
@@ -82,7 +86,7 @@ def _reading(path: str | Path) -> Iterator[None]:
             f"ckpt_path={path} cannot be read: {error.strerror}: give yourself the permission"
         ) from error
     except OSError as error:
-        raise DamagedCheckpoint(
+        raise UnreadCheckpoint(
             f"ckpt_path={path} cannot be read: {error.strerror}: give a copy of it"
         ) from error
     except MemoryError as error:

@@ -7,7 +7,13 @@ from typing import Any
 
 from layerscope.config import TrainConfig, parse_train_config
 from layerscope.errors import UserError
-from layerscope.training.checkpoint_files import BEST, LAST, PREVIOUS, DamagedCheckpoint
+from layerscope.training.checkpoint_files import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    DamagedCheckpoint,
+    UnreadCheckpoint,
+)
 from layerscope.training.checkpoint_folder import best_in
 from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
 from layerscope.training.hardware import surroundings
@@ -71,7 +77,7 @@ def start_of(config: TrainConfig, directory: Path) -> Start:
 
 
 def _last_good(config: TrainConfig, directory: Path) -> Start:
-    damaged: list[str] = []
+    damaged: list[DamagedCheckpoint] = []
     for name in (LAST, PREVIOUS):
         path = directory / "checkpoints" / name
         if not path.exists():
@@ -79,12 +85,15 @@ def _last_good(config: TrainConfig, directory: Path) -> Start:
         try:
             start = _start_at(path, config)
         except DamagedCheckpoint as error:
-            damaged.append(str(error))
+            damaged.append(error)
             continue
         if start.has_trained and not is_finished(config, directory):
             _refuse_without_best(path)
         return replace(start, warning=_passed_over(damaged, f"going on from {path}"))
     _refuse_another_configuration(config, directory / CONFIG_FILE)
+    for error in damaged:
+        if isinstance(error, UnreadCheckpoint):  # which to start again would write over
+            raise error
     return Start(warning=_passed_over(damaged, "starting again"))
 
 
@@ -177,8 +186,8 @@ def _refuse_changes(
         )
 
 
-def _passed_over(damaged: list[str], instead: str) -> str:
-    return f"{'; '.join(damaged)}: {instead}" if damaged else ""
+def _passed_over(damaged: list[DamagedCheckpoint], instead: str) -> str:
+    return f"{'; '.join(map(str, damaged))}: {instead}" if damaged else ""
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
