@@ -90,6 +90,7 @@ def compose_config(
     except (UserError, OmegaConfBaseException):
         raise
     except HydraException as error:
+        _refuse_no_option(hydra, overrides)
         raise UserError(_not_composed(hydra, name, overrides, error)) from error
     except RecursionError as error:
         raise UserError("the configuration refers to itself: see its defaults lists") from error
@@ -115,6 +116,9 @@ def _not_composed(hydra: Hydra, name: str, overrides: Sequence[str], error: Hydr
     of_file = re.match(r"In '(.*)': \w+ raised while composing config:\n(.*)", str(error))
     if of_file is not None:
         return f"{of_file[1]}.yaml: {of_file[2]}: correct it"
+    twice = re.match(r"Multiple values for (\S+)\.", str(error))
+    if twice is not None:
+        return f"{twice[1]} is chosen already: write {twice[1]}=OPTION, without +"
     merged = re.match(r"Error merging override (.*)", str(error), re.DOTALL)
     if merged is not None:
         return f"{merged[1]}: {_first_line(error.__cause__)}: give another value"
@@ -132,7 +136,9 @@ def _refuse_no_option(hydra: Hydra, overrides: Sequence[str]) -> None:
     """A group without an option's name."""
     for override in parsed(overrides):
         options = hydra.config_loader.get_group_options(override.key_or_group)
-        if options and not isinstance(override.value(), str | list):
+        chosen = override.value()
+        names = chosen if isinstance(chosen, list) else [chosen]
+        if options and not override.is_delete() and not all(isinstance(n, str) for n in names):
             raise UserError(
                 f"{override.input_line} cannot be chosen: options of {override.key_or_group} are "
                 + ", ".join(options)
