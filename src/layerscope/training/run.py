@@ -32,7 +32,12 @@ from layerscope.training.callbacks.within_epoch import WithinEpoch
 from layerscope.training.checkpoint_files import BEST, LAST
 from layerscope.training.checkpoint_folder import CheckpointFolder
 from layerscope.training.checkpoints import load_weights, read_checkpoint
-from layerscope.training.hardware import in_child_process, num_processes, resolved_precision
+from layerscope.training.hardware import (
+    in_child_process,
+    num_processes,
+    num_threads,
+    resolved_precision,
+)
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
@@ -178,7 +183,7 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
         show_layer_table(screen, rows)
     screen.say(
         f"data {plan.data['name']}, from: {plan.data['source']}; precision "
-        f"{config.trainer.precision}; threads {torch.get_num_threads()}; seed {config.seed}"
+        f"{config.trainer.precision}; threads {num_threads(config.trainer)}; seed {config.seed}"
     )
     if plan.num_outputs > 1:
         screen.say(f"the network returns {plan.num_outputs} tensors: the first one is trained on")
