@@ -174,7 +174,8 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
     plain = config.model_dump(mode="json", by_alias=True)
     write_text(directory / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False))
     if not (directory / "run.json").exists():  # else it tells of the run's beginning
-        write_json(directory / "run.json", describe_run(config, plan.request.overrides, plan.data))
+        told = describe_run(config, plan.request.overrides, plan.data)
+        write_json(directory / "run.json", {**told, "threads": num_threads(config.trainer)})
     rows = layer_table(network, config.model.input_shape)
     save_layer_table(directory, rows)
     if plan.request.in_sweep:
