@@ -225,7 +225,10 @@ def signals(number: int, count: int, seed: int, root: Path) -> Figure:
 # Several processes
 
 # Of three numbers the sum depends on the order.
-THREE = ("trainer=ddp_spawn", "trainer.accelerator=cpu", "trainer.devices=3", "data.batch_size=15")
+THREE = (
+    *("trainer=ddp_spawn", "trainer.accelerator=cpu", "trainer.devices=3"),
+    *("data.batch_size=15", "trainer.max_epochs=1"),
+)
 
 
 def stopped_among_three(directory: Path, number: int, act, prepare) -> Ended:
@@ -234,8 +237,9 @@ def stopped_among_three(directory: Path, number: int, act, prepare) -> Ended:
     return run(command(directory, *THREE), stop)
 
 
-def three_go_on(ended: Ended, directory: Path, code: int, seen: int, prepare, root: Path):
-    """From where they were stopped, after so many steps: what is wrong with it."""
+def three_go_on(ended: Ended, directory: Path, code: int, seen: int, prepare, root, like=None):
+    """From where they were stopped, after so many steps: what is wrong with it, or differs from a
+    run of `like`, by default the same program."""
     if ended.code != code:
         return [f"ended with {ended}"]
     saved = torch.load(directory / "checkpoints/last.ckpt", weights_only=True)
@@ -244,7 +248,7 @@ def three_go_on(ended: Ended, directory: Path, code: int, seen: int, prepare, ro
     again = run(command(directory, *THREE), prepare)
     if again.code != 0:
         return [*problems, f"going on ended with {again}"]
-    return problems + compare(directory, whole(root, *THREE, prepare=prepare))
+    return problems + compare(directory, whole(root, *THREE, prepare=like or prepare))
 
 
 # Damaged files

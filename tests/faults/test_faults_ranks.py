@@ -117,4 +117,5 @@ def test_sums_of_the_first_process_alone_are_caught(forks, root):
     """By the tests above; full.py has more mutants."""
     directory, mutant = root / "mutant", inject.sums_of_the_first_process
     ended = forks(scenarios.stopped_among_three, directory, 1, inject.die, mutant)
-    assert forks(scenarios.three_go_on, ended, directory, 1, 2, mutant, root) == [".metrics"]
+    case = (ended, directory, 1, 2, mutant, root, inject.forked_processes)
+    assert forks(scenarios.three_go_on, *case) == [".metrics"]
