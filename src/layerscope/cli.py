@@ -9,15 +9,12 @@ import errno
 import fcntl
 import os
 import re
-import signal
 import sys
-import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import hydra
@@ -50,6 +47,7 @@ from layerscope.errors import (
 )
 from layerscope.report.sweep import forget_failure, save_failure
 from layerscope.report.terminal import complain
+from layerscope.signals import Signals, Stopped
 from layerscope_signals import RUN_DIRECTORY
 
 Job = Callable[[Path], None]  # runs and writes into this directory
@@ -109,9 +107,10 @@ class Command:
 
 def run_command(argv: Sequence[str], command: Command) -> int:
     """The exit code of docs/reference.md; errors stand in one line on stderr."""
+    signals = Signals()
     try:
-        with _sigterm_raises():
-            return _run(argv, command)
+        with signals.raised():
+            return _run(argv, command, signals)
     except (UserError, RunFailed, NonFiniteLoss, Terminated, Interrupted) as error:
         return _complain(error, error.exit_code)
     except OverrideParseException as error:
@@ -120,10 +119,9 @@ def run_command(argv: Sequence[str], command: Command) -> int:
         return _complain(error, UserError.exit_code)
     except OSError as error:
         return _complain(RunFailed(_of_system(error)), RunFailed.exit_code)
-    except KeyboardInterrupt:
-        return _complain(Interrupted("ended by Ctrl-C"), Interrupted.exit_code)
-    except _Sigterm:
-        return _complain(Terminated("ended by SIGTERM"), Terminated.exit_code)
+    except (KeyboardInterrupt, Stopped):
+        error = signals.error() or Interrupted("ended by Ctrl-C")
+        return _complain(error, error.exit_code)
 
 
 def _unread(error: OverrideParseException) -> str:
@@ -152,7 +150,7 @@ def _of_system(error: OSError, directory: Path | None = None) -> str:
     return ": ".join(str(part) for part in (where, error.strerror, mend) if part is not None)
 
 
-def _run(argv: Sequence[str], command: Command) -> int:
+def _run(argv: Sequence[str], command: Command, signals: Signals) -> int:
     arguments = _parse(argv)
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         return _show(argv, arguments, command)
@@ -163,11 +161,13 @@ def _run(argv: Sequence[str], command: Command) -> int:
     name = arguments.config_name or command.config_name
     with open_hydra(name, command.config_dir, arguments.config_dir) as loader:
         if arguments.multirun:
-            return _run_sweep(loader, command, name, overrides)
-        return _run_one(loader, command, name, overrides)
+            return _run_sweep(loader, command, signals, name, overrides)
+        return _run_one(loader, command, signals, name, overrides)
 
 
-def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -> int:
+def _run_one(
+    loader: Hydra, command: Command, signals: Signals, name: str, overrides: list[str]
+) -> int:
     composed = command.composed(overrides)
     config = compose_config(loader, name, composed)
     foreign = tuple(override for override in overrides if override not in composed)
@@ -196,12 +196,14 @@ def _run_one(loader: Hydra, command: Command, name: str, overrides: list[str]) -
             held.enter_context(_alone_in(directory))
             _refuse_used(directory, "run.json", "hydra.run.dir")  # made by another since
         held.enter_context(_environment(RUN_DIRECTORY, str(directory.resolve())))
-        held.enter_context(_ended_from_outside(directory, request.how_to_go_on))
+        held.enter_context(_ended_from_outside(signals, directory, request.how_to_go_on))
         job(directory)
     return 0
 
 
-def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str]) -> int:
+def _run_sweep(
+    loader: Hydra, command: Command, signals: Signals, name: str, overrides: list[str]
+) -> int:
     if command.finish_sweep is None:
         raise UserError("only scripts/train.py sweeps: leave out -m")
     config = compose_config(loader, name, overrides, RunMode.MULTIRUN)
@@ -242,9 +244,10 @@ def _run_sweep(loader: Hydra, command: Command, name: str, overrides: list[str])
             typed_keys=typed_keys,
         )
         _run_sweep_job(command, request)
+        signals.check()
 
     _make(directory, "hydra.sweep.dir")
-    with _alone_in(directory), _ended_from_outside(directory, how_to_go_on):
+    with _alone_in(directory), _ended_from_outside(signals, directory, how_to_go_on):
         _refuse_used(directory, marker, "hydra.sweep.dir")  # made by another since
         try:
             loader.multirun(name, task, [*overrides, assignment("hydra.sweep.dir", directory)])
@@ -319,7 +322,9 @@ def _make(directory: Path, key: str) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
-        raise UserError(f"{key}={directory} cannot be made: {error.strerror}") from error
+        raise UserError(
+            f"{key}={directory} cannot be made, {error.strerror}: choose a directory that can"
+        ) from error
 
 
 def _how_to_go_on(values: Values, where: str) -> str:
@@ -330,38 +335,16 @@ def _how_to_go_on(values: Values, where: str) -> str:
     return f"to go on, give the same command with resume=auto {where}{without}"
 
 
-class _Sigterm(BaseException):
-    """Like KeyboardInterrupt, nothing that an `except Exception` shall catch."""
-
-
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Outside of training, where a stop is asked for: files being written are not left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise _Sigterm
-
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def _ended_from_outside(directory: Path, how_to_go_on: str) -> Iterator[None]:
+def _ended_from_outside(signals: Signals, directory: Path, how_to_go_on: str) -> Iterator[None]:
     """By the disk, or by a signal where no training loop is: what was saved before stays, and the
     message says what to do."""
     hint = f"; {how_to_go_on}" if how_to_go_on else ""
     try:
         yield
-    except KeyboardInterrupt as end:
-        raise Interrupted(f"ended by Ctrl-C{hint}") from end
-    except _Sigterm as end:
-        raise Terminated(f"ended by SIGTERM{hint}") from end
+        signals.check()
+    except (KeyboardInterrupt, Stopped) as end:
+        raise signals.error(hint) or Interrupted(f"ended by Ctrl-C{hint}") from end
     except OSError as error:
         raise RunFailed(f"{_of_system(error, directory)}{hint}") from error
 

@@ -217,7 +217,7 @@ def test_where_nothing_can_be_written(script, number, run, tmp_path, monkeypatch
     monkeypatch.setattr(Path, "mkdir", refuse)
     result = run(script, *typed(script, ["hydra.run.dir=new"]))
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert f"hydra.run.dir=new cannot be made: {os.strerror(number)}" in result.err
+    assert f"hydra.run.dir=new cannot be made, {os.strerror(number)}: choose" in result.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -342,12 +342,12 @@ def test_where_nothing_can_be_written(number, run, finished, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert_refused(
-        run("train", *TINY, "hydra.run.dir=run"), f"cannot be made: {os.strerror(number)}"
+        run("train", *TINY, "hydra.run.dir=run"), f"cannot be made, {os.strerror(number)}: choose"
     )
     result = run("train", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep")
-    assert_refused(result, f"hydra.sweep.dir=sweep cannot be made: {os.strerror(number)}")
+    assert_refused(result, f"hydra.sweep.dir=sweep cannot be made, {os.strerror(number)}: choose")
     result = run("evaluate", f"ckpt_path={finished}/checkpoints/best.ckpt", "hydra.run.dir=run")
-    assert_refused(result, f"hydra.run.dir=run cannot be made: {os.strerror(number)}")
+    assert_refused(result, f"hydra.run.dir=run cannot be made, {os.strerror(number)}: choose")
     result = run("train", "data.dir=data", "trainer=cpu")
     assert_refused(result, "set data.dir or LAYERSCOPE_DATA_DIR")
 

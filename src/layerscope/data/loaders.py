@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
+from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -66,11 +68,22 @@ class WorkerBatches:
 
 
 def _end_by_the_parent_alone(worker: int) -> None:
-    """A SIGTERM to all processes of a run: the one that trains needs batches until it stops."""
+    """A SIGTERM to all processes of a run: the one that trains needs batches until it stops.
+
+    What it then leaves unread is no error of the worker's.
+    """
+    sys.excepthook = _without_lost_readers
     if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent it
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _without_lost_readers(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _wait_for_parent() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layerscope.config import TrainConfig
 from layerscope.data.module import ImageData
-from layerscope.errors import NonFiniteLoss
+from layerscope.errors import NonFiniteLoss, RunFailed
 from layerscope.networks import build_network
 from layerscope.training.checkpoints import load_weights
 from layerscope.training.module import Classifier, as_number
@@ -57,10 +57,8 @@ def score_checkpoint(
     trainer = make_test_trainer(config.trainer, directory, [answers])
     try:
         trainer.test(module, data, verbose=False)
-    except SystemExit as end:  # which Lightning makes of a Ctrl-C
-        if trainer.interrupted:
-            raise KeyboardInterrupt from end
-        raise
+    except SystemExit as end:
+        raise RunFailed(f"the network's code ended the program, sys.exit({end.code})") from end
     loss = as_number(trainer.callback_metrics["test/loss"])
     if not math.isfinite(loss):
         raise NonFiniteLoss(f"the test loss is {loss}: test an earlier checkpoint")

@@ -77,21 +77,26 @@ def make_trainer(
         log_every_n_steps=1 if loggers else 50,
         **_shared(config, directory),
     )
-    trainer._signal_connector = _WithoutSigterm(trainer)
-    return trainer
+    return _with_our_signals(trainer)
 
 
 def make_test_trainer(
     config: TrainerConfig, directory: Path, callbacks: Sequence[L.Callback] = ()
 ) -> L.Trainer:
     """On one device, whatever trained: every image once, and the same number each time."""
-    return L.Trainer(
+    trainer = L.Trainer(
         devices=1,
         logger=False,
         callbacks=list(callbacks),
         enable_checkpointing=False,
         **_shared(config, directory),
     )
+    return _with_our_signals(trainer)
+
+
+def _with_our_signals(trainer: L.Trainer) -> L.Trainer:
+    trainer._signal_connector = _WithoutSigterm(trainer)
+    return trainer
 
 
 def _shared(config: TrainerConfig, directory: Path) -> dict[str, Any]:

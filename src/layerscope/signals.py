@@ -1,0 +1,83 @@
+"""SIGTERM and Ctrl-C to a command, but for its training loop, which notes them itself
+(training.stop_request): it ends where it is."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from layerscope.errors import Interrupted, Terminated
+
+_ERRORS: dict[int, Callable[[str], Terminated | Interrupted]] = {
+    signal.SIGTERM: lambda hint: Terminated(f"ended by SIGTERM{hint}"),
+    signal.SIGINT: lambda hint: Interrupted(f"ended by Ctrl-C{hint}"),
+}
+_AGAIN_SECONDS = 0.02
+
+
+class Stopped(BaseException):
+    """Raised wherever the program is: nothing that an `except Exception` shall catch."""
+
+
+class Signals:
+    """The first one is kept: an exception that is raised in a `__del__`, or in what C calls, is
+    discarded. Python tells of that; then it is raised again."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self._process = os.getpid()
+        self._again: threading.Timer | None = None
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Within this; in a thread other than the main one signals do not arrive."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._raise) for number in _ERRORS}
+        complain, sys.unraisablehook = sys.unraisablehook, self._hook(sys.unraisablehook)
+        try:
+            yield
+        finally:
+            sys.unraisablehook = complain
+            if self._again is not None:
+                self._again.cancel()
+                self._again.join()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise Stopped where that has been discarded without a word."""
+        if self.first is not None:
+            raise Stopped
+
+    def error(self, hint: str = "") -> Terminated | Interrupted | None:
+        """What the first signal asked for."""
+        return None if self.first is None else _ERRORS[self.first](hint)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # of a loader's worker, which is about to have its own
+            if number == signal.SIGTERM:
+                os._exit(Terminated.exit_code)
+            return
+        self.first = self.first or number
+        raise Stopped
+
+    def _hook(self, complain: Callable[[Any], object]) -> Callable[[Any], object]:
+        """In place of Python's, which prints a traceback of what is discarded."""
+
+        def hook(discarded: Any) -> None:
+            if self.first is None or not issubclass(discarded.exc_type, Stopped):
+                complain(discarded)
+                return
+            main = threading.main_thread().ident
+            assert main is not None
+            self._again = threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (main, self.first))
+            self._again.daemon = True
+            self._again.start()
+
+        return hook
