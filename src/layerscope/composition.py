@@ -11,6 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from hydra._internal import config_loader_impl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
@@ -48,6 +50,7 @@ Values = dict[str, Any]
 
 MAX_JOBS = 10_000  # of a sweep
 MAX_INTERPOLATIONS = 1_000  # resolved, of one configuration
+MAX_FILES = 500  # that one configuration is composed of; a run's are some sixty
 
 
 @contextmanager
@@ -55,6 +58,7 @@ def open_hydra(name: str, config_dir: Path, extra_dir: str | None = None) -> Ite
     """Hydra over the project's configurations and, before them, the user's folder."""
     Plugins.instance()  # which registers Hydra's own reader of files, if it has not yet
     SourcesRegistry.instance().types[_BoundedFiles.scheme()] = _BoundedFiles
+    config_loader_impl.CachingConfigRepository = _BoundedRepository  # type: ignore[attr-defined]
     search_path = create_config_search_path(str(config_dir))
     if extra_dir is not None:
         if not os.path.isdir(extra_dir):  # also of a name that no file system takes
@@ -220,6 +224,24 @@ class _BoundedFiles(FileConfigSource):
         config, header = copy.deepcopy(read)  # Hydra writes into them
         place = f"{self.scheme()}://{self.path}"
         return ConfigResult(config=config, path=place, provider=self.provider, header=header)
+
+
+class _BoundedRepository(CachingConfigRepository):
+    """Files that name files that name files can be a few lines, and take hours to compose."""
+
+    def __init__(self, delegate: IConfigRepository) -> None:
+        super().__init__(delegate)
+        self._count = 0
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """See hydra._internal.config_repository."""
+        self._count += 1
+        if self._count > MAX_FILES:
+            raise UserError(
+                f"the defaults lists name more than {MAX_FILES} files: write values where they "
+                "name files"
+            )
+        return super().load_config(config_path)
 
 
 @lru_cache(maxsize=256)

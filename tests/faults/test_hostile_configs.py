@@ -201,3 +201,15 @@ def test_a_target_that_a_file_sweeps(tmp_path):
     keys = [key for key in KEYS if not key.startswith("model")]
     result = call("train", "-m", f"--config-dir={tmp_path / 'mine'}", *keys, "experiment=y")
     assert_refused(result, "never taken from a file")
+
+
+def test_files_that_name_files_that_name_files_are_bounded(tmp_path):
+    """A few lines each; without a bound it takes minutes at twelve and for ever at twenty-five."""
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    for number in range(25):
+        names = f"[e{number + 1}@a, e{number + 1}@b]"
+        (folder / f"e{number}.yaml").write_text(f"defaults: {names}\n")
+    (folder / "e25.yaml").write_text("x: 1\n")
+    result = call("train", "--config-dir", tmp_path, "experiment=e0")
+    assert_refused(result, "more than 500 files")
