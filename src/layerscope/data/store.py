@@ -94,7 +94,8 @@ def prepare_cifar10(
     directory, found = _resolve(directory), None
     try:
         found = _find_prepared(directory)
-        if found is None or not found.manifest_is_current:
+        was_left = (directory / _LOCK).exists()  # by a process that was killed, or is at it
+        if found is None or not found.manifest_is_current or was_left:
             with _exclusive(directory, report):
                 found = _find_prepared(directory)
                 if found is None:

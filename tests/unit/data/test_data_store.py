@@ -167,6 +167,12 @@ def test_a_manifest_that_says_nothing_costs_only_the_provenance(prepared, conten
     assert json.loads((prepared / "manifest.json").read_text())["sha256"] == fake.SUMS
 
 
+def test_the_lock_file_of_a_killed_process_is_removed(prepared):
+    (prepared / ".prepare.lock").touch()
+    prepare_cifar10(prepared, print, no_source)
+    assert fake.tree(prepared) == FILES
+
+
 def test_a_copied_cache_keeps_its_provenance(prepared, tmp_path_factory, monkeypatch):
     copy = tmp_path_factory.mktemp("copy")
     for name in FILES:
