@@ -238,8 +238,8 @@ class _BoundedRepository(CachingConfigRepository):
         self._count += 1
         if self._count > MAX_FILES:
             raise UserError(
-                f"the defaults lists name more than {MAX_FILES} files: write values where they "
-                "name files"
+                f"the defaults lists name more than {MAX_FILES} files, or one refers to itself: "
+                "write values where they name files"
             )
         return super().load_config(config_path)
 
