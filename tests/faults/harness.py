@@ -128,6 +128,7 @@ def _become(files: list[int], work: Callable[[], int]) -> None:
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         warnings.resetwarnings()
+        warnings.simplefilter("ignore", ResourceWarning)  # as Python does by itself
         torch.set_num_threads(1)
         code = work()
     except BaseException:  # noqa: BLE001 - a traceback on stderr, whatever it is
