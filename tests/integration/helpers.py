@@ -1,5 +1,8 @@
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,8 @@ TINY = (
     "trainer=cpu",
     "trainer.threads=1",
 )
+# The same on whatever device, threads and precision the machine has.
+SHORT = [key for key in TINY if not key.startswith("trainer")] + ["trainer.max_epochs=1"]
 
 
 def load_script(name):
@@ -46,3 +51,12 @@ def same_weights(first, second):
     """Bit for bit."""
     one, two = (torch.load(path, weights_only=True)["state_dict"] for path in (first, second))
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def start(*arguments, cwd, **environment):
+    """A Python process."""
+    command = [sys.executable, *map(str, arguments)]
+    env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    return subprocess.run(
+        command, cwd=cwd, env=env | environment, capture_output=True, text=True, timeout=100
+    )
