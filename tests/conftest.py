@@ -13,13 +13,15 @@ from layerscope.errors import UserError
 ROOT = Path(__file__).parents[1]
 
 
-def pytest_collection_modifyitems(items):
-    """What this machine lacks is skipped, and pytest's summary says so."""
+def pytest_collection_modifyitems(config, items):
+    """What this machine lacks, or takes minutes, is skipped, and pytest's summary says so."""
     missing = {}
     if not _has_real_data():
         missing["real_data"] = f"no verified CIFAR-10 in {default_directory()}"
     if not torch.cuda.is_available():
         missing["gpu"] = "no CUDA device"
+    if "slow" not in config.option.markexpr:
+        missing["slow"] = "takes minutes: pytest -m slow"
     for item in items:
         for marker, reason in missing.items():
             if item.get_closest_marker(marker):

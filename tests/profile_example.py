@@ -1,102 +1,56 @@
-"""A profile of CifarCNN at batch 32, fp32, CPU, made by hand from the walkthrough's formulas.
+"""A profile of CifarCNN at batch 32, fp32, CPU, that needs no instrument and no clock.
 
-The measured times are invented; everything exact is what this network really does.
+It stands on a real dry run. What instruments would say is what is predicted of them; the measured
+times are invented.
 """
 
+from dataclasses import replace
+from types import SimpleNamespace
+
+import torch
+
 from layerscope.audit import Audit, Cell, Finding
-from layerscope.layers import describe
+from layerscope.dry_run import dry_run
 from layerscope.measure import MachineCeilings, MemoryPoint, Spread, TimeRecord
 from layerscope.measure.timing import LayerTime
 from layerscope.networks.cifar_cnn import CifarCNN
-from layerscope.reconcile import Peak, Profile, Reason, Row, Settings
-from layerscope.reconcile.peak import peak_row
+from layerscope.reconcile import Call, Profile, Row, Settings
+from layerscope.reconcile.account import account
+from layerscope.reconcile.comparisons import COMPARISONS, rows_of
+from layerscope.reconcile.measurements import Measurements
+from layerscope.reconcile.peak import peak_of, peak_row
 from layerscope.reconcile.roofline import bytes_moved, layer_timings
-from layerscope.theory.saved import saved_memory
-from layerscope.theory.step import step_memory
-from layerscope.theory.table import cost_table
+from layerscope.reconcile.rows import total
 
 N = 32
 EVIL = "<script>alert(1)</script>"
+SCRATCH = 1024
 
 
-def saved_reasons(c):
-    """Why a layer's output is not what autograd keeps of it."""
-    if c.kind == "batch_norm":
-        channels = c.output_shapes[0][1]
-        return (
-            Reason("output_not_kept", -c.output_bytes,
-                   "the ReLU after it keeps its own result, so nobody keeps this output"),
-            Reason("batch_statistics", 8 * channels, "mean and 1/σ of the batch, two vectors"),
-        )  # fmt: skip
-    if c.kind == "max_pool":
-        indices = Reason("pool_indices", 2 * c.output_bytes, "int64 positions of the maxima")
-        if c.layer == "block3.pool":
-            text = "global average pooling keeps nothing of its input"
-            return (indices, Reason("output_not_kept", -c.output_bytes, text))
-        return (indices,)
-    if c.kind == "linear":
-        return (Reason("output_not_kept", -c.output_bytes, "a sum keeps nothing of the logits"),)
-    return ()
+def costs_of(network, input_shape):
+    """The textbook of one image batch in float32."""
+    return account(dry_run(network, (torch.zeros(input_shape),)), 4).costs
 
 
-def rows_of(c):
-    """Every quantity of a layer by the instruments that see it."""
-    for quantity, value in (
-        ("output_elements", c.output_elements), ("num_parameters", c.num_parameters),
-        ("parameter_bytes", c.parameter_bytes), ("buffer_bytes", c.buffer_bytes),
-        ("output_bytes", c.output_bytes),
-    ):  # fmt: skip
-        yield Row(c.layer, quantity, "outputs", value, (), value)
-    reasons = saved_reasons(c)
-    kept = c.output_bytes + sum(reason.amount for reason in reasons)
-    yield Row(c.layer, "saved_bytes", "saved", c.output_bytes, reasons, kept)
-    yield Row(c.layer, "macs", "fvcore", c.macs, (), c.macs)
-    for instrument in ("flop_counter", "profiler"):
-        counted = c.kind in ("conv2d", "linear")
-        text = f"{instrument} counts convolutions and linear layers only"
-        skipped = Reason("not_counted", -(c.forward_flops or 0), text)
-        reasons = () if counted or not c.forward_flops else (skipped,)
-        measured = c.forward_flops if counted else 0
-        yield Row(c.layer, "forward_flops", instrument, c.forward_flops, reasons, measured)
-    yield backward_row(c)
+def as_predicted(comparison):
+    """The comparison with an instrument that sees what is predicted of it."""
+
+    def measured(theory, measurements):
+        rows = {layer: comparison.predict(theory, layer) for layer in theory.types}
+        return {
+            layer: p.theory + sum(reason.amount for reason in p.reasons)
+            for layer, p in rows.items()
+            if p.counted and p.theory is not None
+        }
+
+    return replace(comparison, measured=measured)
 
 
-def backward_row(c):
-    theory = c.backward_flops
-    if c.layer == "block1.conv":
-        text = "the image needs no gradient, so this layer's input gradient is never computed"
-        reasons = (Reason("no_input_gradient", -c.input_gradient_flops, text),)
-        return Row(
-            c.layer, "backward_flops", "flop_counter", theory, reasons, c.weight_gradient_flops
-        )
-    counted = c.kind in ("conv2d", "linear")
-    skipped = Reason(
-        "not_counted", -(theory or 0), "flop_counter counts convolutions and linear only"
-    )
-    reasons = () if counted or not theory else (skipped,)
-    return Row(c.layer, "backward_flops", "flop_counter", theory, reasons, theory if counted else 0)
-
-
-def totals_of(rows):
-    """Sums over the layers; reasons of one code and text together."""
-    for key in dict.fromkeys((row.quantity, row.instrument) for row in rows):
-        mine = [row for row in rows if (row.quantity, row.instrument) == key]
-        amounts = {}
-        for row in mine:
-            for reason in row.reasons:
-                amounts[reason.code, reason.text] = (
-                    amounts.get((reason.code, reason.text), 0) + reason.amount
-                )
-        reasons = tuple(Reason(code, total, text) for (code, text), total in amounts.items())
-        yield Row("total", *key, sum(r.theory or 0 for r in mine), reasons,
-                  sum(r.measured for r in mine))  # fmt: skip
-
-
-def times_of(spec, costs, machine):
+def times_of(run, costs, machine):
     """Invented, but never faster than the roofline allows."""
     times = {}
     for c in costs.layers:
-        moved = sum(bytes_moved(call) for call in spec.layers if call.key == c.layer)
+        moved = sum(bytes_moved(call) for call in run.layers if call.key == c.layer)
         seconds = max(
             (c.forward_flops or 0) / machine.matmul_flops_per_second.median,
             moved / machine.copy_bytes_per_second.median,
@@ -117,27 +71,28 @@ def hash_of(text):
     return sum(ord(letter) * (place + 7) for place, letter in enumerate(text))
 
 
-def peak_of(network):
-    """Theory's own; the measured timeline follows it with a dip at the start of every layer."""
-    memory = step_memory(network, saved_memory(network))
+def measured_peak(peak):
+    """A measurement that agrees; its timeline dips at the start of every layer."""
     timeline, before = [], 0
-    for number, moment in enumerate(memory.moments):
+    for number, moment in enumerate(peak.predicted_timeline):
+        if moment.phase == "optimizer":
+            break
         layer = None if moment.phase == "loss" else moment.layer
-        heights = (before, (before + moment.peak_bytes) // 2, moment.peak_bytes, moment.bytes_after)
+        heights = (before, (before + moment.live_bytes) // 2, moment.live_bytes, moment.bytes_after)
         timeline += [
             MemoryPoint(1e-4 * number + 1e-5 * place, height, layer, moment.phase)
             for place, height in enumerate(heights)
         ]
         before = moment.bytes_after
-    return Peak(
-        predicted_bytes=memory.peak.peak_bytes, predicted_layer=memory.peak.layer,
-        predicted_phase=memory.peak.phase, predicted_live_bytes=memory.live_peak_bytes,
-        parts=memory.parts, predicted_timeline=memory.moments,
-        measured_bytes=memory.peak.peak_bytes + 4, measured_layer=memory.peak.layer,
-        measured_phase=memory.peak.phase, measured_live_bytes=memory.live_peak_bytes,
-        scratch_bytes_at_peak=0, timeline=tuple(timeline),
-        largest_batch={2**30: 1_530, 8 * 2**30: 12_700},
-    )  # fmt: skip
+    return replace(
+        peak,
+        measured_bytes=peak.predicted_live_bytes + SCRATCH,
+        measured_layer=peak.predicted_layer,
+        measured_phase=peak.predicted_phase,
+        measured_live_bytes=peak.predicted_live_bytes,
+        scratch_bytes_at_peak=SCRATCH,
+        timeline=tuple(timeline),
+    )
 
 
 def cifar_cnn_profile(**changes):
@@ -145,28 +100,50 @@ def cifar_cnn_profile(**changes):
     return profile_of(CifarCNN(), (N, 3, 32, 32), **changes)
 
 
-def profile_of(network, input_shape, **changes):
-    """Of any network; what CifarCNN really does is then only an example of reasons."""
-    spec = describe(network, input_shape)
-    costs, peak = cost_table(spec, 4), peak_of(spec)
-    rows = tuple(row for c in costs.layers for row in rows_of(c))
+def profile_of(network, input_shape, call=None, **changes):
+    """Of any network and call; fields that are given are taken as they are."""
+    call = call or Call((torch.zeros(input_shape),))
+    settings = Settings(type(network).__name__, input_shape, train=True)
+    step = SimpleNamespace(
+        network=network, args=call.args, kwargs=call.kwargs, loss_function=call.loss
+    )
+    run = dry_run(
+        network, call.args, call.kwargs, loss=call.loss, optimizer=settings.make_optimizer
+    )
+    theory = account(run, 4)
+    groups = [rows_of(as_predicted(each), theory, Measurements()) for each in COMPARISONS]
+    peak = measured_peak(peak_of(step, settings, theory, None))
     machine = MachineCeilings(
         "AMD EPYC", "cpu", 1, "float32", 1024, "2.15.0", Spread(11.4e9, 11.1e9, 11.9e9),
         Spread(96.0e9, 91.0e9, 97.0e9),
     )  # fmt: skip
-    step = times_of(spec, costs, machine)
-    timings = layer_timings(spec, costs, step, machine)
+    times = times_of(run, theory.costs, machine)
+    timings = layer_timings(run, theory.costs, times, machine)
     seconds = tuple(
-        Row(t.layer, "forward_seconds", "time", None, (), t.forward.median) for t in timings
+        Row(t.layer, theory.types[t.layer], "forward_seconds", "time", None, (), t.forward.median)
+        for t in timings
     )
     fields = {
-        "settings": Settings(type(network).__name__, input_shape, train=True), "network": spec,
-        "costs": costs, "rows": (*rows, *seconds),
-        "totals": (*totals_of(rows), peak_row(peak)), "peak": peak,
-        "times": timings, "step": step, "machine": machine,
+        "settings": settings,
+        "account": theory,
+        "rows": (*(row for rows in groups for row in rows), *seconds),
+        "totals": (*(total(rows) for rows in groups), *peak_row(peak, settings)),
+        "peak": peak,
+        "times": timings,
+        "step": times,
+        "machine": machine,
         "notes": (),
-    }  # fmt: skip
+    }
     return Profile(**(fields | changes))
+
+
+def unmeasured(profile):
+    """The same as a forecast would give it: no instrument, no clock."""
+    peak = replace(
+        profile.peak, measured_bytes=None, measured_layer=None, measured_phase=None,
+        measured_live_bytes=None, scratch_bytes_at_peak=None, timeline=(),
+    )  # fmt: skip
+    return replace(profile, rows=(), totals=(), peak=peak, times=None, step=None, machine=None)
 
 
 def example_audit():

@@ -1,24 +1,62 @@
 """Train a CNN, and account for it.
 
-`layerscope.load(checkpoint)` gives a trained network in eval mode; `layerscope.profile(model,
-input_shape=(32, 3, 32, 32))` says what each layer of any module costs, in theory and measured;
+`layerscope.profile(model, input_shape=(32, 3, 32, 32))` says what each layer of any module costs,
+in theory and measured; `layerscope.dry_run(model, ...)` runs a step on tensors without memory;
 `layerscope.explain(model, input_shape)` shows each layer's arithmetic with its own numbers in it;
+`layerscope.load(checkpoint)` gives a trained network in eval mode;
 `layerscope.to_convolutional(model, input_shape)` gives the network that slides over larger images.
-None of them imports Lightning.
+None of them imports Lightning. Each is imported when it is first asked for.
 """
 
-from layerscope.explaining import explain
-from layerscope.networks.conv_matrix import conv_as_matrix
-from layerscope.networks.convolutional import to_convolutional
-from layerscope.profiling import profile
-from layerscope.reconcile import INSTRUMENTS
-from layerscope.training.checkpoints import load
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerscope.explaining import explain
+    from layerscope.networks.conv_matrix import conv_as_matrix
+    from layerscope.networks.convolutional import to_convolutional
+    from layerscope.profiling import dry_run, profile
+    from layerscope.reconcile import INSTRUMENTS
+    from layerscope.training.checkpoints import load
 
 __all__ = [
     "INSTRUMENTS",
     "conv_as_matrix",
+    "dry_run",
     "explain",
     "load",
     "profile",
     "to_convolutional",
 ]
+
+_HOMES = {
+    "INSTRUMENTS": "layerscope.reconcile",
+    "conv_as_matrix": "layerscope.networks.conv_matrix",
+    "dry_run": "layerscope.profiling",
+    "explain": "layerscope.explaining",
+    "load": "layerscope.training.checkpoints",
+    "profile": "layerscope.profiling",
+    "to_convolutional": "layerscope.networks.convolutional",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'layerscope' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+class _Library(ModuleType):
+    """Keeps `layerscope.explain` and `layerscope.dry_run` the functions, not their packages.
+
+    Importing a package sets it as an attribute here, which would hide the function.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Library

@@ -128,10 +128,10 @@ def at_least(text: str, lower_bound: bool) -> str:
     return f">= {text}" if lower_bound else text
 
 
-def wrapped(text: str, indent: str = "") -> str:
-    """At most `WIDTH` columns; further lines are indented."""
+def wrapped(text: str, indent: str = "", width: int = WIDTH) -> str:
+    """Break a text at spaces into lines of at most `width` columns; further lines are indented."""
     return textwrap.fill(
-        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 

@@ -24,7 +24,7 @@ FLOPS = (
 def page_path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     profile = cifar_cnn_profile()
-    audit = audit_walkthrough(profile.costs, profile.peak.predicted_bytes)
+    audit = audit_walkthrough(profile.costs, profile.peak.predicted_live_bytes)
     long = replace(audit.cells[0], where=LONG, verdict="wrong")
     ProfileReport(profile, replace(audit, cells=(long, *audit.cells))).save(folder)
     return folder / "profile.html"
@@ -65,6 +65,24 @@ def test_the_page_itself_never_scrolls_sideways(page):
     assert root[0] <= root[1]
     page.evaluate("window.scrollTo(1000, 0)")
     assert page.evaluate("window.scrollX") == 0
+
+
+def test_the_verdict_is_seen_without_scrolling(page):
+    seen = "document.querySelector('.verdict').getBoundingClientRect().bottom < window.innerHeight"
+    assert page.evaluate(seen)
+    assert "unexplained of" in page.evaluate("document.querySelector('.verdict').innerText")
+
+
+def test_the_layers_can_be_read_folded(page):
+    folded = (
+        "[...document.querySelectorAll('details')]"
+        ".find(d => /depth 1/.test(d.querySelector('summary').innerText))"
+    )
+    page.evaluate(f"{folded}.open = true")
+    rows = page.evaluate(f"[...{folded}.querySelectorAll('tbody tr')].map(r => r.innerText)")
+    assert [row.split("\t")[0] for row in rows] == [
+        "block1", "block2", "block3", "gap", "flatten", "fc",
+    ]  # fmt: skip
 
 
 def test_names_that_cannot_break_do_not_widen_it(browser, tmp_path):

@@ -1,4 +1,8 @@
-"""Figures of networks as an earlier version of the code gave them: see freeze.py."""
+"""Figures of networks as an earlier version of the code gave them.
+
+That version had formulas for each kind of layer. `tests/frozen/freeze.py` of commit 963d481 made
+the file; it needs the code of that commit.
+"""
 
 import gzip
 import json

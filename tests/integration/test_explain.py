@@ -132,15 +132,15 @@ def test_a_trained_checkpoint_and_a_real_image(run, finished, tmp_path):
     assert not (tmp_path / "b" / "explain.png").exists()
 
 
-def test_a_kind_without_explanation_is_named(run, tmp_path, monkeypatch):
+def test_a_type_without_explanation_is_named(run, tmp_path, monkeypatch):
     (tmp_path / "explained_prelu.py").write_text(PRELU)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     keys = ("model=custom", "model._target_=explained_prelu.Net", "model.input_shape=[3,2,2]")
     result, record = explained(run, tmp_path / "a", *keys, "model.num_classes=2")
-    assert record["refused_kinds"] == ["prelu"]
-    assert "not explained: prelu" in result.out
-    assert "prelu" in (tmp_path / "a" / "explain.md").read_text()
+    assert record["refused_types"] == ["PReLU"]
+    assert "not explained: PReLU" in result.out
+    assert "PReLU" in (tmp_path / "a" / "explain.md").read_text()
     assert value_of(record, "2", "y[0,0]")
 
 

@@ -100,7 +100,7 @@ def judged(document: Document, costs: CostTable, constants: dict[str, int]) -> A
 
 
 def verdict_counts(cells: Iterable[Cell]) -> tuple[VerdictCount, ...]:
-    """By place and verdict, every combination, 0 included."""
+    """Count figures by place and verdict, every combination, 0 included."""
     counts = Counter((cell.place, cell.verdict) for cell in cells)
     places: tuple[Place, ...] = ("table", "text", "claim")
     verdicts: tuple[Verdict, ...] = ("agrees", "rounding", "wrong")

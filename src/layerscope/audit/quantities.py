@@ -112,7 +112,7 @@ def _stride(cost: LayerCost) -> Fraction:
 
 
 def _padding(cost: LayerCost) -> Fraction:
-    """Of each side, where the kernel's last position ends with the padded input."""
+    """Return each side's padding if the kernel's last position ends with the padded input."""
     reach = (cost.output_shapes[0][2] - 1) * _stride(cost) + _kernel_size(cost)
     return (reach - cost.input_shapes[0][2]) / 2
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from layerscope.explain.capture import CapturedCall, exact
 from layerscope.explain.values import Floats
-from layerscope.layers.spec import NetworkSpec
+from layerscope.networks.layer_calls import NetworkCalls
 
 MOST_NUMBERS = 2000
 
@@ -30,7 +30,7 @@ class Numbers:
 
 
 def all_numbers(
-    image: Tensor, calls: Mapping[str, CapturedCall], network: NetworkSpec, number: int
+    image: Tensor, calls: Mapping[str, CapturedCall], network: NetworkCalls, number: int
 ) -> tuple[Numbers, ...]:
     """The image, and of each layer's first call weights, output and dL/dy; empty if they are many.
 
@@ -40,7 +40,7 @@ def all_numbers(
     specs = {spec.key: spec for spec in reversed(network.layers)}
     tensors = [_of_image("", "x", image, number)]
     for key, call in calls.items():
-        if not specs[key].is_view:
+        if not specs[key].returns_input:
             tensors += _of_call(key, call, number)
     small = sum(shown.numel() for _, _, shown, _ in tensors) <= MOST_NUMBERS
     return tuple(Numbers(k, n, exact(t), i) for k, n, t, i in tensors) if small else ()

@@ -15,18 +15,17 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from layerscope.config import CrossEntropyConfig, LossConfig
+from layerscope.dry_run.recorder import named_arguments
 from layerscope.errors import UserError
 from layerscope.explain.captured import Captured, CapturedLoss
 from layerscope.explain.graph import Edge, batch_statistics, edge_of, leaving_edges
 from layerscope.explain.values import Floats
 from layerscope.layers import Call, CallObserver, track_calls
-from layerscope.layers.geometry import operation_parameters
-from layerscope.layers.names import operation_kind
-from layerscope.layers.spec import LayerSpec
 from layerscope.layers.tensors import tensors_in
 from layerscope.losses import loss_of
 from layerscope.measure import Step
 from layerscope.networks import first_output
+from layerscope.networks.layer_calls import DescribedCall
 
 
 @dataclass(eq=False)
@@ -51,7 +50,7 @@ class CapturedCall:
     statistics: dict[str, Tensor] = field(default_factory=dict)
     is_overwritten: bool = False
 
-    def arrays(self, spec: LayerSpec) -> Captured:
+    def arrays(self, spec: DescribedCall) -> Captured:
         """The same in float64, every number exact."""
         gradients = (self.input_gradients.get(number) for number in range(len(self.inputs)))
         return Captured(
@@ -70,7 +69,7 @@ class CapturedCall:
 
 @dataclass(frozen=True, eq=False)
 class CapturedStep:
-    """Of a whole step.
+    """What a whole step read and made.
 
     Args:
         calls: the first call of each layer.
@@ -102,7 +101,7 @@ def capture_step(
         UserError: the network or its backward does not run, or has no outputs (N, num_classes).
     """
     with step.untouched():
-        for leaf in (*step.network.parameters(), step.image):
+        for leaf in (*step.network.parameters(), *step.args):
             leaf.requires_grad_(leaf.is_floating_point())
         observer = _Observer(step.network, wanted)
         try:
@@ -239,7 +238,7 @@ class _Observer(CallObserver):
         """Parameters and buffers by name: a module's own, or among an operation's arguments."""
         if call.operation is None:
             return {**dict(call.module.named_parameters()), **dict(call.module.named_buffers())}
-        named = operation_parameters(operation_kind(call.operation), args, kwargs)
+        named = named_arguments(call.operation, args, kwargs)
         return {name: tensor for name, tensor in named if id(tensor) in self._state}
 
     def _wait(

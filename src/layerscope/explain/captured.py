@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from layerscope.explain.values import Floats
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Captured:
             explain/normalization.py: batch norm's `mean` and `inverse_std` of a batch.
     """
 
-    spec: LayerSpec
+    spec: DescribedCall
     dtype: torch.dtype
     inputs: tuple[Floats, ...]
     output: Floats

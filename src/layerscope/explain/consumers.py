@@ -1,9 +1,9 @@
 """What is done with a layer's output, as far as it decides the layer's gradients."""
 
-from layerscope.layers.spec import LayerSpec, NetworkSpec
+from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 
 
-def removing_norm(network: NetworkSpec, spec: LayerSpec) -> str | None:
+def removing_norm(network: NetworkCalls, spec: DescribedCall) -> str | None:
     """The batch norm in train mode that alone reads the layer's output: it undoes a bias.
 
     It subtracts the mean of each channel over the batch, so L does not depend on what was added to
@@ -14,11 +14,11 @@ def removing_norm(network: NetworkSpec, spec: LayerSpec) -> str | None:
     )
     if not adds_per_channel or "bias" not in spec.parameters:
         return None
-    made = {tensor.value for tensor in spec.outputs}
-    if any(tensor.value in made for tensor in network.outputs):
+    made = {tensor.storage for tensor in spec.outputs}
+    if any(tensor.storage in made for tensor in network.outputs):
         return None
     readers = [
-        layer for layer in network.layers if any(read.value in made for read in layer.arguments)
+        layer for layer in network.layers if any(read.storage in made for read in layer.arguments)
     ]
     if all(layer.kind == "batch_norm" and layer.geometry.get("training") for layer in readers):
         return readers[0].key if readers else None

@@ -26,10 +26,16 @@ from layerscope.explain.positions import Places, check_choice, places
 from layerscope.explain.shared_calls import with_later_calls
 from layerscope.explain.updates import updates_of
 from layerscope.explain.values import Position, Value
-from layerscope.layers import LayerSpec, NetworkSpec, calls_by_layer, describe
+from layerscope.networks.layer_calls import (
+    DescribedCall,
+    NetworkCalls,
+    calls_by_layer,
+    network_calls,
+)
+from layerscope.reconcile import Call
 from layerscope.reconcile import Settings as Preparation
 from layerscope.reconcile.settings import prepared
-from layerscope.theory import CostTable, LayerCost, cost_table
+from layerscope.theory import CostTable, LayerCost, cost_table, textbook_units
 
 _MEND = "there is nothing to explain; look at the image and the weights"
 
@@ -48,16 +54,17 @@ def explain_network(
             position is not there.
     """
     needed = preparation(settings)
-    with prepared(network, needed) as prepared_step:
-        dtype = needed.tensor_dtype
-        step = replace(prepared_step, image=image.detach().to(dtype, copy=True).requires_grad_())
-        specs = describe(step.network, settings.input_shape, dtype, input_requires_grad=True)
+    dtype = needed.tensor_dtype
+    own_image = image.detach().to(dtype, copy=True).requires_grad_()
+    with prepared(network, needed, Call((own_image,))) as step:
+        (image,) = step.args
+        specs = network_calls(step.network, image)
         check_choice(specs, settings)
         check_size("the layers return", sum(spec.output_elements for spec in specs.layers))
         wanted = None if settings.layer is None else frozenset({settings.layer})
         captured = capture_step(step, settings.loss, settings.target, wanted)
         _refuse_non_finite(captured)
-        costs = cost_table(specs, needed.element_size)
+        costs = cost_table(specs.run, textbook_units(specs.run), needed.element_size)
         layers, updates = _explain_layers(specs, costs, captured, settings)
         return Explanation(
             settings=settings,
@@ -67,7 +74,7 @@ def explain_network(
             layers=layers,
             loss=_explain_loss(captured.loss, settings),
             updates=updates,
-            numbers=all_numbers(step.image, captured.calls, specs, image_of(settings)),
+            numbers=all_numbers(image, captured.calls, specs, image_of(settings)),
             analysis=analyse(step.network, settings.input_shape, dtype) if analysis else (),
         )
 
@@ -99,7 +106,7 @@ def _refuse_non_finite(captured: CapturedStep) -> None:
 
 
 def _explain_layers(
-    specs: NetworkSpec, costs: CostTable, captured: CapturedStep, settings: Settings
+    specs: NetworkCalls, costs: CostTable, captured: CapturedStep, settings: Settings
 ) -> tuple[tuple[LayerExplanation, ...], tuple[Update, ...]]:
     layers: list[LayerExplanation] = []
     updates: list[Update] = []
@@ -130,7 +137,7 @@ def _explain_layers(
 
 
 def _explain_layer(
-    spec: LayerSpec, cost: LayerCost, call: CapturedCall | None, settings: Settings
+    spec: DescribedCall, cost: LayerCost, call: CapturedCall | None, settings: Settings
 ) -> LayerExplanation:
     """Its formulas, and its values if there is a call of it."""
     reason = refusal(spec)
@@ -186,7 +193,7 @@ def _note(call: CapturedCall | None, num_calls: int) -> str:
 
 
 def _explain_loss(captured: CapturedLoss, settings: Settings) -> LossExplanation:
-    """Of all images L, of the one that is looked at the gradient."""
+    """Explain L of all images, and the gradient of the one that is looked at."""
     return LossExplanation(
         kind=captured.kind,
         target=captured.target,

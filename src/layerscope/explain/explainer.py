@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from layerscope.explain.captured import Captured
 from layerscope.explain.values import Position, Value
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Explainer:
             anything else.
     """
 
-    formulas: Callable[[LayerSpec], tuple[GeneralFormula, ...]]
+    formulas: Callable[[DescribedCall], tuple[GeneralFormula, ...]]
     output: Explain
     input_gradient: Explain
-    first_input: Callable[[LayerSpec, Position], Position]
+    first_input: Callable[[DescribedCall, Position], Position]
     weight_gradient: Explain | None = None
     bias_gradient: Explain | None = None
-    first_weight: Callable[[LayerSpec, Position], Position] | None = None
-    bias: Callable[[LayerSpec, Position], Position] | None = None
-    refuses: Callable[[LayerSpec], str | None] = lambda spec: None
+    first_weight: Callable[[DescribedCall, Position], Position] | None = None
+    bias: Callable[[DescribedCall, Position], Position] | None = None
+    refuses: Callable[[DescribedCall], str | None] = lambda spec: None

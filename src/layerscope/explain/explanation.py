@@ -6,11 +6,12 @@ from typing import Literal
 from torch import nn
 
 from layerscope.config import CrossEntropyConfig, LossConfig
+from layerscope.dry_run import Shape
 from layerscope.explain.all_numbers import Numbers
 from layerscope.explain.analysis.findings import Finding
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.values import Position, Value
-from layerscope.layers.spec import LayerSpec, NetworkSpec, Shape
+from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 from layerscope.theory import CostTable, LayerCost
 
 PLAIN_CROSS_ENTROPY = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
@@ -72,7 +73,7 @@ class LayerExplanation:
     """
 
     key: str
-    spec: LayerSpec
+    spec: DescribedCall
     cost: LayerCost
     formulas: tuple[GeneralFormula, ...] = ()
     position: Position | None = None
@@ -91,7 +92,7 @@ class LayerExplanation:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """Of all quantities: output, input gradient, weight gradient, bias gradient; each once."""
+        """Values of output, input gradient, weight gradient and bias gradient; each once."""
         values = (
             *self.output_values,
             *self.input_gradient_values,
@@ -141,7 +142,7 @@ class Update:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Of one network and one training step.
+    """What is said of one network and one training step.
 
     Args:
         network: the module itself, in the dtype and with the weights that were explained; its modes
@@ -157,7 +158,7 @@ class Explanation:
 
     settings: Settings
     network: nn.Module
-    specs: NetworkSpec
+    specs: NetworkCalls
     costs: CostTable
     layers: tuple[LayerExplanation, ...]
     loss: LossExplanation
@@ -185,16 +186,16 @@ class Explanation:
         )
 
     @property
-    def refused_kinds(self) -> tuple[str, ...]:
-        """Kinds of the layers that were asked for and have no explanation, each once."""
+    def refused_types(self) -> tuple[str, ...]:
+        """Types of the layers that were asked for and have no explanation, each once."""
         return tuple(
-            dict.fromkeys(layer.spec.kind for layer in self.layers if layer.refused is not None)
+            dict.fromkeys(layer.spec.type for layer in self.layers if layer.refused is not None)
         )
 
     def layer(self, key: str) -> LayerExplanation:
-        """By its key."""
+        """Return a layer by its key."""
         return next(layer for layer in self.layers if layer.key == key)
 
     def updates_of(self, key: str) -> tuple[Update, ...]:
-        """Of one layer."""
+        """Return the updates of one layer."""
         return tuple(update for update in self.updates if update.layer == key)

@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from layerscope.dry_run import Shape
 from layerscope.errors import UserError
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.explanation import Settings
 from layerscope.explain.values import Position
-from layerscope.layers.spec import LayerSpec, NetworkSpec, Shape
+from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 
 
 @dataclass(frozen=True)
 class Places:
-    """Of one layer; None where it has none."""
+    """Positions in one layer; None where it has none."""
 
     output: Position
     input: Position
@@ -20,8 +21,8 @@ class Places:
     bias: Position | None
 
 
-def check_choice(network: NetworkSpec, settings: Settings) -> None:
-    """Whether the chosen layer and positions are there.
+def check_choice(network: NetworkCalls, settings: Settings) -> None:
+    """Check that the chosen layer and positions are there.
 
     Raises:
         UserError: naming what there is instead.
@@ -48,7 +49,7 @@ def check_choice(network: NetworkSpec, settings: Settings) -> None:
         raise UserError(f"weight_position={position}: {spec.key} has no weight, leave it out")
 
 
-def places(spec: LayerSpec, explainer: Explainer, settings: Settings) -> Places:
+def places(spec: DescribedCall, explainer: Explainer, settings: Settings) -> Places:
     """The chosen positions; where none is chosen, the defaults that follow from the output's."""
     output = settings.position or default_position(spec.output_shape)
     weight = settings.weight_position

@@ -20,6 +20,7 @@ from layerscope.config import (
     first_problem,
     frozen,
 )
+from layerscope.dry_run import Shape
 from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
@@ -27,7 +28,6 @@ from layerscope.explain.instance import random_image, worked_image, worked_netwo
 from layerscope.explaining.choice import Choice
 from layerscope.explaining.photo import photo, picture
 from layerscope.files import write_json
-from layerscope.layers.spec import Shape
 from layerscope.networks import build_network
 from layerscope.profiling.command import network_name, refuse_another_network, refuse_groups
 from layerscope.report.explain.report import ExplanationReport

@@ -8,7 +8,9 @@ path of the module that called the operation and the operation's name.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +20,6 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils.hooks import RemovableHandle
 
 from layerscope.errors import UserError
-from layerscope.layers.names import module_kind, operation_name
 from layerscope.layers.tensors import tensors_in
 
 # Functions that torch.fx records as one operation and that the module of that name only wraps.
@@ -28,11 +29,45 @@ _WRAPPED_FUNCTIONS = {
     "torchvision.ops.drop_block.DropBlock3d": "drop_block3d",
 }
 
+_ARITHMETIC = ("add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "matmul")
+
+_SYNONYMS = {
+    "truediv": "div",
+    "true_divide": "div",
+    "divide": "div",
+    "floordiv": "floor_divide",
+    "multiply": "mul",
+    "subtract": "sub",
+    "mod": "remainder",
+    "concat": "cat",
+    "concatenate": "cat",
+}
+
+# x += y is operator.iadd in a traced graph and Tensor.__iadd__ at run time; 1 - x is __rsub__.
+_PREFIXED = {f"{prefix}{name}": name for prefix in "ir" for name in _ARITHMETIC}
+
+
+def function_name(function: Callable[..., object] | str) -> str:
+    """Return one name for every spelling of an operation.
+
+    `x += y`, `x.add_(y)`, `operator.add`, `Tensor.__radd__`, "iadd" and `aten.add.Tensor` are all
+    `add`. A property (`x.T`) is named by the property.
+    """
+    name = function if isinstance(function, str) else getattr(function, "__name__", "")
+    if name == "__get__":
+        name = getattr(getattr(function, "__self__", None), "__name__", name)
+    name = (name or type(function).__name__).split(".")[0].strip("_")
+    name = _PREFIXED.get(name, name)
+    return _SYNONYMS.get(name, name)
+
+
 # Attributes of a tensor that are views of it; x.shape, x.data and x.grad are no operations.
 _VIEW_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 
-# They return the tensor that they were called on, with another flag.
-_FLAGS = frozenset({"requires_grad_", "retain_grad", "__set__"})
+# They return the tensor that they were called on, with another flag, or a generator's state.
+_NO_OPERATIONS = frozenset(
+    {"requires_grad_", "retain_grad", "__set__", "get_state", "set_state", "manual_seed"}
+)
 
 
 Execute = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -57,6 +92,11 @@ class Call:
     module: nn.Module
     operation: str | None = None
     is_wrapped: bool = False
+
+    @property
+    def type(self) -> str:
+        """Return torch's word for it: the class of the module, or the name of the function."""
+        return self.operation or class_name(self.module)
 
 
 class CallObserver:
@@ -191,7 +231,7 @@ class CallTracker:
         name = _WRAPPED_FUNCTIONS.get(f"{type(module).__module__}.{type(module).__qualname__}")
         if name is not None:
             return Call(_joined(path, name), path, module, name, is_wrapped=True)
-        return Call(path or module_kind(module), path, module) if is_leaf(module) else None
+        return Call(path or class_name(module), path, module) if is_leaf(module) else None
 
     def _begin(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with torch._C.DisableTorchFunction():  # what an observer asks of a tensor is no operation
@@ -212,10 +252,10 @@ class CallTracker:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Call the function as a layer of the module whose forward is running."""
-        if self.current is not None or not self._frames or not _is_operation(function):
+        if self.current is not None or not self._frames or not is_operation(function):
             return self._execute(function, args, kwargs)
         frame = self._frames[-1]
-        name = operation_name(function)
+        name = function_name(function)
         call = self._operation = Call(
             self._operation_key(frame, name), frame.path, frame.module, name
         )
@@ -227,6 +267,10 @@ class CallTracker:
             self._operation = None
             frame.num_operations[name] += self._end(call, args, kwargs, output)
         return output
+
+    def functions_seen(self) -> AbstractContextManager[object]:
+        """See the functions that the running one calls from Python too."""
+        return nullcontext() if self._mode is None else self._mode
 
     def _operation_key(self, frame: _Frame, name: str) -> str:
         # A module may have the name of an operation that its owner calls too: it keeps the name.
@@ -311,11 +355,19 @@ def is_leaf(module: nn.Module) -> bool:
     return in_torch and not isinstance(module, nn.Sequential)
 
 
-def _is_operation(function: Callable[..., Any]) -> bool:
+def class_name(module: nn.Module) -> str:
+    """Return the name of the module's class; of the class below where parametrizations made one."""
+    cls = type(module)
+    return (cls.__mro__[1] if hasattr(module, "parametrizations") else cls).__name__
+
+
+@cache
+def is_operation(function: Callable[..., Any]) -> bool:
+    """Tell whether a call of the function is an operation: `x.shape` and `x.grad` are none."""
     name = getattr(function, "__name__", "")
     if name == "__get__":
-        return operation_name(function) in _VIEW_ATTRIBUTES
-    return name not in _FLAGS
+        return function_name(function) in _VIEW_ATTRIBUTES
+    return name not in _NO_OPERATIONS
 
 
 def _joined(path: str, name: str) -> str:

@@ -1,7 +1,9 @@
 """The tensors inside whatever a forward takes and returns."""
 
+import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -32,6 +34,65 @@ def _collect(value: Any, found: list[torch.Tensor]) -> None:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             _collect(getattr(value, field.name), found)
+
+
+def map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return the value with every tensor replaced, nested as `tensors_in` finds them.
+
+    A tensor that occurs twice is replaced by one result. Containers that hold tensors are copied;
+    everything else is passed through as it is.
+    """
+    results: dict[int, torch.Tensor] = {}
+
+    def replaced(item: Any) -> Any:
+        if isinstance(item, torch.Tensor):
+            if id(item) not in results:
+                results[id(item)] = function(item)
+            return results[id(item)]
+        return _rebuilt(item, replaced) if next(tensors_in(item), None) is not None else item
+
+    try:
+        return replaced(value)
+    finally:
+        results.clear()  # `replaced` holds itself, and so all this, until garbage is collected
+
+
+def _rebuilt(value: Any, replaced: Callable[[Any], Any]) -> Any:
+    if isinstance(value, tuple):
+        items = [replaced(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, Mapping) and not isinstance(value, MutableMapping):
+        return {key: replaced(item) for key, item in value.items()}
+    clone = _shallow_copy(value)
+    if isinstance(value, list):
+        clone[:] = [replaced(item) for item in value]
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            clone[key] = replaced(item)
+    if dataclasses.is_dataclass(value):  # a mapping can be one too
+        for field in dataclasses.fields(value):
+            if hasattr(value, field.name):  # a frozen dataclass refuses a plain assignment
+                object.__setattr__(clone, field.name, replaced(getattr(value, field.name)))
+    return clone
+
+
+def _shallow_copy(value: Any) -> Any:
+    """Return a copy of the same class, with the attributes beside its items."""
+    if isinstance(value, dict) and dataclasses.is_dataclass(value):
+        # Such a dict (transformers.ModelOutput) has a constructor that needs the fields.
+        clone = type(value).__new__(type(value))
+        vars(clone).update(vars(value))
+        return clone
+    return copy.copy(value)
+
+
+def sum_of_outputs(outputs: Any) -> torch.Tensor | None:
+    """Return the loss that stands in for one's own: the sum of all floating-point tensors.
+
+    Tensors that require no gradient are left out; None if there is no other.
+    """
+    tensors = [t for t in tensors_in(outputs) if t.is_floating_point() and t.requires_grad]
+    return reduce(torch.add, [tensor.sum() for tensor in tensors]) if tensors else None
 
 
 def storages_in(value: Any) -> dict[int, torch.UntypedStorage]:

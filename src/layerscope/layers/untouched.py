@@ -11,7 +11,12 @@ from torch import nn
 
 
 @contextmanager
-def untouched(network: nn.Module, *inputs: torch.Tensor) -> Iterator[None]:
+def untouched(
+    network: nn.Module,
+    *inputs: torch.Tensor,
+    arguments: tuple[Any, ...] = (),
+    copy_buffers: bool = True,
+) -> Iterator[None]:
     """Restore, whatever happens inside: attributes, hooks, buffers, modes, random generators and
     gradients.
 
@@ -22,44 +27,86 @@ def untouched(network: nn.Module, *inputs: torch.Tensor) -> Iterator[None]:
 
     Args:
         inputs: tensors whose gradients are set aside and put back as the parameters' are.
+        arguments: objects that the network is called with, a cache for example: their attributes
+            and items are put back too.
+        copy_buffers: false where the block replaces all buffers itself.
     """
     modules = list(network.modules())
-    before = [_contents(module) for module in modules]
+    contents, before = _noted(modules, arguments)
     with ExitStack() as stack:
-        stack.enter_context(_random_states(network))
-        stack.enter_context(_no_gradients([*network.parameters(), *inputs]))
+        leaves = [*network.parameters(), *inputs]
+        stack.enter_context(_random_states(leaves))
+        stack.enter_context(_no_gradients(leaves))
         try:
-            _copy_buffers(modules)
+            if copy_buffers:
+                _copy_buffers(modules)
             yield
         finally:
-            for module, contents in zip(modules, before, strict=True):
-                _restore(module, contents)
+            for module, attributes in zip(modules, before, strict=True):
+                vars(module).clear()
+                vars(module).update(attributes)
+            contents.restore()
 
 
-_Contents = tuple[dict[str, Any], dict[str, dict[Any, Any] | list[Any] | set[Any] | None]]
+class _Contents:
+    """What stands in a module's attributes, and in the containers and plain objects below them.
+
+    Modules below are left out: they have contents of their own.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[int, tuple[Any, Any]] = {}
+
+    def note(self, value: Any) -> None:
+        """Copy a container or an object, and those within it; most are empty."""
+        if type(value) in _SIMPLE or id(value) in self._copies:
+            return
+        if isinstance(value, dict | list | set):
+            copy = value.copy() if value else None
+            inside: Any = value.values() if isinstance(value, dict) else value
+        elif _is_plain_object(value):
+            copy = dict(vars(value))
+            inside = copy.values()
+        else:
+            return
+        self._copies[id(value)] = (value, copy)
+        if copy is not None:
+            for item in inside:
+                self.note(item)
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for value, copy in self._copies.values():
+            container = value if isinstance(value, dict | list | set) else vars(value)
+            if container:
+                container.clear()
+            if copy is not None:
+                container.extend(copy) if isinstance(container, list) else container.update(copy)
 
 
-def _contents(module: nn.Module) -> _Contents:
-    """The attributes, and what stands in those that are dicts (hooks, ...), lists or sets."""
-    attributes = dict(vars(module))
-    inner = {
-        name: value.copy() if value else None  # most are empty
-        for name, value in attributes.items()
-        if isinstance(value, dict | list | set)
-    }
-    return attributes, inner
+# What stands most often among attributes; asked for first.
+_SIMPLE = frozenset({type(None), bool, int, float, str, tuple, torch.Tensor, nn.Parameter})
 
 
-def _restore(module: nn.Module, contents: _Contents) -> None:
-    attributes, inner = contents
-    vars(module).clear()
-    vars(module).update(attributes)
-    for name, items in inner.items():
-        value = attributes[name]
-        if value:
-            value.clear()
-        if items is not None:
-            value.extend(items) if isinstance(value, list) else value.update(items)
+def _is_plain_object(value: Any) -> bool:
+    """Tell whether it is an instance of somebody's own class, with attributes of its own."""
+    if isinstance(value, type | nn.Module | torch.Tensor) or callable(value):
+        return False
+    return hasattr(value, "__dict__") and not type(value).__module__.startswith(_NOT_OPENED)
+
+
+_NOT_OPENED = ("torch.", "builtins", "types", "logging", "threading", "enum", "weakref", "numpy")
+
+
+def _noted(modules: list[nn.Module], values: tuple[Any, ...]) -> tuple[_Contents, list[dict]]:
+    contents = _Contents()
+    attributes = [dict(vars(module)) for module in modules]
+    for own in attributes:
+        for value in own.values():
+            contents.note(value)
+    for value in values:
+        contents.note(value)
+    return contents, attributes
 
 
 def _copy_buffers(modules: list[nn.Module]) -> None:
@@ -86,8 +133,8 @@ def _no_gradients(tensors: list[torch.Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def _random_states(network: nn.Module) -> Iterator[None]:
-    devices = {parameter.device for parameter in network.parameters()}
+def _random_states(tensors: list[torch.Tensor]) -> Iterator[None]:
+    devices = {tensor.device for tensor in tensors}
     cuda = [device for device in devices if device.type == "cuda"]
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(cuda):

@@ -105,7 +105,8 @@ class _Saved:
         self.key = key
 
 
-def _detached(tensor: torch.Tensor) -> torch.Tensor:
+def detached(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `tensor.detach()` for an instrument to hold."""
     if type(tensor) not in (torch.Tensor, nn.Parameter):
         return tensor.detach()
     with torch._C._DisableTorchDispatch():  # spares the modes an operation of the instrument's own
@@ -136,16 +137,22 @@ class ActivationRecorder(CallObserver):
         self._input_bytes = 0
         self._saved_bytes: dict[str, int] | None = None
         self._active = False
+        self._has_run = False
 
     @property
     def record(self) -> ActivationRecord:
         """What was recorded, once the forward pass has ended; `peak_bytes` once the block has.
 
         Raises:
-            RuntimeError: the forward pass has not ended.
+            RuntimeError: the forward pass has not ended, or there was none.
         """
         if self._saved_bytes is None:
             raise RuntimeError("the record is there after finish() or after the block, not before")
+        if not self._has_run:
+            name = type(self.tracker.network).__name__
+            raise RuntimeError(
+                f"no forward of the recorded {name} ran in the block: call that very module there"
+            )
         saved = {key: self._saved_bytes.get(key, 0) for key in self._rows}
         cumulative = accumulate(saved.values())
         layers = tuple(
@@ -178,18 +185,23 @@ class ActivationRecorder(CallObserver):
         traceback: TracebackType | None = None,
     ) -> None:
         if error is None:
-            self.finish()
+            self._read()
             self._peak.stop()
         self._detach()
 
     def finish(self) -> ActivationRecord:
-        """The forward pass and the loss are done: take every hook off and say what is kept."""
+        """End the forward pass: take every hook off and return the record.
+
+        Raises:
+            RuntimeError: no forward of the network ran.
+        """
         self._read()
         self._detach()
         return self.record
 
     def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start to note who allocates what."""
+        self._has_run = True
         self._input_bytes += sum(tensor.nbytes for tensor in tensors_in((args, kwargs)))
         self._state.forward_began()
         network = self.tracker.network
@@ -225,7 +237,7 @@ class ActivationRecorder(CallObserver):
         key = self.tracker.current_key
         with self._owners.paused(), torch._C.DisableTorchFunction():
             self._owners.adopt_autocast_copy(tensor, key)
-            saved = _Saved(_detached(tensor), tensor._version, key)
+            saved = _Saved(detached(tensor), tensor._version, key)
         if self._saved_bytes is None:
             self._saved.add(saved)
         return saved

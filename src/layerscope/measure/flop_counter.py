@@ -42,31 +42,20 @@ class FlopCounts:
         forward: of every layer that ran, in execution order, 0 where nothing is counted; its calls
             summed. An operation outside of any layer counts for the module that called it.
         backward: the same layers.
-        bias_gradient: the part of `backward` that is the sums for the gradients of biases; empty
-            where the instrument does not tell it apart.
         total: the sum of `forward` and `backward`.
     """
 
     forward: Mapping[str, int]
     backward: Mapping[str, int]
-    bias_gradient: Mapping[str, int]
     total: int
 
     @staticmethod
-    def of(
-        keys: Mapping[str, None],
-        forward: Counter[str],
-        backward: Counter[str],
-        bias_gradient: Counter[str] | None = None,
-    ) -> "FlopCounts":
+    def of(keys: Mapping[str, None], forward: Counter[str], backward: Counter[str]) -> "FlopCounts":
         """Counts of these layers, and of whatever else has been counted."""
         everyone = dict.fromkeys([*keys, *forward, *backward])
         return FlopCounts(
             forward=MappingProxyType({key: forward[key] for key in everyone}),
             backward=MappingProxyType({key: backward[key] for key in everyone}),
-            bias_gradient=MappingProxyType(
-                {} if bias_gradient is None else {key: bias_gradient[key] for key in everyone}
-            ),
             total=forward.total() + backward.total(),
         )
 
@@ -100,7 +89,7 @@ class FlopRecorder:
     def counts(self) -> FlopCounts:
         """What was counted until now."""
         mode = self._mode
-        return FlopCounts.of(self._nodes.keys, mode.forward, mode.backward, mode.bias_gradient)
+        return FlopCounts.of(self._nodes.keys, mode.forward, mode.backward)
 
     def __enter__(self) -> "FlopRecorder":
         if self._owns_tracker:
@@ -124,7 +113,6 @@ class _CountingMode(TorchDispatchMode):
         super().__init__()
         self.forward: Counter[str] = Counter()
         self.backward: Counter[str] = Counter()
-        self.bias_gradient: Counter[str] = Counter()
         self._tracker = tracker
         self._nodes = nodes
         self._graph_task: int | None = None
@@ -147,16 +135,11 @@ class _CountingMode(TorchDispatchMode):
             with self:  # in inference mode it arrives in one piece; its parts may have a formula
                 return func.decompose(*args, **kwargs)
         output = self._zeros.instead_of(func, args) or func(*args, **kwargs)
-        key = self._count(int(formula(*args, **kwargs, out_val=output)))
-        if func is torch.ops.aten.convolution_backward.default and key is not None:
-            *others, mask = args  # mask: which of input, weight and bias need a gradient
-            if mask[2]:
-                bias_only = [False, False, True]
-                self.bias_gradient[key] += int(formula(*others, bias_only, out_val=output))
+        self._count(int(formula(*args, **kwargs, out_val=output)))
         return output
 
-    def _count(self, flops: int) -> str | None:
-        """The layer that it counts for."""
+    def _count(self, flops: int) -> None:
+        """Add to the running layer's count, or to that of the layer that created the node."""
         node = torch._C._current_autograd_node()
         if node is None:
             counts, key = self.forward, self._tracker.current_key
@@ -164,7 +147,6 @@ class _CountingMode(TorchDispatchMode):
             counts, key = self.backward, self._layer_of(node)
         if key is not None:
             counts[key] += flops
-        return key
 
     def _layer_of(self, node: Any) -> str | None:
         # A checkpoint's backward runs one of its own, whose nodes are new: they are its layer's.

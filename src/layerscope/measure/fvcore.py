@@ -14,12 +14,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-from torch import nn
-from torch.jit import TracerWarning  # pyright: ignore[reportPrivateImportUsage]
 
-from layerscope.layers.calls import Call, CallObserver, CallTracker, unwrapped
+from layerscope.layers.calls import Call, CallObserver, CallTracker
 from layerscope.layers.tensors import tensors_in
-from layerscope.layers.untouched import untouched
+from layerscope.measure.step import Step
 
 with warnings.catch_warnings():  # importing fvcore warns of its own use of deprecated names
     warnings.simplefilter("ignore")
@@ -43,50 +41,58 @@ class FvcoreCounts:
     layers: Mapping[str, int]
     total: int
     mode: Literal["train", "eval"]
-    batch_size: int
     unsupported_ops: Mapping[str, int]
 
 
-def fvcore_counts(
-    network: nn.Module, input_shape: tuple[int, ...], train: bool | None = None
-) -> FvcoreCounts:
-    """Count one forward of the network on an input of this shape, values drawn at random.
+def fvcore_counts(step: Step, train: bool | None = None) -> FvcoreCounts:
+    """Count one forward of the step's network on the step's own arguments.
 
     fvcore knows modules only and would count a functional operation for the module that calls it;
     here each goes to the key of the operation itself. An operation outside any layer (inside a
     scripted submodule) goes to the module's path. The network is run, traced, and left as it was.
 
+    The trace records gradients where the step does, because modules choose their path by that: a
+    TransformerEncoderLayer in eval mode fuses all its operations into one without gradients.
+
     Args:
-        input_shape: (N, C, H, W).
         train: the mode to count in; each submodule's own present mode if not given.
 
     Raises:
         FvcoreFailed: the forward cannot be traced, or an operation's shapes are not fvcore's.
-        UserError: a compiled or scripted network.
     """
-    network = unwrapped(network)
-    with untouched(network), torch.no_grad():
+    network = step.network
+    with step.untouched():
         if train is not None:
             network.train(train)
-        first = next(network.parameters(), torch.empty(0))
-        image = torch.rand(input_shape, device=first.device, dtype=first.dtype)
         scopes = _LayerScopes()
-        counter = _Counter(network, image, scopes)
+        counter = _Counter(step, scopes)
         tracker = scopes.tracker = CallTracker(network, scopes)
+        stage = "torch cannot trace its forward"
         try:
-            with tracker:
-                counter.count(counter.trace())
+            with tracker, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the step itself shows those of the network
+                graph = counter.trace()
+                stage = "a formula of fvcore does not fit its operations"
+                counter.count(graph)
         except Exception as error:  # whatever the user's forward, the tracer or a formula raises
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise FvcoreFailed(f"fvcore cannot count {type(network).__name__}: {reason}") from error
+            name = type(network).__name__
+            reason = _one_line(str(error)) or type(error).__name__
+            raise FvcoreFailed(f"fvcore cannot count {name}: {stage}: {reason}") from error
         mode = "train" if network.training else "eval"
     return FvcoreCounts(
         layers=MappingProxyType(dict(counter.layers)),
         total=counter.layers.total(),
         mode=mode,
-        batch_size=input_shape[0],
         unsupported_ops=MappingProxyType(dict(counter.unsupported_ops)),
     )
+
+
+_MOST_CHARACTERS = 300  # the tracer's own errors print whole graphs
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 1] + "…"
 
 
 _MARK = "layer:"  # before a call's number, in the name of a scope
@@ -128,31 +134,36 @@ class _Counter:
     That analysis would add up every module's count, and name every node by hooks on all modules.
     """
 
-    def __init__(self, network: nn.Module, image: torch.Tensor, scopes: _LayerScopes) -> None:
+    def __init__(self, step: Step, scopes: _LayerScopes) -> None:
         self.layers: Counter[str] = Counter()
         self.unsupported_ops: Counter[str] = Counter()
         self._scopes = scopes
-        self._name = type(network).__name__
-        self._network = network
-        self._image = image
-        self._analysis = FlopCountAnalysis(network, (image,))
+        self._name = type(step.network).__name__
+        self._step = step
+        self._analysis = FlopCountAnalysis(step.network, ())
 
     def trace(self) -> torch._C.Graph:
-        """One forward.
+        """Run one forward.
 
         The tracer notes the Python stack at every node, and that is most of its time: so it is
         called here directly, not through torch.jit and a module around the network.
         """
+        step = self._step
+        network = step.network
+        args, kwargs = step.arguments()
 
-        def forward(image: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(tensors_in(self._network(image)))  # all that the tracer takes
+        # The tracer knows its inputs by identity, so that the call need not be built from what it
+        # passes here: keyword arguments, nested tensors and other values are simply given.
+        def forward(*_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            with step.precision():
+                outputs = tuple(tensors_in(network(*args, **kwargs)))  # all that the tracer takes
+            if not outputs:
+                raise ValueError("it returns no tensors")
+            return outputs
 
-        inputs = [self._image, *self._network.parameters(), *self._network.buffers()]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TracerWarning)
-            graph, _ = torch._C._create_graph_by_tracing(
-                forward, inputs, lambda value: "", True, False
-            )
+        tensors = [*tensors_in((args, kwargs)), *network.parameters(), *network.buffers()]
+        inputs = list({id(tensor): tensor for tensor in tensors}.values())
+        graph, _ = torch._C._create_graph_by_tracing(forward, inputs, lambda value: "", True, False)
         return graph
 
     def count(self, graph: torch._C.Graph) -> None:

@@ -130,11 +130,10 @@ def _of_the_step(events: Sequence[MemoryEvent]) -> list[MemoryEvent]:
 
 
 def _points(events: Sequence[MemoryEvent]) -> tuple[MemoryPoint, ...]:
+    start = events[0].nanoseconds if events else 0
     totals = accumulate(event.allocated_bytes for event in events)
     return tuple(
-        MemoryPoint(
-            (event.nanoseconds - events[0].nanoseconds) * 1e-9, total, event.layer, event.phase
-        )
+        MemoryPoint((event.nanoseconds - start) * 1e-9, total, event.layer, event.phase)
         for event, total in zip(events, totals, strict=True)
     )
 

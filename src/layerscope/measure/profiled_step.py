@@ -13,7 +13,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from torch._C._autograd import DeviceType, _profiler_enabled, _ProfilerResult
+from torch._C._autograd import (
+    DeviceType,
+    _KinetoEvent,
+    _profiler_enabled,
+    _ProfilerResult,
+)
 from torch._C._profiler import (
     RecordScope,
     _ExtraFields_Allocation,
@@ -26,11 +31,16 @@ from torch.autograd.profiler import profile
 from layerscope.errors import UserError
 from layerscope.layers.calls import Call, CallTracker
 from layerscope.measure.node_layers import NodeLayers
+from layerscope.measure.quiet_convolutions import NODE, OPERATION, QuietConvolutions
+from layerscope.measure.stderr import without_lines
 from layerscope.measure.step import Phase, Step
 
 Owner = tuple[str | None, Phase]
 
 _RANGE = "layerscope:"  # before a phase's name or a call's number, in the name of a range
+# What torch writes to stderr: that it has no formula for a convolution whose padding is a name, and
+# that memory from before the profile is freed.
+_NOT_FOR_USERS = ("Failed to compute flops for op", "Memory block of unknown size was allocated")
 _NODE = "autograd::engine::evaluate_function: "
 _PHASES: Mapping[str, Phase] = {
     f"{_RANGE}{phase}": phase for phase in ("forward", "loss", "backward")
@@ -65,7 +75,7 @@ class ProfiledStep:
         flops: as `with_flops` counts them.
         operation_nanoseconds: of the outermost operations, which is the self time of all.
         device_nanoseconds: of the kernels and copies on the device; empty on a CPU.
-        memory_events: of the allocator of the image's device, in the order of time.
+        memory_events: of the allocator of the step's device, in the order of time.
         step_nanoseconds: forward, loss and backward, the profiler's own work included.
     """
 
@@ -85,8 +95,11 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
     """
     if _profiler_enabled():
         raise UserError("torch.profiler is running already: only one can at a time")
-    on_cuda = step.image.device.type == "cuda"
-    ranges = _Ranges()
+    device = step.device.type
+    on_cuda = device == "cuda"
+    # Only the clock sees what happens inside a convolution.
+    quiet = QuietConvolutions() if device == "cpu" and (with_flops or with_memory) else None
+    ranges = _Ranges(quiet)
     tracker = ranges.tracker = CallTracker(step.network, ranges)
     profiler = profile(
         use_kineto=True,
@@ -97,27 +110,28 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
     if on_cuda:  # libraries make their workspaces at first use, and keep them
         with step.untouched():
             step.run()
-    with step.untouched(), tracker:
-        with quiet_start():
-            profiler.__enter__()
-        try:
-            loss = step.run(_phase_range)  # its release belongs to no phase: held to the end
-        finally:
-            profiler.__exit__(None, None, None)
-        del loss
-    assert profiler.kineto_results is not None
-    device = step.image.device.type
-    return _Reading(ranges, device, profiler.kineto_results, with_flops).result
+    with without_lines(*_NOT_FOR_USERS):
+        with step.untouched(), tracker:
+            with quiet_start():
+                profiler.__enter__()
+            try:
+                loss = step.run(_phase_range)  # its release belongs to no phase: held to the end
+            finally:
+                profiler.__exit__(None, None, None)
+            del loss
+        assert profiler.kineto_results is not None
+        return _Reading(ranges, device, profiler.kineto_results, with_flops).result
 
 
 class _Ranges(NodeLayers):
     """Opens a range of the profiler around every layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: QuietConvolutions | None) -> None:
         super().__init__()
         self.calls: list[str] = []  # the key of every call, by the number in its range's name
         self.paths_after: list[str | None] = []  # of the module that runs when the call has ended
         self._open: list[_RecordFunctionFast] = []
+        self.quiet = quiet
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().layer_began(call, args, kwargs)
@@ -125,10 +139,14 @@ class _Ranges(NodeLayers):
         self.calls.append(call.key)
         self.paths_after.append(None)
         self._open[-1].__enter__()
+        if self.quiet is not None:
+            self.quiet.layer_began(call)
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
+        if self.quiet is not None:
+            self.quiet.layer_ended(call)
         self._open.pop().__exit__(None, None, None)
         self.paths_after[-1] = self.tracker.current_key
         super().layer_ended(call, args, kwargs, output)
@@ -170,13 +188,15 @@ class _Reading:
         self.result = ProfiledStep(layers=ranges.keys)
         self._ranges = ranges
         self._device = device
+        self._unrecorded = ranges.quiet.nodes if ranges.quiet is not None else ()
         self._last: dict[Phase, str | None] = {}
         self._between: str | None = type(ranges.tracker.network).__name__
         # The tree has neither FLOPs nor device times; they are found by the operation's number.
         self._flops: dict[int, int] = {}
         self._device_nanoseconds: Counter[int] = Counter()
         if with_flops or device != "cpu":
-            self._read_flat(results)
+            self._read_flat(results.events(), with_flops)
+        self._counted = self._flops.keys() | self._device_nanoseconds.keys()
         roots = results.experimental_event_tree()
         main_thread = next(event.start_tid for event in roots if event.name in _PHASES)
         for event in roots:  # on CUDA the backward runs in a thread of its own
@@ -184,11 +204,11 @@ class _Reading:
             self._read([event], _Place(phase="forward" if is_main else "backward"))
         self.result.memory_events.sort(key=lambda event: event.nanoseconds)
 
-    def _read_flat(self, results: _ProfilerResult) -> None:
-        events = results.events()
-        self._flops = {
-            event.correlation_id(): flops for event in events if (flops := event.flops())
-        }
+    def _read_flat(self, events: Sequence[_KinetoEvent], with_flops: bool) -> None:
+        if with_flops:
+            for event in events:
+                if flops := event.flops():
+                    self._flops[event.correlation_id()] = flops
         if self._device == "cpu":
             return
         for event in events:
@@ -196,7 +216,8 @@ class _Reading:
                 self._device_nanoseconds[event.linked_correlation_id()] += event.duration_ns()
 
     def _read(self, events: Sequence[_ProfilerEvent], place: _Place) -> None:
-        """These, and what is inside each. There are thousands, and every question costs."""
+        """Read these and what is inside each. There are thousands, and every attribute costs."""
+        counted = self._counted
         for event in events:
             fields = event.extra_fields
             if isinstance(fields, _ExtraFields_Allocation):
@@ -207,7 +228,8 @@ class _Reading:
             if isinstance(fields, _ExtraFields_TorchOp):
                 if children or place.operation is None:  # most are neither
                     inside = self._entered(event, fields, place)
-                self._note_work(event.correlation_id, (inside.layer, inside.phase))
+                if counted and (number := event.correlation_id) in counted:
+                    self._note_work(number, (inside.layer, inside.phase))
             if children:
                 self._read(children, inside)
 
@@ -225,7 +247,10 @@ class _Reading:
             return self._entered_range(event, place)
         if name.startswith(_NODE):
             return self._entered_node(fields, place)
-        if place.operation is not None or fields.scope != RecordScope.FUNCTION:
+        is_operation = fields.scope == RecordScope.FUNCTION
+        if name == NODE and fields.sequence_number in self._unrecorded:
+            is_operation, name = True, OPERATION
+        if place.operation is not None or not is_operation:
             return place
         layer = place.layer if place.is_owned else self._unowned(place.phase)
         self.result.operation_nanoseconds[layer, place.phase] += event.duration_time_ns

@@ -1,18 +1,18 @@
 """One training step of the user's own network: forward, loss, backward; no optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layerscope.errors import UserError
 from layerscope.layers.calls import unwrapped
-from layerscope.layers.tensors import tensors_in
+from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in
 from layerscope.layers.untouched import untouched
+from layerscope.measure.call import described
 
 Phase = Literal["forward", "loss", "backward"]
 
@@ -21,61 +21,116 @@ def _unobserved(phase: Phase) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
-    """What every instrument runs: this network, in its present modes, on this image.
+    """What every instrument runs: this network, in its present modes, called with these arguments.
 
-    A wrapper (DistributedDataParallel) is looked through. The image's own graph, if it has one, is
-    not part of the step; its gradient is computed where it requires one, and dropped.
+    A wrapper (DistributedDataParallel) is looked through. A graph that a tensor of the call has
+    already is not part of the step. The gradient of such a tensor is computed where it requires
+    one, and dropped.
 
     Args:
-        autocast: the dtype of autocast in the forward pass.
+        args: positional arguments of one call of the network: tensors in any nesting of tuples,
+            lists, mappings and dataclasses, and anything else that the network takes.
+        kwargs: keyword arguments of the same call.
+        autocast: dtype of autocast in the forward pass.
+        foreign_leaves: leaves that the loss needs and that are not the network's, whose gradients
+            are set aside and put back too.
+        loss_function: called with what the network returned; the default is the sum of the
+            returned floating-point tensors that require a gradient.
 
     Raises:
-        UserError: a compiled or scripted network.
+        UserError: the network is compiled or scripted.
+        TypeError: `args` is no tuple.
     """
 
     network: nn.Module
-    image: torch.Tensor
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
     autocast: torch.dtype | None = None
+    loss_function: Callable[[Any], Tensor] | None = None
+    foreign_leaves: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", unwrapped(self.network))
+        if not isinstance(self.args, tuple):
+            kind = type(self.args).__name__
+            raise TypeError(f"args must be a tuple, not {kind}: for one argument, pass (x,)")
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first parameter, else of the call's first tensor; else the CPU."""
+        first = next(self.network.parameters(), None)
+        if first is None:
+            first = next(tensors_in((self.args, self.kwargs)), None)
+        return torch.device("cpu") if first is None else first.device
+
+    @property
+    def description(self) -> str:
+        """The call's arguments in one short line: `(float32(2, 3), mask=bool(2))`."""
+        return described(self.args, self.kwargs)
 
     def untouched(self) -> AbstractContextManager[None]:
-        """The network and the image are afterwards as they are now, also after an exception."""
-        return untouched(self.network, self.image)
+        """Leave the network and the gradients of the call's tensors as they are now.
+
+        That holds after an exception too.
+        """
+        tensors = (*tensors_in((self.args, self.kwargs)), *self.foreign_leaves)
+        return untouched(self.network, *tensors, arguments=(*self.args, *self.kwargs.values()))
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments for one run: their tensors are detached and share their memory."""
+        args, kwargs = map_tensors((self.args, dict(self.kwargs)), _detached)
+        return args, kwargs
 
     def forward(self) -> Any:
-        """What the network returns, under autocast if that is set.
+        """Return what the network returns, under autocast if that is set.
 
         Raises:
             UserError: the network's forward raises, or returns no tensor.
         """
-        image = self.image.detach().requires_grad_(self.image.requires_grad)
+        args, kwargs = self.arguments()
         try:
-            with self._precision():
-                outputs = self.network(image)
+            with self.precision():
+                outputs = self.network(*args, **kwargs)
         except Exception as error:  # the user's forward may raise anything
-            shape = tuple(self.image.shape)
             raise _refused(
-                self.network, f"cannot run on an input of shape {shape}", error
+                self.network,
+                f"cannot run on {self.description}",
+                error,
+                "pass arguments with which network(*args, **kwargs) runs",
             ) from error
         if next(tensors_in(outputs), None) is None:
             kind = type(outputs).__name__
             raise UserError(f"{type(self.network).__name__} returns no tensors but {kind}")
         return outputs
 
-    def loss(self, outputs: Any) -> torch.Tensor | None:
-        """The sum of all floating-point outputs that require a gradient; None if none does."""
-        tensors = [
-            tensor
-            for tensor in tensors_in(outputs)
-            if tensor.is_floating_point() and tensor.requires_grad
-        ]
-        return reduce(torch.add, [tensor.sum() for tensor in tensors]) if tensors else None
+    def loss(self, outputs: Any) -> Tensor | None:
+        """Return the loss of these outputs; None if it does not depend on anything trainable.
 
-    def backward(self, loss: torch.Tensor) -> None:
+        Raises:
+            UserError: the loss function raises, or returns no scalar.
+        """
+        if self.loss_function is None:
+            return sum_of_outputs(outputs)
+        try:
+            loss = self.loss_function(outputs)
+        except Exception as error:  # the user's function may raise anything
+            raise _refused(
+                self.network,
+                f"returned {described((outputs,), {})}, of which the loss function cannot compute "
+                "a loss",
+                error,
+            ) from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            what = described((loss,), {})[1:-1]
+            raise UserError(
+                f"the loss function returned no scalar but {what}: return one tensor with one "
+                "element, such as a mean"
+            )
+        return loss if loss.requires_grad else None
+
+    def backward(self, loss: Tensor) -> None:
         """Compute the gradients.
 
         Raises:
@@ -88,8 +143,8 @@ class Step:
 
     def run(
         self, during: Callable[[Phase], AbstractContextManager[object]] = _unobserved
-    ) -> torch.Tensor | None:
-        """Forward, loss, backward (if there is one); the loss, whose graph is spent.
+    ) -> Tensor | None:
+        """Run forward, loss and backward (if there is one); return the loss, whose graph is spent.
 
         Nothing else is kept alive: a layer's output lives as long as autograd holds it.
 
@@ -97,7 +152,7 @@ class Step:
             during: entered around each phase.
 
         Raises:
-            UserError: see `forward` and `backward`.
+            UserError: see `forward`, `loss` and `backward`.
         """
         with during("forward"):
             outputs = self.forward()
@@ -109,11 +164,17 @@ class Step:
                 self.backward(loss)
         return loss
 
-    def _precision(self) -> AbstractContextManager[object]:
-        device = self.image.device.type
+    def precision(self) -> AbstractContextManager[object]:
+        """Return the autocast context of the forward pass."""
+        device = self.device.type
         return torch.autocast(device, self.autocast, enabled=self.autocast is not None)
 
 
-def _refused(network: nn.Module, what: str, error: Exception) -> UserError:
+def _detached(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_(tensor.requires_grad)
+
+
+def _refused(network: nn.Module, what: str, error: Exception, mend: str = "") -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{type(network).__name__} {what}: {reason}")
+    message = f"{type(network).__name__} {what}: {reason}"
+    return UserError(f"{message}: {mend}" if mend else message)

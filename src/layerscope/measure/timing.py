@@ -86,7 +86,7 @@ def layer_times(step: Step, repeats: int = 10, warmup: int = 2) -> TimeRecord:
             bare.append(seconds)
             profiled.append(run)
     return TimeRecord(
-        layers=MappingProxyType(_layer_times(profiled, step.image.device)),
+        layers=MappingProxyType(_layer_times(profiled, step.device)),
         step_seconds=Spread.of(bare),
         profiled_step_seconds=Spread.of([run.step_nanoseconds * 1e-9 for run in profiled]),
         repeats=repeats,
@@ -101,10 +101,10 @@ def step_seconds(step: Step) -> float:
         UserError: the network does not run.
     """
     with step.untouched():
-        _synchronize(step.image.device)
+        _synchronize(step.device)
         begin = perf_counter()
         step.run()
-        _synchronize(step.image.device)
+        _synchronize(step.device)
         return perf_counter() - begin
 
 

@@ -1,13 +1,12 @@
 """Does this network take these images and give these classes? Asked before any data is read."""
 
-from typing import Any
-
 from torch import nn
 
 from layerscope.config import NetworkBase
+from layerscope.dry_run import dry_run
 from layerscope.errors import UserError
-from layerscope.layers import fake_forward, untouched
-from layerscope.networks.registry import first_output
+from layerscope.layers import untouched
+from layerscope.networks.layer_calls import blank_image
 
 
 def check_network(network: nn.Module, config: NetworkBase) -> int:
@@ -21,20 +20,24 @@ def check_network(network: nn.Module, config: NetworkBase) -> int:
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"{type(network).__name__} has no parameters to train")
     with untouched(network):
-        _outputs(network.eval(), config)
-        outputs = _outputs(network.train(), config)
-    found = tuple(first_output(outputs).shape[1:])
+        _output_shapes(network.eval(), config)
+        shapes = _output_shapes(network.train(), config)
+    found = shapes[0][1:]
     if found != (config.num_classes,):
         raise UserError(
             f"the network makes {found} of an image, not ({config.num_classes},): "
             "change model.num_classes, or the network"
         )
-    return len(outputs) if isinstance(outputs, (tuple, list, dict)) else 1
+    return len(shapes)
 
 
-def _outputs(network: nn.Module, config: NetworkBase) -> Any:
+def _output_shapes(network: nn.Module, config: NetworkBase) -> list[tuple[int, ...]]:
+    """Return the shape of each tensor that the network returns of two images."""
     try:
-        return fake_forward(network, (2, *config.input_shape))
+        run = dry_run(network, (blank_image(network, (2, *config.input_shape)),), backward=False)
     except UserError as error:
         shape = list(config.input_shape)
         raise UserError(f"model.input_shape={shape} does not fit: {error}") from error
+    if not run.outputs:
+        raise UserError("the network returns no tensor: return one, or a tuple of them")
+    return [tuple(output.shape) for output in run.outputs]

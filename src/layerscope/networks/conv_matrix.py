@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from layerscope.dry_run import Shape
 from layerscope.errors import UserError
-from layerscope.layers import Shape
-from layerscope.layers.shapes import conv_output_size
 from layerscope.networks.common import image_shape
+from layerscope.operations.shapes import conv_output_size
 
 MAX_ENTRIES = 2**26  # half a GiB of indices alone
 

@@ -8,9 +8,10 @@ from typing import NoReturn
 
 from torch import Tensor, nn
 
+from layerscope.dry_run import Shape
 from layerscope.errors import UserError
-from layerscope.layers import LayerSpec, Shape, describe
 from layerscope.networks.common import image_shape
+from layerscope.networks.layer_calls import DescribedCall, network_calls
 
 # Each number, or each channel, for itself: the same on a map of any size.
 _POINTWISE = {
@@ -45,7 +46,7 @@ def to_convolutional(model: nn.Module, input_shape: Shape) -> nn.Sequential:
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
-    specs = describe(model, (2, *image_shape(input_shape))).layers
+    specs = network_calls(model, (2, *image_shape(input_shape))).layers
     converter = _Converter(model)
     for before, spec in zip((None, *specs), specs, strict=False):
         _check_in_a_row(before, spec)
@@ -62,7 +63,7 @@ class _Converter:
         self._flat: Shape | None = None  # the map, (C, H, W), that the features are of
         self._converted: dict[tuple[int, Shape | None], nn.Module] = {}
 
-    def add(self, spec: LayerSpec) -> None:
+    def add(self, spec: DescribedCall) -> None:
         """One more layer, converted where it has to be."""
         if spec.kind in _FLATTENING:
             self._flatten(spec)
@@ -80,7 +81,7 @@ class _Converter:
         if spec.kind == "linear":
             self._flat = (spec.output_shape[1], 1, 1)
 
-    def _flatten(self, spec: LayerSpec) -> None:
+    def _flatten(self, spec: DescribedCall) -> None:
         before, after = spec.input_shape, spec.output_shape
         if before == after:
             return
@@ -88,7 +89,7 @@ class _Converter:
             _refuse(spec, f"it makes {after} of {before}, not a vector of every image")
         self._flat = before[1:]
 
-    def _layer(self, spec: LayerSpec, module: nn.Module | None) -> nn.Module:
+    def _layer(self, spec: DescribedCall, module: nn.Module | None) -> nn.Module:
         if spec.kind in ("softmax", "log_softmax"):
             return self._softmax(spec)
         if self._flat is None and len(spec.input_shape) != 4:
@@ -105,7 +106,7 @@ class _Converter:
             _refuse(spec, "it is none that works on maps of any size")
         return deepcopy(module)
 
-    def _convolution(self, spec: LayerSpec, module: nn.Module) -> nn.Conv2d:
+    def _convolution(self, spec: DescribedCall, module: nn.Module) -> nn.Conv2d:
         if self._flat is None:
             _refuse(spec, "it works on the last dimension of a map: flatten before it")
         if not isinstance(module, nn.Linear):
@@ -120,7 +121,7 @@ class _Converter:
             layer.bias = _moved(module.bias, module.bias.shape)
         return layer
 
-    def _norm(self, spec: LayerSpec, module: nn.Module) -> nn.Module:
+    def _norm(self, spec: DescribedCall, module: nn.Module) -> nn.Module:
         if self._flat is None:
             return deepcopy(module)
         if not isinstance(module, nn.BatchNorm1d) or self._flat[1:] != (1, 1):
@@ -133,23 +134,23 @@ class _Converter:
         layer._parameters, layer._buffers = own._parameters, own._buffers
         return layer
 
-    def _softmax(self, spec: LayerSpec) -> nn.Module:
+    def _softmax(self, spec: DescribedCall) -> nn.Module:
         if spec.geometry.get("dim") not in (1, 1 - len(spec.input_shape)):
             _refuse(spec, "it is not over the channels")
         return nn.Softmax(1) if spec.kind == "softmax" else nn.LogSoftmax(1)
 
 
-def _refuse(spec: LayerSpec, reason: str) -> NoReturn:
-    raise UserError(f"{spec.key} ({spec.kind}) cannot be made convolutional: {reason}")
+def _refuse(spec: DescribedCall, reason: str) -> NoReturn:
+    raise UserError(f"{spec.key} ({spec.type}) cannot be made convolutional: {reason}")
 
 
-def _check_in_a_row(before: LayerSpec | None, spec: LayerSpec) -> None:
+def _check_in_a_row(before: DescribedCall | None, spec: DescribedCall) -> None:
     """One tensor in, that of the layer before, and one out."""
     if len(spec.inputs) != 1 or len(spec.outputs) != 1:
         _refuse(
             spec, f"it takes {len(spec.inputs)} tensors and gives {len(spec.outputs)}, not one each"
         )
-    if before is not None and spec.inputs[0].value != before.outputs[0].value:
+    if before is not None and not spec.inputs[0].is_same_memory(before.outputs[0]):
         _refuse(spec, f"it does not take what {before.key} gives: only layers in a row are")
 
 
@@ -158,7 +159,7 @@ def _moved(parameter: Tensor, shape: Shape) -> nn.Parameter:
     return nn.Parameter(moved, requires_grad=parameter.requires_grad)
 
 
-def _fixed_pooling(spec: LayerSpec) -> nn.Module:
+def _fixed_pooling(spec: DescribedCall) -> nn.Module:
     """The window that adaptive pooling has on this map; what is pooled to one value slides by 1."""
     before, after = spec.input_shape[2:], spec.output_shape[2:]
     if any(size % left for size, left in zip(before, after, strict=True)):
@@ -169,7 +170,7 @@ def _fixed_pooling(spec: LayerSpec) -> nn.Module:
     return _ADAPTIVE[spec.kind]((height, width), (stride[0], stride[1]))
 
 
-def _of_function(spec: LayerSpec) -> nn.Module:
+def _of_function(spec: DescribedCall) -> nn.Module:
     geometry = spec.geometry
     if spec.kind in _FUNCTIONAL:
         return _FUNCTIONAL[spec.kind]()

@@ -6,11 +6,11 @@ from math import prod
 from typing import NoReturn
 
 from layerscope.errors import UserError
-from layerscope.layers.shapes import conv_output_size
 from layerscope.networks.common import scaled_channels
 from layerscope.networks.pattern_layers import POOLS, PatternLayer, pattern_layers
 from layerscope.networks.pattern_order import WINDOWED, blocks_of, check_order, completed, keys_of
 from layerscope.networks.pattern_syntax import refuse
+from layerscope.operations.shapes import conv_output_size
 
 FIRST_CHANNELS = 16  # of block 1; each block has twice those of the one before
 MAX_PARAMETERS = 2**30
@@ -120,7 +120,7 @@ def _is_conv(layer: PatternLayer) -> bool:
 
 
 def _default_channels(recipe: Recipe, blocks: Sequence[int]) -> list[int]:
-    """Of each Conv, by its block's number."""
+    """Return the channels of each Conv, by its block's number."""
     ordinal = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
     given = recipe.channels
     if given is None:

@@ -1,3 +1,3 @@
-from layerscope.profiling.library import profile
+from layerscope.profiling.library import dry_run, profile
 
-__all__ = ["profile"]
+__all__ = ["dry_run", "profile"]

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BeforeValidator, Field, ValidationError
 from torch import nn
 
@@ -24,12 +25,13 @@ from layerscope.config import (
     first_problem,
     frozen,
 )
+from layerscope.dry_run import dry_run
 from layerscope.errors import RunFailed, UserError
 from layerscope.files import write_json
-from layerscope.layers import describe
 from layerscope.networks import build_network
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import Settings, profile_network
+from layerscope.reconcile.account import account
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
     Change,
@@ -40,11 +42,8 @@ from layerscope.report.profile.budget import (
 )
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen
-from layerscope.theory import cost_table
-from layerscope.theory.saved import saved_memory
-from layerscope.theory.step import step_memory
 from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
-from layerscope.training.optimizers import optimizer_memory
+from layerscope.training.optimizers import optimizer_maker
 from layerscope.training.provenance import describe_environment
 
 # What the walkthrough is about, whatever the profile is of.
@@ -93,6 +92,7 @@ class ProfileConfig(Section):
     freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
     input_requires_grad: bool
     instruments: InstrumentsConfig
+    depth: Count | None
     budget: LocalPath | None
     tolerance: NonNegative
 
@@ -108,7 +108,7 @@ class ProfileConfig(Section):
             train=self.train,
             freeze=self.freeze,
             input_requires_grad=self.input_requires_grad,
-            optimizer=optimizer_memory(self.optimizer),
+            optimizer=optimizer_maker(self.optimizer),
         )
 
 
@@ -129,7 +129,7 @@ def check_profile(request: Request) -> Job:
         check_budget_settings(read_budget(Path(config.budget)), settings)
     check_settings(network, settings)
     instruments = config.instruments.chosen
-    Screen().say(f"profiling {settings.network} by theory and {len(instruments)} instruments ...")
+    Screen().say(_what_runs(settings, len(instruments)))
     profile = profile_network(network, settings, instruments)
     changes = (
         None
@@ -140,6 +140,12 @@ def check_profile(request: Request) -> Job:
     return partial(_save, config, ProfileReport(profile, audit), changes, request.overrides)
 
 
+def _what_runs(settings: Settings, num_instruments: int) -> str:
+    if settings.is_forecast:
+        return f"profiling {settings.network} by a dry run: no {settings.device} is here ..."
+    return f"profiling {settings.network} by a dry run and {num_instruments} instruments ..."
+
+
 def network_name(config: NetworkConfig, network: nn.Module) -> str:
     """For the reports: torchvision's own name, a user's class, or the name of ours."""
     if isinstance(config, TorchvisionConfig):
@@ -148,10 +154,9 @@ def network_name(config: NetworkConfig, network: nn.Module) -> str:
 
 
 def walkthrough_audit() -> Audit:
-    """The walkthrough's figures beside the right ones: at its own batch size, in float32."""
-    network = describe(CifarCNN(), WALKTHROUGH_SHAPE)
-    peak = step_memory(network, saved_memory(network)).peak
-    return audit_walkthrough(cost_table(network, WALKTHROUGH_ELEMENT_SIZE), peak.peak_bytes)
+    """Return the walkthrough's figures beside the right ones: its own batch size, in float32."""
+    run = dry_run(CifarCNN(), (torch.empty(WALKTHROUGH_SHAPE),))
+    return audit_walkthrough(account(run, WALKTHROUGH_ELEMENT_SIZE).costs, run.live_peak_bytes)
 
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfig:
@@ -175,7 +180,7 @@ def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfi
 
 
 def refuse_groups(overrides: tuple[str, ...], groups: tuple[str, ...], what: str) -> None:
-    """Of a network's recipe, which the configuration holds without using it."""
+    """Refuse parts of a network's recipe, which the configuration holds without using them."""
     for override in overrides:
         if re.split("[.@]", key_of(override))[0] in groups:
             raise UserError(f"{override} says nothing about {what}: leave it out")
@@ -204,7 +209,7 @@ def _save(
     screen = Screen()
     write_json(directory / "run.json", describe_environment(overrides))
     report.save(directory)
-    report.show(screen)
+    report.show(config.depth, screen=screen, command="depth={}")
     screen.say(f"all files: {directory}")
     if changes is not None:
         show_budget(screen, changes, config.tolerance)

@@ -2,14 +2,17 @@ from layerscope.reconcile.measurements import EXACT_INSTRUMENTS, INSTRUMENTS
 from layerscope.reconcile.peak import Peak
 from layerscope.reconcile.profile import Profile, profile_network
 from layerscope.reconcile.roofline import LayerTiming
-from layerscope.reconcile.rows import EXACT_QUANTITIES, Reason, Row
-from layerscope.reconcile.settings import DTYPES, Settings
+from layerscope.reconcile.rows import EXACT_QUANTITIES, Comparisons, Reason, Row
+from layerscope.reconcile.settings import DTYPES, OPTIMIZERS, Call, Settings
 
 __all__ = [
     "DTYPES",
     "EXACT_INSTRUMENTS",
     "EXACT_QUANTITIES",
     "INSTRUMENTS",
+    "OPTIMIZERS",
+    "Call",
+    "Comparisons",
     "LayerTiming",
     "Peak",
     "Profile",

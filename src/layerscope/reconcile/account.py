@@ -1,106 +1,171 @@
-"""Theory, reasons and measurements, put side by side for every layer and for their totals."""
+"""A network's dry run and textbook, ready to be held against instruments."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
-from layerscope.layers.spec import NetworkSpec
-from layerscope.reconcile.rows import Reason, Row
-from layerscope.theory.saved import SavedMemory, saved_memory
-from layerscope.theory.table import CostTable, cost_table
+from layerscope.dry_run import DryRun, LayerCall, OperationRecord, SavedStorages, saved_storages
+from layerscope.dry_run.saved import operations_that_lead_to_loss
+from layerscope.operations import is_view, updates_statistics
+from layerscope.theory import CostTable, LayerCost, Unit, cost_table, textbook_units
 
-# The textbook keeps what it puts out.
-_THEORY = {"saved_bytes": "output_bytes"}
-
-# Measured values by layer; None where the instrument failed or was switched off.
-Measured = Mapping[str, int]
-ReasonsOfCall = Callable[[int], tuple[Reason, ...]]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
 class Account:
-    """One network's theory and what is predicted from it, ready to be held against instruments."""
+    """What is known of a network before anything is measured.
 
-    network: NetworkSpec
+    Args:
+        units: what the textbook counts, in order.
+        saved: what autograd saves by torch's specification; None for a version that it lacks.
+    """
+
+    run: DryRun
+    units: tuple[Unit, ...]
     costs: CostTable
-    saved: SavedMemory
+    saved: SavedStorages | None
 
     @property
     def element_size(self) -> int:
         """Bytes of an element in theory."""
         return self.costs.element_size
 
-    def rows(
-        self,
-        quantity: str,
-        instrument: str,
-        measured: Measured,
-        reasons_of: ReasonsOfCall,
-    ) -> tuple[Row, ...]:
-        """A row per layer; a layer that only the instrument counts for has no theory.
+    @cached_property
+    def layers(self) -> Mapping[str, LayerCost]:
+        """The costs of each layer by its key."""
+        return {cost.layer: cost for cost in self.costs.layers}
 
-        Args:
-            quantity: a field of LayerCost, which is the theory.
-            reasons_of: of a call, by its index.
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """The type of every layer, and of every module that runs operations between layers."""
+        types = {cost.layer: cost.type for cost in self.costs.layers}
+        for unit in self.units:
+            types.setdefault(unit.layer, "")
+        return types
+
+    @cached_property
+    def calls(self) -> Mapping[str, tuple[LayerCall, ...]]:
+        """The calls of each layer."""
+        return _grouped((call.key, call) for call in self.run.layers)
+
+    @cached_property
+    def units_by_layer(self) -> Mapping[str, tuple[Unit, ...]]:
+        """The units of each layer."""
+        return _grouped((unit.layer, unit) for unit in self.units)
+
+    @cached_property
+    def units_by_call(self) -> Mapping[int | None, tuple[Unit, ...]]:
+        """The units of each call."""
+        return _grouped((unit.call, unit) for unit in self.units)
+
+    @cached_property
+    def saved_by_layer(self) -> Mapping[str, tuple[int, ...]]:
+        """Storages that are saved, by the layer that allocated them."""
+        if self.saved is None:
+            return {}
+        pairs = ((self.run.allocating_layer(s), s) for s in sorted(self.saved.storages))
+        return _grouped((layer, storage) for layer, storage in pairs if layer is not None)
+
+    @cached_property
+    def recorded_readers(self) -> Mapping[int, tuple[int, ...]]:
+        """Operations that read each storage and whose backward pass will run; views left out."""
+        run = self.run
+        return _grouped(
+            (tensor.storage, number)
+            for number in operations_that_lead_to_loss(run)
+            if not is_view(run.operations[number].operation)
+            for tensor in run.operations[number].inputs
+        )
+
+    @cached_property
+    def extra_operations(self) -> Mapping[str, tuple[OperationRecord, ...]]:
+        """Operations of the backward pass that no unit of the layer stands for.
+
+        They add gradients, or compute a part of the forward pass again.
         """
-        calls = self._calls()
-        rows = [
-            Row(
-                layer=cost.layer,
-                quantity=quantity,
-                instrument=instrument,
-                theory=getattr(cost, _THEORY.get(quantity, quantity)),
-                reasons=merged(reason for call in calls[cost.layer] for reason in reasons_of(call)),
-                measured=measured.get(cost.layer),
-            )
-            for cost in self.costs.layers
-        ]
-        strangers = [layer for layer in measured if measured[layer] and layer not in calls]
-        rows += [Row(layer, quantity, instrument, None, (), measured[layer]) for layer in strangers]
-        return tuple(rows)
+        return _grouped(
+            (operation.layer, operation)
+            for operation in self.run.operations
+            if operation.layer is not None
+            and (operation.is_accumulation or operation.is_recomputed)
+        )
 
-    def _calls(self) -> dict[str, list[int]]:
-        calls: dict[str, list[int]] = {}
-        for call, spec in enumerate(self.network.layers):
-            calls.setdefault(spec.key, []).append(call)
-        return calls
+    @cached_property
+    def interrupted_operations(self) -> Mapping[str, tuple[OperationRecord, ...]]:
+        """Operations that a checkpoint began to compute again and did not end, by layer.
 
+        It stops at the last tensor that it needs. Where that is an argument of an operation, the
+        operation has been called, and its kernel does not run: the profiler sees it, no mode does.
+        The forward pass tells which operation comes next.
+        """
+        run = self.run
+        regions = _runs(run.operations, lambda op: op.phase == "forward" and not op.is_saving)
+        found: list[tuple[str, OperationRecord]] = []
+        for again in _runs(run.operations, lambda op: op.is_recomputed):
+            names = [operation.name for operation in again]
+            for region in regions:
+                begin = [operation.name for operation in region[: len(again)]]
+                if begin == names and len(region) > len(again) and again[0].layer is not None:
+                    found.append((again[0].layer, region[len(again)]))
+                    break
+        return _grouped(found)
 
-def account(network: NetworkSpec, element_size: int) -> Account:
-    """Theory of one forward and backward pass."""
-    return Account(network, cost_table(network, element_size), saved_memory(network))
+    def is_needed(self, unit: Unit) -> bool:
+        """Tell whether an output, or a lasting tensor, depends on what a unit makes."""
+        made = {tensor.storage for tensor in unit.invocation.outputs}  # type: ignore[attr-defined]
+        return any(
+            updates_statistics(operation)
+            or any(t.storage in made for t in (*operation.outputs, *operation.overwritten))
+            for number in self.needed_operations.intersection(unit.operations)
+            for operation in (self.run.operations[number],)
+        )
 
-
-def total(rows: Iterable[Row], num_unseen: int = 0) -> Row:
-    """Their sum; what is unknown is missing in it, and makes it a lower bound.
-
-    Args:
-        num_unseen: tensors that no layer made: then layers may be missing altogether.
-    """
-    rows = tuple(rows)
-    measured = [row.measured for row in rows]
-    known = [row for row in rows if row.theory is not None]
-    return Row(
-        layer="total",
-        quantity=rows[0].quantity,
-        instrument=rows[0].instrument,
-        theory=sum(row.theory or 0 for row in known),
-        reasons=merged(reason for row in known for reason in row.reasons),
-        measured=None if None in measured else sum(value or 0 for value in measured),
-        lower_bound=bool(num_unseen) or any(row.predicted is None for row in rows),
-    )
-
-
-def merged(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
-    """Reasons of one code as one, their amounts summed; different texts stand beside each other."""
-    amounts: dict[str, int] = {}
-    texts: dict[str, dict[str, None]] = {}
-    for reason in reasons:
-        amounts[reason.code] = amounts.get(reason.code, 0) + reason.amount
-        texts.setdefault(reason.code, {})[reason.text] = None
-    return tuple(Reason(code, amounts[code], _joined(texts[code])) for code in amounts)
+    @cached_property
+    def needed_operations(self) -> frozenset[int]:
+        """Operations of the forward pass on which an output, or a lasting tensor, depends."""
+        run = self.run
+        wanted = {tensor.storage for tensor in run.outputs}
+        wanted |= {n for n, storage in enumerate(run.storages) if storage.origin == "buffer"}
+        found: set[int] = set()
+        for number in range(len(run.operations) - 1, -1, -1):
+            operation = run.operations[number]
+            if operation.phase != "forward":
+                continue
+            results = (*operation.outputs, *operation.overwritten)
+            if any(t.storage in wanted for t in results) or updates_statistics(operation):
+                found.add(number)
+                wanted.update(tensor.storage for tensor in operation.inputs)
+        return frozenset(found)
 
 
-def _joined(texts: dict[str, None], most: int = 3) -> str:
-    first = list(texts)[:most]
-    more = len(texts) - len(first)
-    return "; ".join(first) + (f"; and {more} more" if more else "")
+def account(run: DryRun, element_size: int) -> Account:
+    """Work out the textbook of a dry run, and what autograd saves in it."""
+    units = textbook_units(run)
+    return Account(run, units, cost_table(run, units, element_size), saved_storages(run))
+
+
+def _runs(
+    operations: Iterable[OperationRecord], belongs: Callable[[OperationRecord], bool]
+) -> list[list[OperationRecord]]:
+    """Return the stretches of neighbouring operations that belong; views may lie between."""
+    runs: list[list[OperationRecord]] = []
+    is_open = False
+    for operation in operations:
+        if belongs(operation):
+            if not is_open:
+                runs.append([])
+            runs[-1].append(operation)
+            is_open = True
+        elif not is_view(operation.operation):
+            is_open = False
+    return runs
+
+
+def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, tuple[V, ...]]:
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return {key: tuple(values) for key, values in groups.items()}

@@ -1,239 +1,408 @@
-"""What each counter of FLOPs leaves out or counts otherwise than the textbook."""
+"""What each counter of FLOPs counts of a layer, and why it differs from the textbook.
 
+A counter has a formula for some units of a layer and none for others. The textbook's figure of the
+former is what it is held against; that of the latter is `theory_not_counted`, and no comparison.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from math import prod
 
-from layerscope.layers.spec import LayerSpec, NetworkSpec
-from layerscope.reconcile.rows import Reason
-from layerscope.theory.kept import weight_learns
-from layerscope.theory.kinds import KINDS
-from layerscope.theory.saved import SavedMemory
-from layerscope.theory.table import textbook_flops
+from layerscope.dry_run import OperationRecord
+from layerscope.operations import (
+    FREE,
+    TRACED_APART,
+    counted_by_dispatcher,
+    dispatcher_count,
+    profiler,
+)
+from layerscope.reconcile.account import Account
+from layerscope.reconcile.rows import Reason, merged
+from layerscope.theory import Unit
+from layerscope.theory.units import operation_invocation
 
-Reasons = tuple[Reason, ...]
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an instrument is predicted to see of one layer, or of one unit.
+
+    Args:
+        theory: the textbook's figure of what is counted; None where it is not known.
+        not_counted: the textbook's figure of the rest; None where it is not known.
+        counted: false: the instrument has no formula for any of it.
+    """
+
+    theory: int | None
+    not_counted: int | None = 0
+    reasons: tuple[Reason, ...] = ()
+    counted: bool = True
 
 
-def has_macs(spec: LayerSpec) -> bool:
-    """Whether it is a convolution or a linear layer."""
-    kind = KINDS.get(spec.kind)
-    return kind is not None and kind.macs is not None
+def _added(predictions: Iterable[Prediction]) -> Prediction:
+    predictions = tuple(predictions)
+    counted = [p for p in predictions if p.counted]
+    return Prediction(
+        theory=_sum(p.theory for p in counted),
+        not_counted=_sum(p.not_counted for p in predictions),
+        reasons=merged(reason for p in counted for reason in p.reasons if reason.amount),
+        counted=bool(counted),
+    )
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    found = list(values)
+    return None if None in found else sum(value or 0 for value in found)
+
+
+def _reason(code: str, amount: int, text: str, source: str | None = None) -> tuple[Reason, ...]:
+    return (Reason(code, amount, text, source),) if amount else ()
+
+
+def _name(unit: Unit) -> str:
+    return unit.name.removeprefix("aten::")
+
+
+def _backward_theory(unit: Unit) -> int | None:
+    counts = unit.costs.counts
+    return _sum((counts["input_gradient_flops"], counts["weight_gradient_flops"]))
+
+
+def _products(unit: Unit) -> int:
+    """Return the FLOPs of the matrix products in a unit's forward pass; twice that is backward."""
+    return 2 * (unit.costs.counts["macs"] or 0)
+
+
+def _has_products(unit: Unit) -> bool:
+    """Tell whether it is a product of two factors; torch computes one of more in some order."""
+    if unit.family is None or not unit.family.matrices:
+        return False
+    return unit.family.matrices != ("operands",) or len(unit.invocation.inputs) == 2
 
 
 # fvcore -------------------------------------------------------------------------------------------
 
 
-def fvcore_count(spec: LayerSpec) -> int:
-    """What fvcore counts for one call: a multiply-accumulate as one."""
-    if has_macs(spec):
-        return 0 if _pads_by_name(spec) else _known(spec, "macs")
-    elements = prod(spec.input_shape) if spec.inputs else 0
-    if spec.kind == "batch_norm":
-        affine = spec.geometry.get("affine", True)
-        return elements * ((5 if affine else 4) if _uses_batch(spec) else (2 if affine else 1))
-    if spec.kind in ("layer_norm", "group_norm", "instance_norm"):
-        return elements * (5 if spec.parameters else 4)
-    if spec.kind == "interpolate" and len(spec.input_shape) == 4:
-        per_output = {"nearest": 1, "bilinear": 4}
-        return per_output.get(spec.geometry.get("mode", "nearest"), 0) * spec.output_elements
-    if spec.kind == "adaptive_avg_pool" and len(spec.input_shape) == 4:
-        return elements
-    return 0
+def fvcore_prediction(account: Account, layer: str, quantity: str) -> Prediction:
+    """Predict fvcore's count of a layer, held against its MACs or forward FLOPs."""
+    units = account.units_by_layer.get(layer, ())
+    return _added(_fvcore_unit(account, unit, quantity) for unit in units if unit.operations)
 
 
-def fvcore_macs_reasons(spec: LayerSpec) -> Reasons:
-    """From MACs to fvcore's count."""
-    count = fvcore_count(spec)
-    if has_macs(spec):
-        return _not_counted(_known(spec, "macs") - count, "padding given by name")
-    return _reason("also_counted", count, f"fvcore counts {spec.kind} too")
+def _function_of(account: Account, unit: Unit) -> str | None:
+    """Return the name of the function that ran an operation."""
+    function = account.run.operations[unit.operations[0]].function
+    return None if function is None else account.run.functions[function].name
 
 
-def fvcore_flops_reasons(spec: LayerSpec) -> Reasons:
-    """From the textbook's FLOPs to fvcore's count."""
-    theory, count = _known(spec, "forward_flops"), fvcore_count(spec)
-    if not count:
-        return _not_counted(theory, spec.kind)
-    if has_macs(spec):
-        return _reason("mac_as_one", count - theory, "fvcore counts a multiply-accumulate as one")
-    if spec.kind == "batch_norm" and not _uses_batch(spec):
-        text = "with running statistics fvcore counts 2 per element (1 without scale and shift)"
-        return _reason("running_statistics", count - theory, text)
-    return _reason("no_affine", count - theory, "without scale and shift fvcore counts 4")
-
-
-def _pads_by_name(spec: LayerSpec) -> bool:
-    """Whether torch is told "same" or "valid"; modes other than zeros pad in a step before."""
-    by_name = isinstance(spec.geometry.get("padding"), str)
-    return by_name and spec.geometry.get("padding_mode", "zeros") == "zeros"
-
-
-def fvcore_untraced_reasons(spec: LayerSpec) -> Reasons:
-    """The trace that it counts leaves out what no output depends on."""
-    text = "no output depends on it, and the trace that fvcore counts leaves it out"
-    return _reason("not_traced", -fvcore_count(spec), text)
-
-
-def _uses_batch(spec: LayerSpec) -> bool:
-    return bool(spec.geometry.get("training")) or not spec.geometry.get("track_running_stats", True)
+def _fvcore_unit(account: Account, unit: Unit, quantity: str) -> Prediction:
+    theory = unit.costs.counts[quantity]
+    formula = None if unit.family is None else unit.family.fvcore
+    is_traced = unit.is_function or _function_of(account, unit) in TRACED_APART
+    count = None if formula is None or not is_traced else formula(unit.invocation)
+    if count is None:
+        return Prediction(0, theory, counted=False)
+    assert unit.family is not None
+    beyond = unit.family.fvcore_beyond(unit.invocation)
+    text = f"fvcore's formula for {_name(unit)}"
+    macs = unit.costs.counts["macs"] or 0
+    if quantity == "forward_flops":
+        reasons = _reason("mac_as_one", -macs, "fvcore counts a multiply-accumulate as one")
+        reasons += _reason("formula", beyond, text)
+    elif macs:
+        reasons = _reason("formula", beyond, text)
+    else:
+        reasons = _reason("also_counted", count, f"fvcore counts {_name(unit)} too")
+    if not account.is_needed(unit):
+        text = "no output depends on it, and the trace that fvcore counts leaves it out"
+        reasons += _reason("not_traced", -count, text)
+    return Prediction(theory, 0, reasons)
 
 
 # the dispatcher's FLOP counter --------------------------------------------------------------------
 
 
-def counter_forward_reasons(spec: LayerSpec) -> Reasons:
-    """It counts convolutions and matrix products as the textbook does, and nothing else."""
-    if has_macs(spec) and not _is_vector(spec):
-        return ()
-    return _not_counted(_known(spec, "forward_flops"), spec.kind)
+OperationCount = Callable[[OperationRecord], int | None]
 
 
-def counter_backward_reasons(network: NetworkSpec, saved: SavedMemory, call: int) -> Reasons:
-    """Only the gradients that this step computes; a grouped weight gradient `groups` times."""
-    spec = network.layers[call]
-    if call not in saved.recording:
-        return _no_backward(spec)
-    if not has_macs(spec) or _is_vector(spec):
-        return _not_counted(_backward(spec), spec.kind)
-    reasons = missing_gradients(spec)
-    groups = spec.geometry.get("groups", 1)
-    if groups > 1 and weight_learns(spec):
-        amount = (groups - 1) * _known(spec, "weight_gradient_flops")
+def _dispatcher(operation: OperationRecord) -> int | None:
+    """Return the dispatcher's count of one operation; None where it has no formula."""
+    if not counted_by_dispatcher(operation.base_name):
+        return None
+    return dispatcher_count(operation_invocation(operation))
+
+
+def _profiler(operation: OperationRecord) -> int | None:
+    """Return the profiler's count of one operation; None where it counts nothing of its name."""
+    if not profiler.counts_inside(operation.name, operation.base_name):
+        return None
+    return profiler.operation_count(operation.name, operation_invocation(operation))
+
+
+def _profiler_products(operation: OperationRecord) -> int | None:
+    return _profiler(operation) if operation.base_name in profiler.PRODUCTS else None
+
+
+def _profiler_sums(operation: OperationRecord) -> int | None:
+    return None if operation.base_name in profiler.PRODUCTS else _profiler(operation)
+
+
+def _profiler_again(account: Account) -> OperationCount:
+    """Return the profiler's count of work done again: there a convolution is seen by itself."""
+
+    def count(operation: OperationRecord) -> int | None:
+        if not profiler.is_conv2d(operation):
+            return _profiler(operation)
+        times = 1 if account.run.autocast is None else 2
+        return times * (_dispatcher(operation) or 0)
+
+    return count
+
+
+def _count(operations: Iterable[OperationRecord], count: OperationCount) -> int | None:
+    """Return the sum of an instrument's counts; None where it has a formula for none of them."""
+    found: int | None = None
+    for operation in operations:
+        number = count(operation)
+        if number is not None:
+            found = (found or 0) + number
+    return found
+
+
+def _own(account: Account, numbers: Sequence[int]) -> list[OperationRecord]:
+    """Return operations without those that add gradients or compute something again."""
+    operations = [account.run.operations[number] for number in numbers]
+    return [op for op in operations if not op.is_accumulation and not op.is_recomputed]
+
+
+def counter_forward_prediction(account: Account, layer: str) -> Prediction:
+    """Predict the counter's forward count: 2 per MAC of convolutions and matrix products."""
+    units = account.units_by_layer.get(layer, ())
+    return _added(_counter_forward(account, unit) for unit in units if unit.operations)
+
+
+def _counter_forward(account: Account, unit: Unit) -> Prediction:
+    theory = unit.costs.counts["forward_flops"]
+    count = _count(_own(account, unit.operations), _dispatcher)
+    if count is None:
+        return Prediction(0, theory, counted=False)
+    if not _has_products(unit):
+        return Prediction(0, theory, _inside(unit, count))
+    return _part(_products(unit), theory)
+
+
+def _part(products: int, theory: int | None, reasons: tuple[Reason, ...] = ()) -> Prediction:
+    """Hold the instrument against the products; the rest of the unit is not counted."""
+    return Prediction(products, None if theory is None else theory - products, reasons)
+
+
+def _inside(unit: Unit, count: int) -> tuple[Reason, ...]:
+    text = f"it counts products and additions that torch computes {_name(unit)} with"
+    return _reason("products", count, text)
+
+
+def counter_backward_prediction(account: Account, layer: str) -> Prediction:
+    """Predict the counter's backward count: the products for the gradients that are computed."""
+    units = account.units_by_layer.get(layer, ())
+    own = _added(_counter_backward(account, unit) for unit in units)
+    return _with_extra(account, layer, own, _dispatcher, _dispatcher)
+
+
+def _counter_backward(account: Account, unit: Unit) -> Prediction:
+    theory = _backward_theory(unit)
+    count = _count(_own(account, unit.backward), _dispatcher)
+    has_formula = _count(_own(account, unit.operations), _dispatcher) is not None
+    if count is None and not has_formula:
+        return Prediction(0, theory, counted=False)
+    if not _has_products(unit):
+        return Prediction(0, theory, _inside(unit, count or 0))
+    return _part(2 * _products(unit), theory, _gradient_reasons(account, unit))
+
+
+def _gradient_reasons(account: Account, unit: Unit) -> tuple[Reason, ...]:
+    """Name the products that the step does not compute, or the counter counts otherwise."""
+    if _count(_own(account, unit.backward), _dispatcher) is None:
+        return _no_gradient(unit, 2 * _products(unit))
+    reasons = missing_gradients(unit)
+    groups = unit.invocation.arguments.get("groups") or 1
+    if groups > 1 and unit.invocation.arguments["weight"].requires_grad:
         text = f"the counter's formula counts the weight gradient of each of the {groups} groups "
-        reasons += (Reason("grouped_weight_gradient", amount, text + "as if there were one"),)
-    return reasons
+        amount = (groups - 1) * _products(unit)
+        reasons += _reason("grouped_weight_gradient", amount, text + "as if there were one")
+    return reasons + _recomputed_scores(account, unit)
 
 
-def missing_gradients(spec: LayerSpec) -> Reasons:
-    """Gradients of a convolution or linear layer that nothing asks for."""
-    reasons: Reasons = ()
-    if not spec.inputs[0].requires_grad:
-        amount = -_known(spec, "input_gradient_flops")
-        reasons += _reason("no_input_gradient", amount, "nothing before it needs a gradient")
-    if not weight_learns(spec):
-        amount = -_known(spec, "weight_gradient_flops")
-        reasons += _reason("frozen_weight", amount, "its weight requires no gradient")
-    return reasons
+def _recomputed_scores(account: Account, unit: Unit) -> tuple[Reason, ...]:
+    """Attention's fused kernels compute the scores again, and all three gradients at once."""
+    sizes = next((f.arguments for f in unit.costs.formulas if f.quantity == "macs"), {})
+    fused = [
+        op
+        for op in _own(account, unit.backward)
+        if op.base_name.endswith("_backward") and counted_by_dispatcher(op.base_name)
+    ]
+    if "queries" not in sizes or not fused:
+        return ()
+    amount = 2 * sizes["batch"] * sizes["queries"] * sizes["keys"] * sizes["E"]
+    return _reason("scores_again", amount, "the fused kernel computes the scores again")
 
 
-def bias_gradient_reasons(spec: LayerSpec) -> Reasons:
-    """The formula of a convolution's backward leaves the bias out; a sum has none."""
-    return _not_counted(_known(spec, "bias_gradient_flops"), "the sum for the bias's gradient")
+def missing_gradients(unit: Unit) -> tuple[Reason, ...]:
+    """Name the gradients of a product's factors that nothing asks for."""
+    assert unit.family is not None
+    reasons: tuple[Reason, ...] = ()
+    factors = _factors(unit)
+    if len(factors) != 2:
+        return ()
+    for position, (name, requires_grad) in enumerate(factors):
+        if requires_grad:
+            continue
+        if name == "weight":
+            reasons += _reason("frozen_weight", -_products(unit), "its weight requires no gradient")
+        else:
+            what = (
+                "nothing before it needs a gradient"
+                if position == 0
+                else f"{name} needs no gradient"
+            )
+            reasons += _reason("no_input_gradient", -_products(unit), what)
+    return merged(reasons)
 
 
-def _no_backward(spec: LayerSpec) -> Reasons:
-    return _reason("no_gradient", -_backward(spec), "no backward pass runs through it")
+def _factors(unit: Unit) -> list[tuple[str, bool]]:
+    """Return each factor's name, and whether its gradient is asked for."""
+    assert unit.family is not None
+    if unit.family.matrices == ("operands",):
+        return [("operand", tensor.requires_grad) for tensor in unit.invocation.inputs]
+    arguments = unit.invocation.arguments
+    found = [(name, arguments.get(name)) for name in unit.family.matrices]
+    return [
+        (name, (arguments["self"] if value is None else value).requires_grad)
+        for name, value in found
+    ]
 
 
-def _is_vector(spec: LayerSpec) -> bool:
-    """A single row goes through a matrix-vector product, which no counter has a formula for."""
-    return spec.kind == "linear" and len(spec.input_shape) == 1
+def _no_gradient(unit: Unit, amount: int) -> tuple[Reason, ...]:
+    return _reason("no_gradient", -amount, "no backward pass runs through it")
 
 
-def _backward(spec: LayerSpec) -> int:
-    return _known(spec, "input_gradient_flops") + _known(spec, "weight_gradient_flops")
-
-
-def _known(spec: LayerSpec, quantity: str) -> int:
-    """0 stands in where theory is unknown: such a row has no prediction anyway."""
-    return textbook_flops(spec)[quantity] or 0
-
-
-def _reason(code: str, amount: int, text: str) -> Reasons:
-    return (Reason(code, amount, text),) if amount else ()
-
-
-def _not_counted(amount: int, what: str) -> Reasons:
-    return _reason("not_counted", -amount, f"it has no formula for {what}")
+def _with_extra(
+    account: Account, layer: str, own: Prediction, count: OperationCount, again: OperationCount
+) -> Prediction:
+    """Add what the engine does in a layer's name: sums of gradients, and work done again."""
+    extra = account.extra_operations.get(layer, ())
+    sums = _count((op for op in extra if op.is_accumulation), count)
+    recomputed = _count((op for op in extra if op.is_recomputed), again)
+    reasons = _reason(
+        "accumulation", sums or 0, "a second gradient of one tensor is added to the first"
+    )
+    text = "a checkpoint computes a part of the forward pass again"
+    reasons += _reason("recomputed", recomputed or 0, text, "dry_run")
+    if not reasons:
+        return own
+    return Prediction(
+        own.theory if own.counted else 0, own.not_counted, merged((*own.reasons, *reasons))
+    )
 
 
 # torch.profiler's with_flops ----------------------------------------------------------------------
 
 
-def profiler_forward_reasons(spec: LayerSpec, under_autocast: bool) -> Reasons:
-    """It counts events by name: conv2d, addmm, mm, bmm, baddbmm, add and mul; none in place."""
-    theory, count = _known(spec, "forward_flops"), profiler_forward_count(spec, under_autocast)
-    if not count:
-        return _not_counted(theory, _profiler_gap(spec))
-    if spec.kind == "conv2d":
-        text = "autocast calls the operation a second time, and both are counted"
-        return _reason("counted_twice", count - theory, text)
-    if spec.kind in ("repeat", "instance_norm"):
-        text = "it counts only two products a dimension for the sizes of what is repeated"
-        return _reason("sizes", count - theory, text)
-    text = "of an addition or product it counts the elements of the first operand"
-    return _reason("first_operand", count - theory, text)
+def profiler_forward_prediction(account: Account, layer: str) -> Prediction:
+    """Predict what torch.profiler counts forward: events of six names."""
+    units = account.units_by_layer.get(layer, ())
+    return _added(_profiler_forward(account, unit) for unit in units if unit.operations)
 
 
-def profiler_forward_count(spec: LayerSpec, under_autocast: bool) -> int:
-    """What it counts for one call."""
-    if spec.kind == "conv2d":
-        unread = _pads_by_name(spec) or len(spec.input_shape) != 4
-        return 0 if unread else _known(spec, "forward_flops") * (2 if under_autocast else 1)
-    if spec.kind == "linear":
-        return _known(spec, "forward_flops")
-    if spec.in_place or spec.is_view:
-        return 0
-    if spec.kind in ("add", "mul"):
-        return spec.arguments[0].num_elements
-    if spec.kind in ("repeat", "instance_norm"):
-        return 2 * _num_repeated_dimensions(spec)
-    return spec.output_elements if _multiplies_by_mask(spec) else 0
+def _profiler_forward(account: Account, unit: Unit) -> Prediction:
+    theory = unit.costs.counts["forward_flops"]
+    function = None if unit.family is None else unit.family.profiler
+    outer = None if function is None else function(unit.invocation)
+    operations = _own(account, unit.operations)
+    inner = _count(operations, _profiler)
+    if outer is None and inner is None:
+        return Prediction(0, theory, counted=False)
+    doubled = _doubled(account, operations, outer or 0)
+    if _has_products(unit) and (
+        outer is not None or _count(operations, _profiler_products) is not None
+    ):
+        sums = _count(operations, _profiler_sums) or 0
+        return _part(_products(unit), theory, doubled + _inside(unit, sums))
+    if len(unit.operations) == 1 and _is_sum_or_product(unit):
+        text = "of an addition or product it counts the elements of the first operand"
+        beyond = (inner or 0) - prod(unit.invocation.output_shape)
+        return Prediction(theory, 0, _reason("first_operand", beyond, text))
+    return Prediction(0, theory, doubled + _inside(unit, inner or 0))
 
 
-def _num_repeated_dimensions(spec: LayerSpec) -> int:
-    """Repeating a tensor computes its sizes, two products each; these are counted."""
-    if spec.kind == "repeat":
-        return len(spec.output_shape)
-    tracked = 2 if spec.geometry.get("track_running_stats") else 0
-    return len(spec.parameters) + tracked  # each is repeated for every image
+def _doubled(account: Account, operations: list[OperationRecord], outer: int) -> tuple[Reason, ...]:
+    """Name what autocast shows the profiler a second time."""
+    functions = {
+        number: account.run.functions[number]
+        for number in {op.function for op in operations}
+        if number is not None and account.run.functions[number].is_autocast
+    }
+    if not functions:
+        return ()
+    again = outer
+    for operation in operations:
+        function = functions.get(-1 if operation.function is None else operation.function)
+        if function is None:
+            continue
+        if profiler.is_doubled_under_autocast(function.name):
+            again += _profiler_products(operation) or 0
+        if profiler.counts_inside(operation.name, operation.base_name):
+            invocation = operation_invocation(operation)
+            again += profiler.counted_again_inside(operation.name, invocation)
+    text = "autocast calls the operation a second time, and both are counted"
+    return _reason("counted_twice", again, text)
 
 
-def profiler_backward_reasons(
-    network: NetworkSpec, saved: SavedMemory, accumulated: int, call: int
-) -> Reasons:
-    """Products of matrices and of tensors, and additions of gradients that are not in place.
+def _is_sum_or_product(unit: Unit) -> bool:
+    """Tell whether it is an addition or a product of floating-point numbers."""
+    return profiler.counts_first_operand(unit.name) and unit.costs is not FREE
 
-    Args:
-        accumulated: elements that the call's backward adds to a gradient already there.
-    """
-    spec = network.layers[call]
-    text = "a second gradient of one tensor is added to the first"
-    extra = _reason("accumulation", accumulated, text)
-    if call not in saved.recording:
-        return _no_backward(spec) + extra
-    if spec.kind == "linear":
-        return missing_gradients(spec) + extra
-    count = _profiler_products(spec)
-    if not count:
-        return _not_counted(_backward(spec), f"the backward pass of {spec.kind}") + extra
-    if spec.kind in _GRADIENT_PRODUCTS:
-        text = f"the gradient of {spec.kind} is computed with so many products"
-        return _reason("products", count - _backward(spec), text) + extra
+
+def profiler_backward_prediction(account: Account, layer: str) -> Prediction:
+    """Predict what torch.profiler counts backward: products and additions out of place."""
+    units = account.units_by_layer.get(layer, ())
+    own = _added(_profiler_backward(account, unit) for unit in units)
+    again = _profiler_again(account)
+    extra = _with_extra(account, layer, own, _profiler, again)
+    interrupted = _count(account.interrupted_operations.get(layer, ()), again)
+    if not interrupted:
+        return extra
+    text = "a checkpoint calls one more operation than it needs and stops there"
+    reasons = merged((*extra.reasons, *_reason("interrupted", interrupted, text, "dry_run")))
+    return Prediction(extra.theory, extra.not_counted, reasons)
+
+
+def _profiler_backward(account: Account, unit: Unit) -> Prediction:
+    theory = _backward_theory(unit)
+    operations = _own(account, unit.backward)
+    count = _count(operations, _profiler)
+    forward = _own(account, unit.operations)
+    if _has_products(unit) and _count(forward, _profiler_products) is not None:
+        products = 2 * _products(unit)
+        ran = _count(operations, _profiler_products) is not None
+        reasons = missing_gradients(unit) if ran else _no_gradient(unit, products)
+        return _part(
+            products, theory, reasons + _inside(unit, _count(operations, _profiler_sums) or 0)
+        )
+    if unit.family is not None and unit.family.profiler_backward and _computes(unit):
+        return Prediction(theory, 0, _factor_reasons(unit))
+    if count is None:
+        return Prediction(0, theory, counted=False)
+    return Prediction(0, theory, _inside(unit, count))
+
+
+def _computes(unit: Unit) -> bool:
+    return bool(unit.costs.formulas)
+
+
+def _factor_reasons(unit: Unit) -> tuple[Reason, ...]:
+    """Name the products for factors whose gradient nothing asks for."""
+    elements = prod(unit.invocation.output_shape)
+    if not unit.backward:
+        return _no_gradient(unit, 2 * elements)
+    learning = sum(tensor.requires_grad for tensor in unit.invocation.inputs)
     text = "the product for an operand that needs no gradient is not computed"
-    return _reason("no_input_gradient", count - _backward(spec), text) + extra
-
-
-# Products of tensors in the gradient, where torch has no operation of its own for it.
-_GRADIENT_PRODUCTS = {"abs": 1, "exp": 1, "sqrt": 2, "reciprocal": 2, "square": 3, "rsqrt": 3}
-
-
-def _profiler_products(spec: LayerSpec) -> int:
-    if spec.kind == "mul":
-        learning = sum(tensor.requires_grad for tensor in spec.arguments)
-        return learning * spec.output_elements
-    if spec.kind == "div":
-        return sum(t.requires_grad for t in spec.arguments[1:]) * spec.output_elements
-    if spec.kind in _GRADIENT_PRODUCTS:
-        return _GRADIENT_PRODUCTS[spec.kind] * spec.output_elements
-    return spec.output_elements if _multiplies_by_mask(spec) and not spec.is_view else 0
-
-
-def _multiplies_by_mask(spec: LayerSpec) -> bool:
-    return spec.kind in ("dropout", "feature_dropout", "stochastic_depth")
-
-
-def _profiler_gap(spec: LayerSpec) -> str:
-    if spec.in_place and spec.kind in ("add", "mul"):
-        return f"{spec.kind} in place"
-    if spec.kind == "conv2d":
-        return "a convolution whose padding is a name, or whose input is a single image"
-    return spec.kind
+    return _reason("no_input_gradient", (learning - 2) * elements, text)

@@ -1,6 +1,5 @@
 """Every instrument, run on one step."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layerscope.measure import (
@@ -43,9 +42,11 @@ class Measurements:
     """What the instruments said; None where one was switched off or could not measure.
 
     Args:
-        notes: why an instrument could not.
+        instruments: names of those that were asked for.
+        notes: why an instrument could not measure.
     """
 
+    instruments: frozenset[str] = frozenset()
     activations: ActivationRecord | None = None
     fvcore: FvcoreCounts | None = None
     flop_counter: FlopCounts | None = None
@@ -62,7 +63,7 @@ def measure(step: Step, settings: Settings, instruments: frozenset[str]) -> Meas
     Raises:
         UserError: the network does not run.
     """
-    fvcore, notes = _fvcore(step, settings) if "fvcore" in instruments else (None, ())
+    fvcore, notes = _fvcore(step) if "fvcore" in instruments else (None, ())
     activations, flop_counter = _counted(step, instruments)
     profiled = None
     if instruments & {"profiler", "memory"}:
@@ -70,6 +71,7 @@ def measure(step: Step, settings: Settings, instruments: frozenset[str]) -> Meas
             step, with_flops="profiler" in instruments, with_memory="memory" in instruments
         )
     return Measurements(
+        instruments=instruments,
         activations=activations,
         fvcore=fvcore,
         flop_counter=flop_counter,
@@ -93,17 +95,12 @@ def _counted(
     )
 
 
-def _fvcore(step: Step, settings: Settings) -> tuple[FvcoreCounts | None, tuple[str, ...]]:
+def _fvcore(step: Step) -> tuple[FvcoreCounts | None, tuple[str, ...]]:
     try:
-        return fvcore_counts(step.network, settings.input_shape), ()
+        return fvcore_counts(step), ()
     except FvcoreFailed as error:
         return None, (str(error),)
 
 
 def _machine(settings: Settings) -> MachineCeilings:
     return machine_ceilings(settings.device, settings.arithmetic_dtype)
-
-
-def by_layer(record: ActivationRecord, field: str) -> Mapping[str, int]:
-    """One field of an activation record, by layer."""
-    return {layer.layer: getattr(layer, field) for layer in record.layers}

@@ -1,128 +1,149 @@
-"""Why a layer's output occupies, and autograd keeps, something else than the textbook says."""
+"""Why a layer's output takes, and autograd saves, something else than the textbook says."""
 
-from collections.abc import Iterator
-
-from layerscope.layers.spec import LayerSpec, NetworkSpec
-from layerscope.reconcile.rows import UNKNOWN, Reason
-from layerscope.theory.kept import Kept
-from layerscope.theory.kinds import KINDS
-from layerscope.theory.saved import SavedMemory
+from layerscope.dry_run import LayerCall
+from layerscope.operations import saved_role
+from layerscope.reconcile.account import Account
+from layerscope.reconcile.rows import Reason
 from layerscope.theory.table import textbook_output_bytes
 
 
-def output_bytes_reasons(network: NetworkSpec, call: int, element_size: int) -> tuple[Reason, ...]:
-    """From the textbook's output bytes to the new storages that this call returns."""
-    spec = network.layers[call]
-    theory = textbook_output_bytes(spec, element_size)
-    own = sum(network.storages[storage].num_bytes for storage in own_outputs(network, call))
+def output_bytes_reasons(account: Account, layer: str) -> tuple[Reason, ...]:
+    """Explain how a layer's new storages differ from the textbook's output bytes."""
+    return tuple(
+        reason for call in account.calls.get(layer, ()) for reason in _output_reasons(account, call)
+    )
+
+
+def saved_bytes_reasons(account: Account, layer: str) -> tuple[Reason, ...]:
+    """Explain how what autograd saves of a layer differs from its output bytes."""
+    if account.saved is None:
+        return _by_dry_run(account, layer)
+    own = {s for call in account.calls.get(layer, ()) for s in _own_outputs(account, call)}
+    return (
+        *output_bytes_reasons(account, layer),
+        *(
+            _dropped(account, storage)
+            for storage in sorted(own - account.saved.storages)
+            if _size(account, storage)
+        ),
+        *(
+            _inner(account, s)
+            for s in account.saved_by_layer.get(layer, ())
+            if s not in own and _size(account, s)
+        ),
+    )
+
+
+def _by_dry_run(account: Account, layer: str) -> tuple[Reason, ...]:
+    """Take the amount from the dry run's hooks: this version of torch is not in the table."""
+    cost = account.layers.get(layer)
+    theory = 0 if cost is None else cost.output_bytes
+    storages = {record.storage for record in account.run.saved}
+    saved = sum(_size(account, s) for s in storages if account.run.allocating_layer(s) == layer)
+    text = (
+        "what autograd saves, as the dry run saw it: this version of torch has no table of reasons"
+    )
+    return (Reason("dry_run", saved - theory, text, "dry_run"),) if saved != theory else ()
+
+
+def _size(account: Account, storage: int) -> int:
+    return account.run.storages[storage].num_bytes
+
+
+def _own_outputs(account: Account, call: LayerCall) -> tuple[int, ...]:
+    """Return the storages that this call allocated and returned, each once."""
+    storages = dict.fromkeys(tensor.storage for tensor in call.outputs)
+    return tuple(s for s in storages if account.run.storages[s].operation in call.operations)
+
+
+def _output_reasons(account: Account, call: LayerCall) -> tuple[Reason, ...]:
+    units = list(account.units_by_call.get(call.number, ()))
+    theory = textbook_output_bytes(call, units, account.element_size)
+    own = sum(_size(account, storage) for storage in _own_outputs(account, call))
     if not own:
-        return _nothing_new(spec, theory)
+        return _nothing_new(call, theory)
     if not theory:
         return (Reason("copied", own, "the strides allow no view: it copies"),)
     reasons: list[Reason] = []
     seen = 0
-    for tensor in spec.outputs:
+    for tensor in call.outputs:
         stored = tensor.num_elements * tensor.dtype.itemsize
-        difference = stored - tensor.num_elements * element_size
+        difference = stored - tensor.num_elements * account.element_size
         seen += stored
         if difference:
             name = str(tensor.dtype).removeprefix("torch.")
             code = "low_precision" if difference < 0 else "wider_type"
             reasons.append(Reason(code, difference, f"the output is {name}"))
     if own != seen:
-        reasons.append(
-            Reason("storage", own - seen, "its storages and the tensors in them differ in size")
-        )
+        text = "its storages and the tensors in them differ in size"
+        reasons.append(Reason("storage", own - seen, text))
     return tuple(reasons)
 
 
-def saved_bytes_reasons(
-    network: NetworkSpec, saved: SavedMemory, call: int, element_size: int
-) -> tuple[Reason, ...]:
-    """From the textbook's output bytes to what autograd holds of this call's allocations."""
-    return (
-        *output_bytes_reasons(network, call, element_size),
-        *_dropped_outputs(network, saved, call),
-        *(_own_memory(item) for item in saved.own.get(call, ())),
-        *_unknown(network, saved, call),
-    )
-
-
-def own_outputs(network: NetworkSpec, call: int) -> tuple[int, ...]:
-    """The storages that this call allocated and returned, each once."""
-    storages = dict.fromkeys(tensor.storage for tensor in network.layers[call].outputs)
-    return tuple(storage for storage in storages if network.storages[storage].call == call)
-
-
-def _nothing_new(spec: LayerSpec, theory: int) -> tuple[Reason, ...]:
+def _nothing_new(call: LayerCall, theory: int) -> tuple[Reason, ...]:
     if not theory:
         return ()
-    if spec.in_place:
+    if call.in_place:
         return (Reason("in_place", -theory, "it writes into its input's memory"),)
-    return (Reason("returns_input", -theory, f"this {spec.kind} returns its input as it is"),)
+    return (Reason("returns_input", -theory, f"this {call.type} returns its input as it is"),)
 
 
-def _dropped_outputs(network: NetworkSpec, saved: SavedMemory, call: int) -> Iterator[Reason]:
-    for storage in own_outputs(network, call):
-        if storage not in saved.storages and network.storages[storage].num_bytes:
-            code, text = _why_dropped(network, saved, call, storage)
-            yield Reason(code, -network.storages[storage].num_bytes, text)
+def _dropped(account: Account, storage: int) -> Reason:
+    """Say why autograd does not save a layer's output."""
+    code, text = _why_dropped(account, storage)
+    return Reason(code, -_size(account, storage), text)
 
 
-def _why_dropped(
-    network: NetworkSpec, saved: SavedMemory, call: int, storage: int
-) -> tuple[str, str]:
-    readers = [
-        spec
-        for number, spec in enumerate(network.layers)
-        if number in saved.recording
-        and any(tensor.storage == storage for tensor in spec.inputs)
-        and not _passes_on(spec)
-    ]
-    if not network.layers[call].records_gradient and not readers:
-        return "no_gradient", "nothing here or behind it needs a gradient of it"
-    if not readers:
-        return "output_not_kept", "no layer's backward pass reads it"
-    names = ", ".join(dict.fromkeys(f"{spec.key} ({spec.kind})" for spec in readers))
-    return "output_not_kept", f"the backward pass of {names} does not read it"
+def _why_dropped(account: Account, storage: int) -> tuple[str, str]:
+    run = account.run
+    made_by = run.storages[storage].operation
+    readers = account.recorded_readers.get(storage, ())
+    operations = [run.operations[number] for number in readers]
+    made = [] if made_by is None else [run.operations[made_by]]
+    if any(not operation.is_saving for operation in (*made, *operations) if operation.is_recorded):
+        return "checkpointed", "a checkpoint around it saves nothing here: it is computed again"
+    if not operations:
+        if made and not made[0].is_recorded:
+            return "no_gradient", "nothing here or behind it needs a gradient of it"
+        return "output_not_saved", "no layer's backward pass reads it"
+    names = ", ".join(
+        dict.fromkeys(
+            f"{op.layer} ({account.types.get(op.layer) or op.base_name})"
+            for op in operations
+            if op.layer is not None
+        )
+    )
+    if not names:
+        return "output_not_saved", "the loss's backward pass does not read it"
+    return "output_not_saved", f"the backward pass of {names} does not read it"
 
 
-def _passes_on(spec: LayerSpec) -> bool:
-    kind = KINDS.get(spec.kind)
-    return kind is not None and kind.is_view
-
-
-_OWN_TEXTS = {
-    "indices": "where each maximum was: an int64 per output",
-    "statistics": "mean and inverse deviation of what it normalised",
-    "mask": "which values were dropped",
-    "noise": "which rows were dropped",
-    "log_probabilities": "the logarithms of the probabilities",
-    "weight_sum": "the sum of the labels' weights",
-    "input_copy": "a copy of its input",
-    "padded_input": "the input with its padding, made by a step of its own",
-    "repeated_weight": "a copy of its weight for every image",
+_SAVERS = {
+    "custom_function": "saved by a custom autograd.Function",
+    "checkpoint": "an input of a checkpoint, from which it computes again",
 }
 
 
-def _own_memory(item: Kept) -> Reason:
-    if item.code == "autocast_copy":
-        of = item.parameter or "input"
-        return Reason(item.code, item.num_bytes, f"the low-precision copy of its {of}")
-    return Reason(item.code, item.num_bytes, _OWN_TEXTS[item.code])
-
-
-def _unknown(network: NetworkSpec, saved: SavedMemory, call: int) -> Iterator[Reason]:
-    """Reasons of no amount: the row has no prediction."""
-    if call in saved.unknown:
-        kind = network.layers[call].kind
-        yield Reason(UNKNOWN, 0, f"it is not known what {kind} keeps")
-    if network.num_unseen and network.layers[call].records_gradient:
-        yield Reason(UNKNOWN, 0, "something that is no layer runs here, and may keep it")
-    for storage in own_outputs(network, call):
-        for reader in saved.unknown:
-            spec = network.layers[reader]
-            if reader != call and any(tensor.storage == storage for tensor in spec.inputs):
-                yield Reason(
-                    UNKNOWN, 0, f"it is not known whether {spec.key} ({spec.kind}) keeps it"
-                )
+def _inner(account: Account, storage: int) -> Reason:
+    """Name memory that a layer makes beside its outputs and autograd saves."""
+    run, saved = account.run, account.saved
+    assert saved is not None
+    number = run.storages[storage].operation
+    assert number is not None
+    operation = run.operations[number]
+    num_bytes = _size(account, storage)
+    saver = saved.by_python.get(storage)
+    if saver is not None:
+        return Reason(saver, num_bytes, _SAVERS[saver], "dry_run")
+    result = next(
+        (n for n, t in enumerate(operation.results) if t is not None and t.storage == storage), 0
+    )
+    function = None if operation.function is None else run.functions[operation.function].name
+    role = saved_role(operation.base_name, result, function)
+    if role is not None:
+        return Reason(role.code, num_bytes, role.text)
+    readers = ", ".join(
+        dict.fromkeys(run.operations[r.operation].base_name for r in saved.readers[storage])
+    )
+    text = f"what {operation.base_name} makes on the way; the backward pass of {readers} reads it"
+    return Reason("intermediate", num_bytes, text)

@@ -1,16 +1,15 @@
-"""The peak of one training step: predicted by liveness, and measured."""
+"""The peak of one training step: from the dry run, and measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from layerscope.dry_run import DryRun, Moment
 from layerscope.errors import UserError
 from layerscope.measure import MemoryPoint, MemoryRecord, Step
 from layerscope.reconcile.account import Account
-from layerscope.reconcile.rows import Reason, Row
-from layerscope.reconcile.settings import Settings, described
-from layerscope.theory.capacity import OPTIMIZERS, training_memory
-from layerscope.theory.saved import saved_memory
-from layerscope.theory.step import Moment, StepMemory, step_memory
+from layerscope.reconcile.rows import Row
+from layerscope.reconcile.settings import Settings, dry_run_of
+from layerscope.theory.capacity import training_memory
 
 GIB = 2**30
 # For each of these the largest batch that fits is told.
@@ -18,99 +17,141 @@ MEMORY_SIZES = tuple(size * GIB for size in (1, 4, 8, 16, 24, 40, 80))
 
 
 @dataclass(frozen=True)
-class Peak:
-    """Bytes above parameters, buffers and the network's input, of one step without optimizer.
+class LargestBatch:
+    """The largest batch whose whole step fits into a memory, by what is alive.
 
     Args:
-        predicted_live_bytes: without what operations allocate and free within themselves.
-        scratch_bytes_at_peak: measured; allocated inside an operation, neither its output nor kept.
-        parts: what the predicted peak consists of.
-        largest_batch: by bytes of memory, with the optimizer's state; None where the memory does
-            not grow with the batch, the network runs otherwise at another batch size, or it is not
-            known what a layer keeps.
+        scratch_bytes: what operations took inside themselves at the profiled batch, at most; not
+            part of the prediction. None where it was not measured.
     """
 
-    predicted_bytes: int
-    predicted_layer: str
-    predicted_phase: str
-    predicted_live_bytes: int
+    memory_bytes: int
+    batch_size: int
+    scratch_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes above parameters, buffers and the network's input, in forward, loss and backward.
+
+    Args:
+        predicted_live_bytes: the dry run's; None where it could not run the backward pass.
+        parts: what is alive then: `outputs`, `saved`, `gradients`, `parameter_gradients`.
+        optimizer_bytes: most bytes alive in a step of the optimizer, gradients and temporaries; its
+            state of `state_bytes` apart.
+        scratch_bytes_at_peak: measured: allocated inside an operation, neither output nor saved.
+        largest_batch: None where memory does not grow with the batch, where the network runs
+            otherwise at another batch size, or where the backward pass could not run.
+    """
+
+    predicted_live_bytes: int | None
+    predicted_layer: str | None
+    predicted_phase: str | None
     parts: Mapping[str, int]
     predicted_timeline: tuple[Moment, ...]
+    state_bytes: int
+    optimizer_bytes: int
     measured_bytes: int | None
     measured_layer: str | None
     measured_phase: str | None
     measured_live_bytes: int | None
     scratch_bytes_at_peak: int | None
     timeline: tuple[MemoryPoint, ...]
-    largest_batch: Mapping[int, int] | None
+    largest_batch: tuple[LargestBatch, ...] | None
 
 
-def peak_of(
-    step: Step,
-    settings: Settings,
-    theory: Account,
-    paper: StepMemory,
-    record: MemoryRecord | None,
-) -> Peak:
-    """Prediction and, where there is one, measurement."""
-    moment = paper.peak
+def peak_of(step: Step, settings: Settings, account: Account, record: MemoryRecord | None) -> Peak:
+    """Put prediction and, where there is one, measurement together."""
+    run = account.run
+    at = _peak_position(run) if run.has_backward else None
+    operation = None if at is None else run.operations[at]
+    after_step = run.live_after[run.second_optimizer_step :]
     return Peak(
-        predicted_bytes=moment.peak_bytes,
-        predicted_layer=moment.layer,
-        predicted_phase=moment.phase,
-        predicted_live_bytes=paper.live_peak_bytes,
-        parts=paper.parts,
-        predicted_timeline=paper.moments,
+        predicted_live_bytes=run.live_peak_bytes if run.has_backward else None,
+        predicted_layer=None if operation is None else operation.layer or operation.phase,
+        predicted_phase=None if operation is None else operation.phase,
+        parts={} if at is None else _parts(account, at),
+        predicted_timeline=run.timeline if run.has_backward else (),
+        state_bytes=run.state_bytes,
+        optimizer_bytes=max(after_step, default=run.state_bytes) - run.state_bytes,
         measured_bytes=None if record is None else record.peak_bytes,
         measured_layer=None if record is None else record.peak_layer,
         measured_phase=None if record is None else record.peak_phase,
         measured_live_bytes=None if record is None else live_peak_bytes(record),
         scratch_bytes_at_peak=None if record is None else record.scratch_bytes_at_peak,
         timeline=() if record is None else record.points,
-        largest_batch=_largest_batches(step, settings, theory, paper),
+        largest_batch=_largest_batches(step, settings, run, record),
     )
+
+
+def _peak_position(run: DryRun) -> int | None:
+    live = run.live_after[: run.optimizer_began]
+    return max(range(len(live)), key=live.__getitem__, default=None)  # type: ignore[arg-type]
+
+
+def _parts(account: Account, position: int) -> Mapping[str, int]:
+    """Sort what is alive after an operation by what it is for."""
+    run = account.run
+    saved = {record.storage for record in run.saved}
+    parts: dict[str, int] = {}
+    for number, storage in enumerate(run.storages):
+        made = storage.operation
+        if made is None or made > position or storage.is_scratch:
+            continue
+        if storage.freed is not None and storage.freed <= position:
+            continue
+        if number in run.parameter_gradients:
+            part = "parameter_gradients"
+        elif run.operations[made].phase != "forward":
+            part = "gradients"
+        else:
+            part = "saved" if number in saved else "outputs"
+        parts[part] = parts.get(part, 0) + storage.num_bytes
+    return parts
 
 
 def _largest_batches(
-    step: Step, settings: Settings, theory: Account, paper: StepMemory
-) -> Mapping[int, int] | None:
-    if theory.saved.unknown or theory.network.num_unseen:
-        return None  # it is not known what they keep
-    network = theory.network
-    doubled = (2 * settings.input_shape[0], *settings.input_shape[1:])
+    step: Step, settings: Settings, run: DryRun, record: MemoryRecord | None
+) -> tuple[LargestBatch, ...] | None:
+    if not run.has_backward or run.is_real or not run.inputs or not run.inputs[0].shape:
+        return None
     try:
-        larger = described(step, replace(settings, input_shape=doubled))
+        larger = dry_run_of(step, settings, batch_factor=2)
     except UserError:  # made for one batch size only
         return None
-    if [spec.key for spec in larger.layers] != [spec.key for spec in network.layers]:
+    if [op.name for op in larger.operations] != [op.name for op in run.operations]:
         return None  # what it computes depends on the batch size
-    memory = training_memory(
-        (network, paper),
-        (larger, step_memory(larger, saved_memory(larger), paper.num_threads)),
-        OPTIMIZERS[settings.optimizer],
-    )
+    if larger.inputs[0].shape[0] <= run.inputs[0].shape[0]:
+        return None  # there is no batch
+    memory = training_memory(run, larger)
     if not memory.grows:
         return None
-    return {size: memory.largest_batch(size) for size in MEMORY_SIZES}
+    scratch = None if record is None else record.peak_bytes - live_peak_bytes(record)
+    batches = ((size, memory.largest_batch(size)) for size in MEMORY_SIZES)
+    return tuple(LargestBatch(size, batch, scratch) for size, batch in batches if batch is not None)
 
 
-def peak_row(peak: Peak) -> Row:
-    """What is alive by theory, and what operations are known to allocate within themselves."""
-    transients = peak.predicted_bytes - peak.predicted_live_bytes
-    text = "copies and working memory that operations have for themselves while they run"
-    reasons = (Reason("transients", transients, text),) if transients else ()
-    return Row(
-        layer="total",
-        quantity="peak_bytes",
-        instrument="memory",
-        theory=peak.predicted_live_bytes,
-        reasons=reasons,
-        measured=peak.measured_bytes,
+def peak_row(peak: Peak, settings: Settings) -> tuple[Row, ...]:
+    """Compare the live peak, in float32 on a CPU: elsewhere the allocator rounds."""
+    if peak.measured_live_bytes is None or peak.predicted_live_bytes is None:
+        return ()
+    compared = settings.dtype == "float32" and settings.device == "cpu"
+    return (
+        Row(
+            layer="total",
+            type="",
+            quantity="live_peak_bytes",
+            instrument="memory",
+            theory=peak.predicted_live_bytes,
+            reasons=(),
+            measured=peak.measured_live_bytes if compared else None,
+            counted=compared,
+        ),
     )
 
 
 def live_peak_bytes(record: MemoryRecord) -> int:
-    """The most that was allocated at one time, scratch left out."""
+    """Return the most that was allocated at one time, scratch left out."""
     changes: list[tuple[int, int]] = []
     for block in record.blocks:
         if not block.is_scratch:

@@ -6,37 +6,41 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from layerscope.dry_run import DryRun
 from layerscope.errors import UserError
-from layerscope.layers import NetworkSpec
 from layerscope.measure import MachineCeilings, TimeRecord
 from layerscope.measure.available import available_bytes
-from layerscope.reconcile.account import Account, account, total
-from layerscope.reconcile.groups import input_row, row_groups
+from layerscope.reconcile.account import Account, account
+from layerscope.reconcile.comparisons import COMPARISONS, input_row, rows_of
 from layerscope.reconcile.measurements import EXACT_INSTRUMENTS, Measurements, measure
 from layerscope.reconcile.peak import Peak, peak_of, peak_row
 from layerscope.reconcile.roofline import LayerTiming, layer_timings
-from layerscope.reconcile.rows import Row
-from layerscope.reconcile.settings import Settings, described, prepared
+from layerscope.reconcile.rows import Comparisons, Row, comparisons, total
+from layerscope.reconcile.settings import (
+    Call,
+    Settings,
+    dry_run_of,
+    prepared,
+    without_side_effects,
+)
 from layerscope.theory import CostTable
-from layerscope.theory.step import StepMemory, step_memory
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Of one network under one set of settings.
+    """What is known and was measured of one network under one set of settings.
 
     Args:
         rows: one per layer, quantity and instrument: exact quantities, and seconds. `input` is a
             row of its own, in no total.
-        totals: one per exact quantity and instrument, and the peak.
+        totals: one per exact quantity and instrument, and the live peak.
         times: None where time was not measured, as is `step`.
         notes: what a reader has to know: instruments that could not measure, parameters that no
             layer uses.
     """
 
     settings: Settings
-    network: NetworkSpec
-    costs: CostTable
+    account: Account
     rows: tuple[Row, ...]
     totals: tuple[Row, ...]
     peak: Peak
@@ -45,95 +49,120 @@ class Profile:
     machine: MachineCeilings | None
     notes: tuple[str, ...]
 
+    @property
+    def run(self) -> DryRun:
+        """The dry run that it stands on."""
+        return self.account.run
+
+    @property
+    def costs(self) -> CostTable:
+        """The textbook's tables."""
+        return self.account.costs
+
+    @property
+    def comparisons(self) -> Comparisons:
+        """How many rows were compared and how many are unexplained; the peak is among them."""
+        peaks = [row for row in self.totals if row.quantity == "live_peak_bytes" and row.counted]
+        return comparisons((*self.rows, *peaks))
+
 
 def profile_network(
     network: nn.Module,
     settings: Settings,
     instruments: frozenset[str] = EXACT_INSTRUMENTS,
+    call: Call | None = None,
 ) -> Profile:
-    """Theory and the named instruments. The network is left as it was.
+    """Run the network dry, then under the named instruments. It is left as it was.
+
+    Args:
+        call: what to call the network with; by default an image of `settings.input_shape`.
 
     Raises:
         UserError: a setting that cannot be, or a network that does not run.
     """
-    with prepared(network, settings) as step:
-        theory = account(described(step, settings), settings.element_size)
-        paper = step_memory(theory.network, theory.saved, torch.get_num_threads())
-        _check_fits(theory, paper, settings.device)
+    if settings.is_forecast:
+        instruments = frozenset()
+    with prepared(network, settings, call) as step:
+        leaves: list[torch.Tensor] = []
+        run = dry_run_of(step, settings, foreign_leaves=leaves)
+        theory = account(run, settings.element_size)
+        _check_fits(theory.run, settings.device)
+        step = without_side_effects(step, run, leaves)
         measured = measure(step, settings, instruments)
-        peak = peak_of(step, settings, theory, paper, measured.memory)
-    groups = row_groups(theory, paper, measured, instruments)
+        peak = peak_of(step, settings, theory, measured.memory)
+    groups = [rows_of(comparison, theory, measured) for comparison in COMPARISONS]
     times = _timings(theory, measured)
     return Profile(
         settings=settings,
-        network=theory.network,
-        costs=theory.costs,
+        account=theory,
         rows=(
-            *_input_rows(theory, measured, instruments),
+            *input_row(theory, measured),
             *(row for rows in groups for row in rows),
-            *_time_rows(times or ()),
+            *_time_rows(theory, times or ()),
         ),
-        totals=(
-            *(total(rows, theory.network.num_unseen) for rows in groups),
-            *([] if measured.memory is None else [peak_row(peak)]),
-        ),
+        totals=(*(total(rows) for rows in groups if rows), *peak_row(peak, settings)),
         peak=peak,
         times=times,
         step=measured.times,
         machine=measured.machine,
-        notes=(*measured.notes, *_notes(theory)),
+        notes=(*measured.notes, *_notes(theory, settings)),
     )
 
 
-def _check_fits(theory: Account, paper: StepMemory, device: str) -> None:
-    """The system ends a process that fills the memory, and says nothing."""
-    available = available_bytes(device)
-    needed = paper.peak.peak_bytes
-    if theory.network.num_unseen or available is None or needed <= available:
+def _check_fits(run: DryRun, device: str) -> None:
+    """Refuse a step that fills the memory: the system ends such a process and says nothing."""
+    available = None if not run.has_backward else available_bytes(device)
+    if available is None or run.live_peak_bytes <= available:
         return
     raise UserError(
-        f"one step takes {needed:,} B by theory, {available:,} B are free on {device}: lower the "
-        "batch size or the size of the input"
+        f"one step takes {run.live_peak_bytes:,} B by the dry run, {available:,} B are free on "
+        f"{device}: lower the batch size or the size of the input"
     )
 
 
 def _timings(theory: Account, measured: Measurements) -> tuple[LayerTiming, ...] | None:
     if measured.times is None:
         return None
-    return layer_timings(theory.network, theory.costs, measured.times, measured.machine)
+    return layer_timings(theory.run, theory.costs, measured.times, measured.machine)
 
 
-def _input_rows(
-    theory: Account, measured: Measurements, instruments: frozenset[str]
-) -> Iterator[Row]:
-    if measured.activations is not None and "outputs" in instruments:
-        yield input_row(theory, measured.activations)
-
-
-def _time_rows(times: tuple[LayerTiming, ...]) -> Iterator[Row]:
-    """Medians; there is no theory of seconds."""
+def _time_rows(theory: Account, times: tuple[LayerTiming, ...]) -> Iterator[Row]:
+    """Yield medians; there is no theory of seconds."""
     for time in times:
-        yield Row(time.layer, "forward_seconds", "time", None, (), time.forward.median)
+        kind = theory.types.get(time.layer, "")
+        yield Row(time.layer, kind, "forward_seconds", "time", None, (), time.forward.median)
         if time.backward is not None:
-            yield Row(time.layer, "backward_seconds", "time", None, (), time.backward.median)
+            yield Row(time.layer, kind, "backward_seconds", "time", None, (), time.backward.median)
 
 
-def _notes(theory: Account) -> tuple[str, ...]:
-    network, notes = theory.network, []
-    if network.unused_parameters:
+def _notes(theory: Account, settings: Settings) -> tuple[str, ...]:
+    run, notes = theory.run, []
+    if run.is_real:
         notes.append(
-            f"{network.unused_parameters:,} parameters ({network.unused_parameter_bytes:,} B) are "
-            "used by no layer of this forward pass and stand in no total"
+            "the step was described on real tensors, since it does not run on tensors without "
+            f"memory: the figures hold for this input ({run.why_real})"
+        )
+    if settings.is_forecast:
+        notes.append(
+            f"no {settings.device} is here: the forward pass was run dry for it; torch cannot run "
+            "a backward pass dry there, so there is no peak, and no instrument measured"
+        )
+    if settings.is_forecast and any(u.family and u.family.has_backends for u in theory.units):
+        notes.append(
+            "attention is accounted for by the math backend, which tensors without memory take: a "
+            "GPU often fuses it and then saves less"
+        )
+    if theory.saved is None:
+        notes.append(
+            f"torch {torch.__version__} is not in the table of what autograd saves: saved bytes "
+            "are predicted, and their reasons left out"
+        )
+    if run.unused_parameters:
+        notes.append(
+            f"{run.unused_parameters:,} parameters ({run.unused_parameter_bytes:,} B) are used by "
+            "no layer of this forward pass and stand in no total"
         )
     unknown = theory.costs.total().unknown
     if unknown:
         notes.append(f"no formula for {', '.join(unknown)}: totals of FLOPs are lower bounds")
-    kinds = dict.fromkeys(network.layers[call].kind for call in sorted(theory.saved.unknown))
-    if kinds:
-        notes.append(f"what {', '.join(kinds)} keeps is not known: kept bytes are lower bounds")
-    if network.num_unseen:
-        notes.append(
-            f"{network.num_unseen} tensors were made by something that is no layer (a custom "
-            "autograd.Function, or a checkpoint): totals are lower bounds"
-        )
     return tuple(notes)

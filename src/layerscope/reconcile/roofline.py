@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from layerscope.layers import LayerSpec, NetworkSpec, calls_by_layer
+from layerscope.dry_run import DryRun, LayerCall
 from layerscope.measure import MachineCeilings, Spread, TimeRecord
 from layerscope.theory import CostTable
 
 
 @dataclass(frozen=True)
 class LayerTiming:
-    """Of one layer, all its calls summed; rates are those of the forward pass.
+    """The time of one layer, all its calls summed; rates are those of the forward pass.
 
     Args:
         flops_per_second: the textbook's FLOPs by the median time.
@@ -31,17 +31,19 @@ class LayerTiming:
 
 
 def layer_timings(
-    network: NetworkSpec, costs: CostTable, times: TimeRecord, machine: MachineCeilings | None
+    run: DryRun, costs: CostTable, times: TimeRecord, machine: MachineCeilings | None
 ) -> tuple[LayerTiming, ...]:
     """In execution order."""
-    calls = calls_by_layer(network.layers)
+    moved: dict[str, int] = {}
+    for call in run.layers:
+        moved[call.key] = moved.get(call.key, 0) + bytes_moved(call)
     flops = {cost.layer: cost.forward_flops for cost in costs.layers}
     return tuple(
         _timing(
             layer,
             time.forward,
             time.backward,
-            sum(map(bytes_moved, calls.get(layer, ()))),
+            moved.get(layer, 0),
             flops.get(layer),
             machine,
         )
@@ -49,12 +51,12 @@ def layer_timings(
     )
 
 
-def bytes_moved(spec: LayerSpec) -> int:
-    """The least that one call must read and write; 0 for a view."""
-    if spec.is_view:
+def bytes_moved(call: LayerCall) -> int:
+    """Return the least that one call must read and write; 0 for a view."""
+    if call.returns_input:
         return 0
     return sum(
-        tensor.num_bytes for tensor in (*spec.inputs, *spec.parameters.values(), *spec.outputs)
+        tensor.num_bytes for tensor in (*call.inputs, *call.parameters.values(), *call.outputs)
     )
 
 

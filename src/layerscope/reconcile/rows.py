@@ -1,9 +1,8 @@
 """Theory, named reasons and a measurement of one quantity, side by side."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-# The code of a reason that says that something is not known; its amount is 0.
-UNKNOWN = "unknown_kind"
+from typing import Any
 
 # Exact quantities are integers, and nothing of them may stay unexplained.
 EXACT_QUANTITIES = (
@@ -16,7 +15,7 @@ EXACT_QUANTITIES = (
     "macs",
     "forward_flops",
     "backward_flops",
-    "bias_gradient_flops",
+    "live_peak_bytes",
 )
 
 
@@ -25,13 +24,15 @@ class Reason:
     """Why an instrument sees something else than the textbook.
 
     Args:
-        amount: what to add to the theory for it, in the quantity's unit; from geometry and
-            settings, never from the measurement.
+        amount: what to add to the theory for it, in the quantity's unit; from the operations and
+            the settings, never from a measurement of the machine.
+        source: `dry_run` where the amount is what the dry run saw, since no rule tells it.
     """
 
     code: str
     amount: int
     text: str
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,34 +40,131 @@ class Row:
     """One quantity of one layer (or of all, `layer="total"`) by one instrument.
 
     Args:
-        theory: None where the kind of the layer has no formula, and of what has no theory: seconds.
-        measured: None where the instrument could not measure.
+        theory: the textbook's figure of what the instrument has a formula for; None where it is not
+            known, and of what has no theory: seconds.
+        theory_not_counted: the textbook's figure of the rest of the layer.
+        measured: None where the instrument could not measure, or counts nothing of this layer.
+        counted: false: the instrument counts nothing of this layer, and it is no comparison.
         lower_bound: of a total: a summand is unknown and missing in it.
     """
 
     layer: str
+    type: str
     quantity: str
     instrument: str
     theory: int | None
     reasons: tuple[Reason, ...]
     measured: int | float | None
+    theory_not_counted: int | None = 0
+    counted: bool = True
     lower_bound: bool = False
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing of it may stay unexplained."""
+        """Tell whether nothing of it may stay unexplained."""
         return self.quantity in EXACT_QUANTITIES
 
     @property
     def predicted(self) -> int | None:
         """Theory and all reasons; None where a part of it is not known."""
-        if self.theory is None or any(reason.code == UNKNOWN for reason in self.reasons):
+        if self.theory is None or self.lower_bound:
             return None
         return self.theory + sum(reason.amount for reason in self.reasons)
 
     @property
     def unexplained(self) -> int | float | None:
-        """What is measured beyond theory and reasons; None where a part of these is unknown."""
-        if self.measured is None or self.predicted is None or self.lower_bound:
+        """What is measured beyond theory and reasons; None where either is unknown."""
+        if self.measured is None or self.predicted is None:
             return None
         return self.measured - self.predicted
+
+    @property
+    def is_compared(self) -> bool:
+        """Tell whether it was measured and could have failed."""
+        return (
+            self.is_exact and self.counted and self.unexplained is not None and not self.is_trivial
+        )
+
+    @property
+    def is_trivial(self) -> bool:
+        """Tell whether theory, every reason and the measurement are 0."""
+        return not (self.theory or self.measured or any(reason.amount for reason in self.reasons))
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """How many rows of layers could be compared, and how many hold.
+
+    Args:
+        num_compared: measured, and could have failed.
+        num_trivial: theory, every reason and the measurement are 0.
+        num_not_counted: the instrument counts nothing of the layer.
+        num_unknown: theory is not known.
+    """
+
+    num_compared: int
+    num_trivial: int
+    num_unexplained: int
+    num_not_counted: int
+    num_unknown: int
+
+
+def comparisons(rows: Iterable[Row]) -> Comparisons:
+    """Count the exact rows by how they compare."""
+    exact = [row for row in rows if row.is_exact]
+    counted = [row for row in exact if row.counted]
+    known = [row for row in counted if row.unexplained is not None]
+    compared = [row for row in known if not row.is_trivial]
+    return Comparisons(
+        num_compared=len(compared),
+        num_trivial=len(known) - len(compared),
+        num_unexplained=sum(1 for row in compared if row.unexplained),
+        num_not_counted=len(exact) - len(counted),
+        num_unknown=sum(1 for row in counted if row.predicted is None and not row.lower_bound),
+    )
+
+
+def total(rows: Iterable[Row]) -> Row:
+    """Return the sum of all counted rows; what is unknown is missing in it: a lower bound."""
+    rows = tuple(rows)
+    counted = [row for row in rows if row.counted]
+    known = [row for row in counted if row.theory is not None]
+    measured = [row.measured for row in counted]
+    return Row(
+        layer="total",
+        type="",
+        quantity=rows[0].quantity,
+        instrument=rows[0].instrument,
+        theory=sum(row.theory or 0 for row in known),
+        reasons=merged(reason for row in known for reason in row.reasons),
+        measured=_sum_or_none(measured) if counted else None,
+        theory_not_counted=_sum_or_none(row.theory_not_counted for row in rows),
+        counted=bool(counted),
+        lower_bound=any(row.theory is None for row in counted),
+    )
+
+
+def _sum_or_none(values: Iterable[float | None]) -> Any:
+    """Return the sum; None where a summand is not known."""
+    found = list(values)
+    return None if None in found else sum(value or 0 for value in found)
+
+
+def merged(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """Join reasons of one code: amounts are summed, different texts stand beside each other."""
+    amounts: dict[str, int] = {}
+    texts: dict[str, dict[str, None]] = {}
+    sources: dict[str, str | None] = {}
+    for reason in reasons:
+        amounts[reason.code] = amounts.get(reason.code, 0) + reason.amount
+        texts.setdefault(reason.code, {})[reason.text] = None
+        sources[reason.code] = sources.get(reason.code) or reason.source
+    return tuple(
+        Reason(code, amounts[code], _joined(texts[code]), sources[code]) for code in amounts
+    )
+
+
+def _joined(texts: dict[str, None], most: int = 3) -> str:
+    first = list(texts)[:most]
+    more = len(texts) - len(first)
+    return "; ".join(first) + (f"; and {more} more" if more else "")

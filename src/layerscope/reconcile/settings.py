@@ -2,20 +2,23 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from layerscope.dry_run import DryRun, dry_run
+from layerscope.dry_run.records import Shape
+from layerscope.dry_run.step import Loss, MakeOptimizer
 from layerscope.errors import UserError
-from layerscope.layers import NetworkSpec, Shape, describe
 from layerscope.layers.calls import unwrapped
+from layerscope.layers.tensors import map_tensors
 from layerscope.measure import Step
 from layerscope.measure.available import available_bytes
-from layerscope.theory.capacity import OPTIMIZERS
 
 # Of the network and its input, and what autocast lowers to.
 DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
@@ -26,7 +29,17 @@ DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "float64": (torch.float64, None),
 }
 
-_ON_META = "the network is on the meta device, without weights: build it on a real one"
+OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    "adam": lambda parameters: torch.optim.Adam(parameters),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters),
+}
+
+_ON_META = (
+    "the network is on the meta device, without weights: build it on a real one, or run it dry "
+    "with layerscope.dry_run"
+)
 
 
 @dataclass(frozen=True)
@@ -35,29 +48,30 @@ class Settings:
 
     Args:
         network: its name, for the reports.
-        input_shape: with N.
+        input_shape: with N; for another call than of one tensor, its description.
         train: None leaves every submodule in the mode that it has.
         freeze: modules by their paths, or beginnings of parameter names, that shall require no
             gradient.
         as_it_is: dtypes, device and memory formats of the parameters stay what they are, mixed or
             not; `dtype` and `channels_last` are the input's.
-        optimizer: whose state counts for the largest batch that fits; no instrument runs it.
+        optimizer: a name of OPTIMIZERS, or what makes an optimizer of parameters; the dry run takes
+            its steps, no instrument does.
     """
 
     network: str
-    input_shape: Shape
+    input_shape: Any
     dtype: str = "float32"
     device: str = "cpu"
     channels_last: bool = False
     train: bool | None = None
     freeze: tuple[str, ...] = ()
     input_requires_grad: bool = False
-    optimizer: str = "momentum"
+    optimizer: str | MakeOptimizer = "momentum"
     as_it_is: bool = False
 
     @property
     def tensor_dtype(self) -> torch.dtype:
-        """Of parameters and input."""
+        """The dtype of parameters and input."""
         return DTYPES[self.dtype][0]
 
     @property
@@ -71,14 +85,69 @@ class Settings:
         return self.tensor_dtype.itemsize
 
     @property
+    def is_forecast(self) -> bool:
+        """Tell whether the device is not here: then the dry run's forward pass is all that runs."""
+        return torch.device(self.device).type == "cuda" and not torch.cuda.is_available()
+
+    @property
+    def real_device(self) -> str:
+        """Device of the tensors that exist."""
+        return "cpu" if self.is_forecast else self.device
+
+    @property
+    def make_optimizer(self) -> MakeOptimizer:
+        """What makes the optimizer of parameters."""
+        return OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer
+
+    @property
+    def optimizer_name(self) -> str:
+        """The optimizer's name for the reports."""
+        if isinstance(self.optimizer, str):
+            return self.optimizer
+        name = getattr(self.optimizer, "__name__", type(self.optimizer).__name__)
+        return name if name.isidentifier() else "custom"
+
+    @property
     def arithmetic_dtype(self) -> torch.dtype:
         """What convolutions and linear layers compute in."""
         return self.autocast or self.tensor_dtype
 
 
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call of a network, and what becomes of its result.
+
+    Args:
+        args, kwargs: tensors in any nesting.
+        loss: a scalar of what the network returned; None: the sum of its floating-point tensors.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    loss: Loss | None = None
+
+    @property
+    def description(self) -> Any:
+        """Shapes and dtypes of the tensors, nested as they are."""
+
+        def described(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return [*value.shape, str(value.dtype).removeprefix("torch.")]
+            if isinstance(value, Mapping):
+                return {str(name): described(item) for name, item in value.items()}
+            if isinstance(value, tuple | list):
+                return [described(item) for item in value]
+            return value if isinstance(value, int | float | str | bool | None) else str(value)
+
+        return {
+            "args": described(self.args),
+            **({"kwargs": described(self.kwargs)} if self.kwargs else {}),
+        }
+
+
 @contextmanager
-def prepared(network: nn.Module, settings: Settings) -> Iterator[Step]:
-    """The network as the settings ask for it, with an input of random values.
+def prepared(network: nn.Module, settings: Settings, call: Call | None = None) -> Iterator[Step]:
+    """Give the network as the settings ask for it, with its call; by default one random image.
 
     A network that has to change its dtype, device or memory format is copied; modes and
     `requires_grad` are set on the network itself and put back.
@@ -88,7 +157,13 @@ def prepared(network: nn.Module, settings: Settings) -> Iterator[Step]:
     """
     network = unwrapped(network)
     check_settings(network, settings)
-    with torch.inference_mode(False), torch.enable_grad():  # whatever is on or off around it
+    if not settings.is_forecast and any(parameter.is_meta for parameter in network.parameters()):
+        raise UserError(_ON_META)
+    kind = torch.device(settings.real_device).type
+    ambient = (
+        torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    )
+    with torch.inference_mode(False), torch.enable_grad(), ambient:  # whatever is on around it
         network = _converted(network, settings)
         with _flags_put_back(network):
             if settings.train is not None:
@@ -96,7 +171,9 @@ def prepared(network: nn.Module, settings: Settings) -> Iterator[Step]:
             for prefix in settings.freeze:
                 for parameter in _parameters_below(network, prefix):
                     parameter.requires_grad_(False)
-            yield Step(network, _image(settings), settings.autocast)
+            call = call or Call((random_image(settings),))
+            args, kwargs = _converted_call(call, settings)
+            yield Step(network, args, kwargs, settings.autocast, call.loss)
 
 
 @contextmanager
@@ -112,15 +189,71 @@ def _flags_put_back(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def described(step: Step, settings: Settings) -> NetworkSpec:
-    """The step's network on paper."""
-    return describe(
+def _converted_call(call: Call, settings: Settings) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Move the call's tensors to the device; give them the dtype unless all is left as it is."""
+
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
+        dtype = tensor.dtype
+        if tensor.is_floating_point() and not settings.as_it_is:
+            dtype = settings.tensor_dtype
+        moved = tensor.detach().to(settings.real_device, dtype)
+        return moved.requires_grad_(tensor.requires_grad)
+
+    args, kwargs = map_tensors((call.args, dict(call.kwargs)), converted)
+    return args, kwargs
+
+
+def without_side_effects(step: Step, run: DryRun, foreign_leaves: list[torch.Tensor]) -> Step:
+    """Return the step for the instruments: on copies of what it overwrites of the user's.
+
+    Args:
+        foreign_leaves: whose gradients are to be put back.
+    """
+    if "parameter" in run.overwritten:
+        step = replace(step, network=copy.deepcopy(step.network))
+    if "input" in run.overwritten:
+
+        def cloned(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+        args, kwargs = map_tensors((step.args, dict(step.kwargs)), cloned)
+        step = replace(step, args=args, kwargs=kwargs)
+    return replace(step, foreign_leaves=tuple(foreign_leaves))
+
+
+def dry_run_of(
+    step: Step,
+    settings: Settings,
+    batch_factor: int = 1,
+    foreign_leaves: list[torch.Tensor] | None = None,
+) -> DryRun:
+    """Run the step on tensors without memory.
+
+    Args:
+        batch_factor: how many times as large the first dimension of each tensor is to be.
+    """
+
+    def enlarged(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() == 0:
+            return tensor
+        shape = (tensor.shape[0] * batch_factor, *tensor.shape[1:])
+        strides = tensor.stride()
+        larger = torch.empty_strided(shape, strides, dtype=tensor.dtype, device="meta")
+        return larger.requires_grad_(tensor.requires_grad)
+
+    args, kwargs = step.args, step.kwargs
+    if batch_factor > 1:
+        args, kwargs = map_tensors((args, dict(kwargs)), enlarged)
+    return dry_run(
         step.network,
-        settings.input_shape,
-        settings.tensor_dtype,
+        args,
+        kwargs,
+        loss=step.loss_function,
+        optimizer=settings.make_optimizer,
+        device=torch.device(settings.device),
         autocast=settings.autocast,
-        input_requires_grad=settings.input_requires_grad,
-        channels_last=settings.channels_last,
+        allow_real=batch_factor == 1,
+        foreign_leaves=foreign_leaves,
     )
 
 
@@ -130,14 +263,11 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
     Raises:
         UserError: naming the setting and the mend.
     """
-    shape = settings.input_shape
-    if not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
-        raise UserError("input_shape is the sizes of the input, (N, C, H, W), not the input itself")
-    if not shape or any(size < 1 for size in shape):
-        raise UserError(f"input_shape={list(shape)}: every size, the batch too, must be at least 1")
+    if isinstance(settings.input_shape, tuple):
+        _check_shape(settings.input_shape)
     if settings.dtype not in DTYPES:
         raise UserError(f"dtype={settings.dtype}: choose one of {', '.join(DTYPES)}")
-    if settings.optimizer not in OPTIMIZERS:
+    if isinstance(settings.optimizer, str) and settings.optimizer not in OPTIMIZERS:
         raise UserError(f"optimizer={settings.optimizer}: choose one of {', '.join(OPTIMIZERS)}")
     if any(is_lazy(parameter) for parameter in network.parameters()):
         raise UserError(
@@ -151,8 +281,18 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
     check_device(settings.device)
 
 
+def _check_shape(shape: Shape) -> None:
+    if not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
+        raise UserError(
+            "input_shape is the sizes of the input, (N, C, H, W), not the input itself: give "
+            "tensors as args=(x,)"
+        )
+    if not shape or any(size < 1 for size in shape):
+        raise UserError(f"input_shape={list(shape)}: every size, the batch too, must be at least 1")
+
+
 def check_device(device: str) -> None:
-    """Whether it is there.
+    """Refuse a device that cannot be profiled on; a CUDA device that is not here is forecast.
 
     Raises:
         UserError: it is not, or is none that can be profiled on.
@@ -163,8 +303,8 @@ def check_device(device: str) -> None:
         raise UserError(f"device={device}: give cpu, cuda or cuda:0") from error
     if kind.type not in ("cpu", "cuda") or (kind.type == "cpu" and kind.index):
         raise UserError(f"device={device}: give cpu, cuda or cuda:0")
-    if kind.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={device}: torch sees no CUDA device here, use device=cpu")
+    if not torch.cuda.is_available():
+        return
     if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={device}: there are {torch.cuda.device_count()} CUDA devices")
 
@@ -188,13 +328,11 @@ def _converted(network: nn.Module, settings: Settings) -> nn.Module:
             f"format: {' '.join(str(error).split())}"
         ) from error
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    if any(parameter.is_meta for parameter in network.parameters()):
-        raise UserError(_ON_META)
-    return network.to(settings.device, settings.tensor_dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
+    return network.to(settings.real_device, settings.tensor_dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
 def _needs_change(network: nn.Module, settings: Settings) -> bool:
-    device = torch.device(settings.device)
+    device = torch.device(settings.real_device)
     for parameter in network.parameters():
         is_floating = parameter.is_floating_point()
         if parameter.device.type != device.type:
@@ -210,8 +348,8 @@ def _needs_change(network: nn.Module, settings: Settings) -> bool:
     return False
 
 
-def _image(settings: Settings) -> torch.Tensor:
-    """Random values that leave the global generators alone."""
+def random_image(settings: Settings) -> torch.Tensor:
+    """Return an input of the settings' shape; the global generators stay as they are."""
     num_bytes = math.prod(settings.input_shape) * torch.float32.itemsize  # as it is drawn
     available = available_bytes("cpu")
     if available is not None and num_bytes > available:
@@ -221,7 +359,7 @@ def _image(settings: Settings) -> torch.Tensor:
         )
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(settings.input_shape, generator=generator)
-    image = image.to(settings.device, settings.tensor_dtype)
+    image = image.to(settings.real_device, settings.tensor_dtype)
     if settings.channels_last and image.dim() == 4:
         image = image.contiguous(memory_format=torch.channels_last)
     return image.requires_grad_(settings.input_requires_grad)

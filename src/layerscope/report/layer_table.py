@@ -7,12 +7,14 @@ from pathlib import Path
 from torch import nn
 
 from layerscope.files import write_json
-from layerscope.layers import LayerSpec, calls_by_layer, describe, untouched
-from layerscope.measure import FvcoreCounts, FvcoreFailed, fvcore_counts
+from layerscope.layers import untouched
+from layerscope.measure import FvcoreCounts, FvcoreFailed, Step, fvcore_counts
+from layerscope.networks.layer_calls import blank_image, network_calls
 from layerscope.report.tables import write_table
 from layerscope.report.terminal import Screen, count_or_unknown
-from layerscope.theory import macs
+from layerscope.theory import LayerCost, cost_table, textbook_units
 
+FORMAT = 2
 NOT_RUN = "(not run in eval mode)"
 
 
@@ -21,11 +23,11 @@ class LayerRow:
     """A layer; every count is for one image. None is unknown."""
 
     layer: str
-    kind: str
+    type: str
     output_shape: tuple[int, ...]  # without the batch
     num_calls: int
     num_parameters: int
-    macs: int | None  # multiply-accumulates of convolutions and linear layers, nothing else
+    macs: int | None  # multiply-accumulates of convolutions, linear layers and matrix products
     fvcore_count: int | None  # fvcore's own: these, batch norm and average pooling
 
 
@@ -44,12 +46,12 @@ class LayerTable:
 
     @property
     def macs(self) -> int:
-        """Of the layers whose MACs are known."""
+        """Sum over the layers whose MACs are known."""
         return sum(row.macs or 0 for row in self.rows)
 
     @property
     def is_lower_bound(self) -> bool:
-        """Whether the MACs of a layer are unknown."""
+        """True where the MACs of a layer are unknown."""
         return any(row.macs is None for row in self.rows)
 
     @property
@@ -59,12 +61,13 @@ class LayerTable:
 
 
 def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> LayerTable:
-    """Of one image (C, H, W), in eval mode: batch norm cannot train on a single value."""
+    """Describe one image (C, H, W) in eval mode: batch norm cannot train on a single value."""
     with untouched(network):
         network.eval()
-        calls = calls_by_layer(describe(network, (1, *input_shape)).layers)
+        calls = network_calls(network, (1, *input_shape))
         counts, note = _fvcore(network, input_shape)
-    rows = tuple(_row(layer, specs, counts) for layer, specs in calls.items())
+    costs = cost_table(calls.run, textbook_units(calls.run), element_size=4)
+    rows = tuple(_row(cost, counts) for cost in costs.layers)
     present = sum(parameter.numel() for parameter in network.parameters())
     idle = present - sum(row.num_parameters for row in rows)
     if idle:  # of an auxiliary head, say: there, and trained, but no part of an evaluation
@@ -78,6 +81,7 @@ def save_layer_table(directory: Path, table: LayerTable) -> None:
     write_json(
         directory / "layers.json",
         {
+            "format": FORMAT,
             "per": "image",
             "fvcore": {"mode": table.fvcore_mode, "batch_size": 1, "note": table.fvcore_note},
             "layers": records,
@@ -98,7 +102,7 @@ def show_layer_table(screen: Screen, table: LayerTable) -> None:
     rows = [
         (
             row.layer,
-            row.kind,
+            row.type,
             _shape(row.output_shape),
             f"{row.num_parameters:,}",
             count_or_unknown(row.macs),
@@ -116,27 +120,27 @@ def show_layer_table(screen: Screen, table: LayerTable) -> None:
     )
     screen.table(
         "layers, per image",
-        ("layer", "kind", "output", "parameters", "MACs", "fvcore"),
+        ("layer", "type", "output", "parameters", "MACs", "fvcore"),
         rows,
         num_text_columns=3,
         total=totals,
     )
     screen.say(
         table.fvcore_note
-        or "MACs: multiply-accumulates of convolutions and linear layers. fvcore, in eval mode: "
-        "the same, and batch norm and average pooling."
+        or "MACs: multiply-accumulates of convolutions, linear layers and matrix products. fvcore, "
+        "in eval mode: the same, and batch norm and average pooling."
     )
 
 
-def _row(layer: str, specs: Sequence[LayerSpec], counts: FvcoreCounts | None) -> LayerRow:
+def _row(cost: LayerCost, counts: FvcoreCounts | None) -> LayerRow:
     return LayerRow(
-        layer=layer,
-        kind=specs[0].kind,
-        output_shape=tuple(specs[0].output_shape[1:]),
-        num_calls=len(specs),
-        num_parameters=specs[0].num_parameters,
-        macs=_sum([macs(spec) for spec in specs]),
-        fvcore_count=None if counts is None else counts.layers.get(layer, 0),
+        layer=cost.layer,
+        type=cost.type,
+        output_shape=tuple(cost.output_shapes[0][1:]),
+        num_calls=cost.num_calls,
+        num_parameters=cost.num_parameters,
+        macs=cost.macs,
+        fvcore_count=None if counts is None else counts.layers.get(cost.layer, 0),
     )
 
 
@@ -144,7 +148,8 @@ def _fvcore(
     network: nn.Module, input_shape: tuple[int, int, int]
 ) -> tuple[FvcoreCounts | None, str | None]:
     try:
-        return fvcore_counts(network, (1, *input_shape)), None
+        image = blank_image(network, (1, *input_shape))
+        return fvcore_counts(Step(network, (image,))), None
     except FvcoreFailed as error:
         return None, f"fvcore could not count this network: {error}"
 

@@ -35,6 +35,11 @@ class Screen:
             soft_wrap=not self.is_rich,
         )
 
+    @property
+    def width(self) -> int:
+        """Columns of a line."""
+        return self._console.width
+
     def say(self, line: str) -> None:
         """One line, as it is."""
         self._console.print(Text(line))
@@ -98,10 +103,11 @@ class Screen:
 class TextScreen(Screen):
     """Keeps what is shown as plain text instead of printing it."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = PLAIN_WIDTH) -> None:
         super().__init__()
         self.is_rich = False
         self._file = StringIO()
+        self._width = width
 
     @property
     def text(self) -> str:
@@ -111,7 +117,7 @@ class TextScreen(Screen):
     @property
     def _console(self) -> Console:
         return Console(
-            width=PLAIN_WIDTH,
+            width=self._width,
             file=self._file,
             force_terminal=False,
             force_jupyter=False,

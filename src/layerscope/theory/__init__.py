@@ -1,15 +1,4 @@
-from layerscope.theory.formulas import Formula
-from layerscope.theory.kinds import KINDS, Kind, formulas, macs
 from layerscope.theory.table import CostTable, LayerCost, Total, cost_table
+from layerscope.theory.units import Unit, textbook_units
 
-__all__ = [
-    "KINDS",
-    "CostTable",
-    "Formula",
-    "Kind",
-    "LayerCost",
-    "Total",
-    "cost_table",
-    "formulas",
-    "macs",
-]
+__all__ = ["CostTable", "LayerCost", "Total", "Unit", "cost_table", "textbook_units"]

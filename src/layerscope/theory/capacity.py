@@ -1,29 +1,8 @@
-"""How large a batch fits into a given memory."""
+"""How large a batch fits into a given memory, from dry runs at two batch sizes."""
 
 from dataclasses import dataclass
 
-from layerscope.layers.spec import NetworkSpec, TensorSpec
-from layerscope.theory.step import StepMemory
-
-
-@dataclass(frozen=True)
-class OptimizerMemory:
-    """What an optimizer needs beside parameters and gradients.
-
-    Args:
-        num_states: numbers kept for every parameter.
-        num_temporaries: copies of one parameter while it is updated, one parameter after the other.
-    """
-
-    num_states: int
-    num_temporaries: int
-
-
-OPTIMIZERS = {
-    "sgd": OptimizerMemory(0, 0),
-    "momentum": OptimizerMemory(1, 0),
-    "adam": OptimizerMemory(2, 2),
-}
+from layerscope.dry_run import DryRun
 
 
 @dataclass(frozen=True)
@@ -34,7 +13,7 @@ class LinearBytes:
     per_image: int
 
     def largest_batch(self, memory_bytes: int) -> int | None:
-        """None where the batch size does not matter."""
+        """Return the largest N that fits; None where the batch size does not matter."""
         if self.per_image <= 0:
             return None
         return max((memory_bytes - self.fixed) // self.per_image, 0)
@@ -44,72 +23,57 @@ class LinearBytes:
 class TrainingMemory:
     """All that a training step needs, as functions of the batch size N; the most of them counts.
 
-    Parameters, buffers, optimizer state, input, and what step_memory() says of every moment.
+    Args:
+        moments: the bytes alive after each operation of forward, loss, backward and optimizer.
     """
 
     moments: tuple[LinearBytes, ...]
 
-    def step_bytes(self, batch_size: int) -> int:
-        """At its peak."""
-        return max(moment.fixed + moment.per_image * batch_size for moment in self.moments)
-
     @property
     def grows(self) -> bool:
-        """Whether the memory depends on the batch size at all."""
+        """Tell whether a larger batch needs more memory."""
         return any(moment.per_image > 0 for moment in self.moments)
 
-    def largest_batch(self, memory_bytes: int) -> int:
-        """That fits; 0 where not even one image does. Only where the memory grows."""
+    def largest_batch(self, memory_bytes: int) -> int | None:
+        """Return the largest N with which every moment fits; None where none grows with it."""
         batches = [moment.largest_batch(memory_bytes) for moment in self.moments]
-        return min(batch for batch in batches if batch is not None)
+        fitting = [batch for batch in batches if batch is not None]
+        fixed = [m.fixed for m in self.moments if m.per_image <= 0]
+        if any(num_bytes > memory_bytes for num_bytes in fixed):
+            return 0
+        return min(fitting, default=None)
 
 
-def training_memory(
-    small: tuple[NetworkSpec, StepMemory],
-    large: tuple[NetworkSpec, StepMemory],
-    optimizer: OptimizerMemory,
-) -> TrainingMemory:
-    """From two batch sizes, since all memory is a fixed part and one in proportion to the batch.
+def base_bytes(run: DryRun) -> int:
+    """Return the bytes that are there all the time: network, optimizer's state and input."""
+    inputs = sum(tensor.num_bytes for tensor in run.inputs)
+    return run.parameter_bytes + run.buffer_bytes + run.state_bytes + inputs
 
-    Args:
-        small, large: the same network at two batch sizes.
+
+def step_bytes(run: DryRun) -> tuple[int, ...]:
+    """Return what is alive after each operation above `base_bytes`, the optimizer's state left out.
+
+    In the optimizer's steps the state is there already: it stands in `base_bytes`.
     """
-    sizes = [network.inputs[0].shape[0] for network, _ in (small, large)]
-    bases = [_base_bytes(network, optimizer) for network, _ in (small, large)]
-    moments = [
-        _line(sizes, (bases[0] + low.peak_bytes, bases[1] + high.peak_bytes))
-        for low, high in zip(small[1].moments, large[1].moments, strict=True)
-    ]
-    update = optimizer_step_bytes(small[0], optimizer)
-    return TrainingMemory((*moments, _line(sizes, (bases[0] + update, bases[1] + update))))
-
-
-def optimizer_step_bytes(network: NetworkSpec, optimizer: OptimizerMemory) -> int:
-    """What is alive during the optimizer's step beside parameters, input and its state."""
-    learning = [
-        tensor.num_bytes for tensor in _parameters(network).values() if tensor.requires_grad
-    ]
-    return sum(learning) + optimizer.num_temporaries * max(learning, default=0)
-
-
-def _base_bytes(network: NetworkSpec, optimizer: OptimizerMemory) -> int:
-    """Parameters, buffers, the optimizer's state and the input."""
-    parameters = sum(spec.parameter_bytes for spec in network.layers)
-    learning = sum(t.num_bytes for t in _parameters(network).values() if t.requires_grad)
-    return (
-        parameters
-        + network.unused_parameter_bytes
-        + sum(spec.buffer_bytes for spec in network.layers)
-        + network.unused_buffer_bytes
-        + optimizer.num_states * learning
-        + sum(tensor.num_bytes for tensor in network.inputs)
+    return run.live_after[: run.optimizer_began] + tuple(
+        num_bytes - run.state_bytes for num_bytes in run.live_after[run.second_optimizer_step :]
     )
 
 
-def _parameters(network: NetworkSpec) -> dict[int, TensorSpec]:
-    return {
-        tensor.storage: tensor for spec in network.layers for tensor in spec.parameters.values()
+def training_memory(small: DryRun, large: DryRun) -> TrainingMemory:
+    """Split what each moment needs into a fixed part and one in proportion to the batch.
+
+    Args:
+        small, large: the same network at two batch sizes, operation by operation.
+    """
+    sizes = [run.inputs[0].shape[0] for run in (small, large)]
+    assert sizes[0] < sizes[1]
+    low, high = ((base_bytes(run), step_bytes(run)) for run in (small, large))
+    lines = {
+        _line(sizes, (low[0] + first, high[0] + second))
+        for first, second in zip(low[1], high[1], strict=True)
     }
+    return TrainingMemory(tuple(lines))
 
 
 def _line(sizes: list[int], num_bytes: tuple[int, int]) -> LinearBytes:

@@ -1,4 +1,4 @@
-"""The textbook's tables for a network: every layer, blocks, kinds and totals.
+"""The textbook's tables for a network: every layer, blocks, types and totals.
 
 Theory here is the textbook figure at one element size, whatever the mode, the device, the memory
 format and what requires a gradient: every output is stored and every layer computes its input's
@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 
-from layerscope.layers.spec import LayerSpec, NetworkSpec, Shape, calls_by_layer
-from layerscope.theory.formulas import Formula
-from layerscope.theory.kinds import KINDS, flops_are_known, formulas, macs
+from layerscope.dry_run import DryRun, LayerCall
+from layerscope.dry_run.records import Shape
+from layerscope.operations import QUANTITIES, Formula
+from layerscope.theory.units import Unit
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class LayerCost:
     """A layer, all its calls summed; None is unknown.
 
     Args:
+        path: of its module, or of the module whose code calls the function.
         input_shapes: of the first call, as `output_shapes` and `gradient_shape`.
         output_bytes: of what it newly makes; 0 for a view.
         gradient_shape: of the gradient of its (first) input; None where it has no input.
@@ -27,7 +29,8 @@ class LayerCost:
     """
 
     layer: str
-    kind: str
+    type: str
+    path: str
     num_calls: int
     input_shapes: tuple[Shape, ...]
     output_shapes: tuple[Shape, ...]
@@ -59,8 +62,8 @@ class Total:
     """A sum over layers.
 
     Args:
-        name: of the block or kind; `total` of all.
-        unknown: the kinds whose FLOPs are missing in it: then the FLOPs are lower bounds.
+        name: of the block or type; `total` of all.
+        unknown: the types whose FLOPs are missing in it: then the FLOPs are lower bounds.
     """
 
     name: str
@@ -120,84 +123,97 @@ class CostTable:
             if [cost.layer for cost in costs] != [name]
         )
 
-    def by_kind(self) -> tuple[Total, ...]:
-        """One sum per kind, in the order of first appearance."""
-        groups = _grouped(self.layers, lambda cost: cost.kind)
+    def by_type(self) -> tuple[Total, ...]:
+        """One sum per type, in the order of first appearance."""
+        groups = _grouped(self.layers, lambda cost: cost.type)
         return tuple(_total(name, costs) for name, costs in groups.items())
 
 
-def cost_table(network: NetworkSpec, element_size: int) -> CostTable:
-    """The tables of one forward and backward pass."""
-    calls = calls_by_layer(network.layers)
+def cost_table(run: DryRun, units: tuple[Unit, ...], element_size: int) -> CostTable:
+    """Return the tables of one forward and backward pass.
+
+    Args:
+        element_size: bytes of one activation or parameter in theory.
+    """
+    calls: dict[str, list[LayerCall]] = {}
+    for call in run.layers:
+        calls.setdefault(call.key, []).append(call)
+    of_call: dict[int | None, list[Unit]] = {}
+    of_layer: dict[str, list[Unit]] = {}
+    for unit in units:
+        of_call.setdefault(unit.call, []).append(unit)
+        of_layer.setdefault(unit.layer, []).append(unit)
     return CostTable(
-        input_shape=network.inputs[0].shape if network.inputs else (),
-        input_bytes=sum(tensor.num_elements for tensor in network.inputs) * element_size,
+        input_shape=run.inputs[0].shape if run.inputs else (),
+        input_bytes=sum(tensor.num_elements for tensor in run.inputs) * element_size,
         element_size=element_size,
-        layers=tuple(_layer_cost(specs, element_size) for specs in calls.values()),
-        formulas={layer: formulas(specs[0]) for layer, specs in calls.items()},
+        layers=tuple(
+            _layer_cost(own, of_call, of_layer.get(layer, []), element_size)
+            for layer, own in calls.items()
+        ),
+        formulas={
+            layer: tuple(
+                formula
+                for unit in of_call.get(own[0].number, ())
+                for formula in unit.costs.formulas
+            )
+            for layer, own in calls.items()
+        },
     )
 
 
-def textbook_output_bytes(spec: LayerSpec, element_size: int) -> int:
-    """Of one call: every output is stored, but for a view."""
-    kind = KINDS.get(spec.kind)
-    if kind.is_view if kind is not None else spec.is_view:
-        return 0
-    return spec.output_elements * element_size
+def is_textbook_view(call: LayerCall, units: list[Unit]) -> bool:
+    """Tell whether the textbook stores no output for a call: all that it does is views."""
+    if not units:
+        return call.returns_input
+    return all(unit.is_view or not _makes_memory(unit, call) for unit in units)
 
 
-def textbook_flops(spec: LayerSpec) -> dict[str, int | None]:
-    """Of one call, by quantity: 0 where nothing is computed, None where it is not known."""
-    missing = 0 if flops_are_known(spec) else None
-    counts: dict[str, int | None] = dict.fromkeys(_FLOPS, missing)
-    counts["macs"] = macs(spec)
-    for formula in formulas(spec):
-        counts[formula.quantity] = formula.value
-    return counts
+def _makes_memory(unit: Unit, call: LayerCall) -> bool:
+    return unit.family is not None or not call.returns_input
 
 
-_FLOPS = (
-    "macs",
-    "forward_flops",
-    "input_gradient_flops",
-    "weight_gradient_flops",
-    "bias_gradient_flops",
-)
+def textbook_output_bytes(call: LayerCall, units: list[Unit], element_size: int) -> int:
+    """Return the bytes of one call's outputs: every output is stored, but for a view."""
+    return 0 if is_textbook_view(call, units) else call.output_elements * element_size
 
 
-def _layer_cost(specs: tuple[LayerSpec, ...], element_size: int) -> LayerCost:
-    first = specs[0]
-    num_parameters = sum(spec.num_parameters for spec in specs)
-    flops = [textbook_flops(spec) for spec in specs]
+def _layer_cost(
+    calls: list[LayerCall],
+    of_call: dict[int | None, list[Unit]],
+    units: list[Unit],
+    element_size: int,
+) -> LayerCost:
+    first = calls[0]
+    num_parameters = sum(call.num_parameters for call in calls)
+    views = [is_textbook_view(call, of_call.get(call.number, [])) for call in calls]
+    stored = [call for call, is_view in zip(calls, views, strict=True) if not is_view]
+    gradients = sum(prod(shape) for call in stored for shape in call.input_shapes)
     return LayerCost(
         layer=first.key,
-        kind=first.kind,
-        num_calls=len(specs),
+        type=first.type,
+        path=first.path,
+        num_calls=len(calls),
         input_shapes=first.input_shapes,
         output_shapes=first.output_shapes,
         num_parameters=num_parameters,
         parameter_bytes=num_parameters * element_size,
-        num_buffer_elements=sum(spec.num_buffer_elements for spec in specs),
-        buffer_bytes=sum(spec.buffer_bytes for spec in specs),
-        output_elements=sum(spec.output_elements for spec in specs),
-        output_bytes=sum(textbook_output_bytes(spec, element_size) for spec in specs),
+        num_buffer_elements=sum(call.num_buffer_elements for call in calls),
+        buffer_bytes=sum(call.buffer_bytes for call in calls),
+        output_elements=sum(call.output_elements for call in calls),
+        output_bytes=sum(call.output_elements for call in stored) * element_size,
         gradient_shape=first.input_shape if first.inputs else None,
-        gradient_bytes=sum(_gradient_bytes(spec, element_size) for spec in specs),
+        gradient_bytes=gradients * element_size,
         parameter_gradient_bytes=num_parameters * element_size,
-        **{quantity: _sum(counts[quantity] for counts in flops) for quantity in _FLOPS},
+        **{
+            quantity: _sum(unit.costs.counts[quantity] for unit in units) for quantity in QUANTITIES
+        },
     )
-
-
-def _gradient_bytes(spec: LayerSpec, element_size: int) -> int:
-    kind = KINDS.get(spec.kind)
-    if kind.is_view if kind is not None else spec.is_view:
-        return 0
-    return sum(prod(shape) for shape in spec.input_shapes) * element_size
 
 
 def _total(name: str, costs: Iterable[LayerCost]) -> Total:
     costs = tuple(costs)
-    unknown = dict.fromkeys(cost.kind for cost in costs if cost.forward_flops is None)
+    unknown = dict.fromkeys(cost.type for cost in costs if cost.forward_flops is None)
     return Total(
         name=name,
         num_layers=len(costs),
@@ -214,7 +230,7 @@ _SUMMED = (
     "output_bytes",
     "gradient_bytes",
     "parameter_gradient_bytes",
-    *_FLOPS,
+    *QUANTITIES,
 )
 
 

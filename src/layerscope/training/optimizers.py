@@ -1,7 +1,7 @@
 """Optimizers by name, and Muon for convolutions."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -78,9 +78,9 @@ def orthogonal(matrix: Tensor, steps: int) -> Tensor:
     return result if wide is matrix else result.T
 
 
-def _sgd(network: nn.Module, config: SGDConfig) -> torch.optim.Optimizer:
+def _sgd(parameters: Sequence[nn.Parameter], config: SGDConfig) -> torch.optim.Optimizer:
     return torch.optim.SGD(
-        _trained(network),
+        parameters,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
@@ -88,10 +88,10 @@ def _sgd(network: nn.Module, config: SGDConfig) -> torch.optim.Optimizer:
     )
 
 
-def _adam(network: nn.Module, config: AdamConfig) -> torch.optim.Optimizer:
+def _adam(parameters: Sequence[nn.Parameter], config: AdamConfig) -> torch.optim.Optimizer:
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(
-        _trained(network),
+        parameters,
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
@@ -99,8 +99,7 @@ def _adam(network: nn.Module, config: AdamConfig) -> torch.optim.Optimizer:
     )
 
 
-def _muon(network: nn.Module, config: MuonConfig) -> torch.optim.Optimizer:
-    parameters = _trained(network)
+def _muon(parameters: Sequence[nn.Parameter], config: MuonConfig) -> torch.optim.Optimizer:
     convolutions = {
         "params": [parameter for parameter in parameters if parameter.ndim > 2],
         "algorithm": "muon",
@@ -119,11 +118,7 @@ def _muon(network: nn.Module, config: MuonConfig) -> torch.optim.Optimizer:
     return Muon(group for group in (convolutions, rest) if group["params"])
 
 
-def _trained(network: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-OPTIMIZERS: dict[str, Callable[[nn.Module, Any], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], Any], torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adam,
@@ -132,15 +127,21 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, Any], torch.optim.Optimizer]] = {
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Over the parameters that require a gradient; each group keeps its full rate as `base_lr`."""
-    optimizer = OPTIMIZERS[config.name](network, config)
+    """Return it over the parameters that require a gradient; a group's full rate is `base_lr`."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = OPTIMIZERS[config.name](trained, config)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
 
 
-def optimizer_memory(config: OptimizerConfig) -> str:
-    """The name under which theory/capacity.py knows what this optimizer keeps."""
-    if config.name in ("adam", "adamw"):
-        return "adam"
-    return "sgd" if isinstance(config, SGDConfig) and config.momentum == 0 else "momentum"
+def optimizer_maker(
+    config: OptimizerConfig,
+) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    """Return a function of parameters that makes this optimizer, for a dry run; it has its name."""
+
+    def make(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return OPTIMIZERS[config.name](list(parameters), config)
+
+    make.__name__ = config.name
+    return make

@@ -21,6 +21,7 @@ from layerscope.files import remove_leftovers, write_json, write_text
 from layerscope.networks import build_network, check_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
+from layerscope.report.profile.findings import verdict
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen, complain, mebibytes, percent
 from layerscope.training.callbacks.activation_memory import ActivationMemory
@@ -264,13 +265,13 @@ def _panel(
 ) -> list[tuple[str, str]]:
     profile = [] if report is None else [("profile", _profile_line(report, directory))]
     memory = json.loads((directory / "activation_memory.json").read_text())
-    kept, batch_size = memory["totals"]["saved_bytes"], memory["batch_size"]
+    saved, batch_size = memory["totals"]["saved_bytes"], memory["batch_size"]
     return [
         ("test accuracy", f"{percent(results['test/acc'])} (best checkpoint)"),
         ("validation accuracy", percent(results["val/acc"])),
         ("training time", f"{results['train_seconds']:.1f} s in {results['epochs']} epochs"),
         ("speed", f"{results['images_per_second']:,.0f} images/s"),
-        ("kept for backward", f"{mebibytes(kept)} at batch {batch_size}"),
+        ("saved for backward", f"{mebibytes(saved)} at batch {batch_size}"),
         ("checkpoint", str(directory / "checkpoints" / BEST)),
         *profile,
         ("all files", str(directory)),
@@ -278,10 +279,4 @@ def _panel(
 
 
 def _profile_line(report: ProfileReport, directory: Path) -> str:
-    exact = [row for row in report.rows if row.is_exact]
-    left = sum(bool(row.unexplained) for row in exact)
-    unknown = sum(row.unexplained is None for row in exact)
-    counts = f"{len(exact)} comparisons, {left} unexplained" + f", {unknown} unknown" * bool(
-        unknown
-    )
-    return f"{counts}: {directory / 'profile.html'}"
+    return f"{verdict(report.profile).removesuffix('.')}: {directory / 'profile.html'}"

@@ -7,14 +7,14 @@ from layerscope.networks import build_network
 from layerscope.reconcile import INSTRUMENTS, Settings, profile_network
 from layerscope.report.profile.report import ProfileReport
 from layerscope.training.hardware import uses_gpu
-from layerscope.training.optimizers import optimizer_memory
+from layerscope.training.optimizers import optimizer_maker
 
 AUTO_STEPS = 2_000  # a profile costs seconds: of runs that are longer than that
 _DTYPES = {"32-true": "float32", "bf16-mixed": "bf16_autocast"}
 
 
 def wants_profile(config: TrainConfig, num_steps: int) -> bool:
-    """`profile=true`, or `auto` and a run that took some time."""
+    """Tell whether a run is profiled: `profile=true`, or `auto` and a run that took some time."""
     return num_steps >= AUTO_STEPS if config.profile == "auto" else config.profile
 
 
@@ -33,7 +33,7 @@ def profile_run(
         device="cuda" if uses_gpu(config.trainer) else "cpu",
         channels_last=config.trainer.channels_last,
         train=True,
-        optimizer=optimizer_memory(config.optimizer),
+        optimizer=optimizer_maker(config.optimizer),
     )
     network = build_network(config.model, target)
     report = ProfileReport(profile_network(network, settings, frozenset(INSTRUMENTS)))

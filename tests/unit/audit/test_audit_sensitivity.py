@@ -10,9 +10,8 @@ from layerscope.audit.document import read_walkthrough
 from layerscope.audit.formulas import evaluate
 from layerscope.audit.printed import verdict
 from layerscope.audit.quantities import Quantities
-from layerscope.layers import describe
 from layerscope.networks.cifar_cnn import CifarCNN
-from layerscope.theory import cost_table
+from profile_example import costs_of
 
 # Their last digit is not their precision (docs of layerscope.audit.printed).
 COARSE = {"8-9×", "millions", "+~300M", "—"}
@@ -25,7 +24,7 @@ ONE_NUMBER = re.compile(
 def figures():
     """Figure, right value, verdict; of those that agree and are not coarse."""
     document = read_walkthrough()
-    costs = cost_table(describe(CifarCNN(), (32, 3, 32, 32)), element_size=4)
+    costs = costs_of(CifarCNN(), (32, 3, 32, 32))
     quantities = Quantities(costs, document.groups, document.definitions, {})
     cells = judged(document, costs, {}).cells
     return [

@@ -8,7 +8,7 @@ import torch
 from layerscope.explain.captured import Captured
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.kinds import EXPLAINERS
-from layerscope.layers import describe
+from layerscope.networks.layer_calls import network_calls
 
 
 class Network(torch.nn.Module):
@@ -26,7 +26,7 @@ def captured(layer, shape, seed=0, *, image=None, statistics=()):
     """One call with random numbers, its gradients those of a random dL/dy."""
     generator = torch.Generator().manual_seed(seed)
     network = Network(layer).double()
-    spec = describe(network, shape, torch.float64).layers[-1]
+    spec = network_calls(network, shape, torch.float64).layers[-1]
     x = torch.randn(shape, generator=generator, dtype=torch.float64) if image is None else image
     x.requires_grad_()
     parameters = dict(layer.named_parameters()) if isinstance(layer, torch.nn.Module) else {}

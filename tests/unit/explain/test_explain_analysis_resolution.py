@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from torch import nn
 
 from layerscope.explain.analysis import analyse
@@ -121,15 +122,22 @@ def test_where_everything_grows_as_the_image_that_is_said():
     assert "The step's FLOPs grow exactly 4× in every layer" in text
 
 
+class Exponential(nn.Module):
+    """The textbook has no formula for a matrix exponential."""
+
+    def forward(self, x):
+        return torch.matrix_exp(x)
+
+
 @pytest.mark.parametrize("size", [8, 9])
 def test_layers_without_a_formula_are_left_out_by_name(size):
     network = nn.Sequential(
-        *(nn.Conv2d(1, 2, 3, padding=1), nn.PReLU()),
+        *(nn.Conv2d(1, 2, 3, padding=1), Exponential()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)),
     )
     text = said(network, (1, 1, size, size))
     assert "an unknown" not in text
-    known = "The step's FLOPs, but for those that are not known since `prelu` has no formula,"
+    known = "The step's FLOPs, but for those that are not known since `matrix_exp` has no formula,"
     _, before, _, amounts = parts(text, known)
     assert before == 3 * 2 * size * size * 9 * 2 + 2 * size * size * 2 + 3 * 2 * 4
     assert amounts == [-3 * 3 * 2 * 4]

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from layerscope.config import CrossEntropyConfig, MSEConfig
 from layerscope.errors import UserError
 from layerscope.explain.capture import capture_step
-from layerscope.layers import describe
 from layerscope.measure import Step
+from layerscope.networks.layer_calls import network_calls
 
 PLAIN = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
 
@@ -20,9 +20,9 @@ PLAIN = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
 def captured(network, shape, loss=PLAIN, target=0, wanted=None):
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(shape, generator=generator, dtype=torch.float64)
-    step = capture_step(Step(network.double(), image), loss, target, wanted)
+    step = capture_step(Step(network.double(), (image,)), loss, target, wanted)
     specs = {}
-    for spec in describe(network, shape, torch.float64).layers:
+    for spec in network_calls(network, shape, torch.float64).layers:
         specs.setdefault(spec.key, spec)
     return {key: call.arrays(specs[key]) for key, call in step.calls.items()}, step
 

@@ -90,9 +90,9 @@ def test_a_layer_has_both_of_its_sections_and_its_formulas(written):
     forward, backward = titles.index("forward-pass"), titles.index("backward-pass")
     assert forward < backward
     for layer in explanation.layers:
-        kind = f" ({layer.spec.kind})" * (layer.key != layer.spec.kind)
-        (slug,) = anchors([f"{layer.key}{kind}"])
-        (back,) = anchors([f"Gradients of {layer.key}{kind}"])
+        type_ = f" ({layer.spec.type})" * (layer.key.lower() != layer.spec.type.lower())
+        (slug,) = anchors([f"{layer.key}{type_}"])
+        (back,) = anchors([f"Gradients of {layer.key}{type_}"])
         assert forward < titles.index(slug) < backward < titles.index(back)
     backwards = [t for t in titles if t.startswith("gradients-of")]
     assert len(backwards) - len(explanation.costs.blocks()) == len(explanation.layers)
@@ -217,12 +217,12 @@ def test_another_batch_or_width_has_no_tables_of_the_walkthrough():
         assert walkthrough_audit_of(explanation) is None
 
 
-def test_a_kind_without_explanation_is_named_and_the_rest_is_there(tmp_path):
+def test_a_type_without_explanation_is_named_and_the_rest_is_there(tmp_path):
     network = nn.Sequential(nn.Conv2d(1, 2, 3), Unknown(), nn.Flatten(), nn.Linear(32, 2))
     explanation = explained(network, (1, 1, 6, 6))
     write_document(tmp_path, explanation)
     markdown = (tmp_path / "explain.md").read_text("utf-8")
-    assert explanation.refused_kinds == ("sin",)
+    assert explanation.refused_types == ("sin",)
     assert "> Its values are not explained: " in markdown
     assert "at least" in markdown
     assert markdown.count("**One value**") == 3
@@ -276,7 +276,7 @@ def test_of_many_classes_the_first_and_the_target_are_shown_and_the_others_count
 def test_the_features_of_the_first_linear_layer_are_derived(written):
     explanation, markdown, _, _ = written
     heading = "### Into the first fully connected layer"
-    assert (heading in markdown) == any(layer.spec.kind == "linear" for layer in explanation.layers)
+    assert (heading in markdown) == any(layer.spec.type == "Linear" for layer in explanation.layers)
     if explanation.network_name == "SimpleCNN":
         assert (
             re.sub(r"\\textcolor\{\w+\}\{(\d+)\}", r"\1", markdown).count(

@@ -74,11 +74,11 @@ def test_every_value_is_the_networks_own(network, shape, loss, train):
             assert all(value.layer == layer.key for value in layer.values)
 
 
-def test_a_kind_without_explanation_is_named_and_the_rest_is_explained():
+def test_a_type_without_explanation_is_named_and_the_rest_is_explained():
     explanation = explained(Branches(), (2, 3, 9, 9))
-    assert explanation.refused_kinds == ("prelu",)
+    assert explanation.refused_types == ("PReLU",)
     odd = explanation.layer("odd")
-    assert "prelu" in odd.refused
+    assert "PReLU" in odd.refused
     assert odd.values == odd.formulas == ()
     assert explanation.layer("fc").output_values
     shared = explanation.layer("relu")
@@ -147,7 +147,7 @@ def test_the_library_explains_a_users_own_module_and_leaves_it():
     [
         ({}, "give input_shape"),
         ({"input_shape": 3}, "give all sizes"),
-        ({"input_shape": (1, 1, 6, 6)}, "cannot run on an input of shape"),
+        ({"input_shape": (1, 1, 6, 6)}, "SimpleCNN cannot run on this input"),
         ({"input_shape": (1, 1, 4, 4), "dtype": "int8"}, "dtype=int8"),
         ({"input_shape": (1, 1, 4, 4), "loss": "hinge"}, "loss=hinge"),
         ({"input_shape": (1, 1, 4, 4), "label_smoothing": 2.0}, "label_smoothing=2"),

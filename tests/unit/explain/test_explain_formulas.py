@@ -8,7 +8,7 @@ from torch import nn
 
 from layerscope.explain.kinds import EXPLAINERS
 from layerscope.explain.losses import loss_formulas
-from layerscope.layers import describe
+from layerscope.networks.layer_calls import network_calls
 
 LAYERS = [
     (nn.Conv2d(3, 4, 3), (2, 3, 8, 8)),
@@ -71,7 +71,7 @@ LAYERS = [
 
 
 def formulas_of(layer, shape):
-    spec = describe(Network(layer), shape).layers[-1]
+    spec = network_calls(Network(layer), shape).layers[-1]
     return {formula.quantity: formula for formula in EXPLAINERS[spec.kind].formulas(spec)}
 
 

@@ -13,7 +13,7 @@ from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.explain.instance import random_image, worked_image, worked_network
 from layerscope.explain.kinds import EXPLAINERS
-from layerscope.layers import describe
+from layerscope.networks.layer_calls import network_calls
 from layerscope.networks.tiny_cnn import TinyCNN
 
 # Layer, position, what it returned there, and how far the last printed digits let it be away.
@@ -107,7 +107,7 @@ def test_what_conv3_made_becomes_0_before_conv_out_reads_it(explanation):
 def test_the_printed_operands_give_the_printed_result(key):
     """The explainer, fed with the printed field and filter instead of a run's."""
     field = np.array(FIELDS[key])
-    spec = next(s for s in describe(TinyCNN(), (1, 1, 8, 8)).layers if s.key == key)
+    spec = next(s for s in network_calls(TinyCNN(), (1, 1, 8, 8)).layers if s.key == key)
     (_, position), (printed, _) = next(item for item in RESULTS.items() if item[0][0] == key)
     image = np.zeros(spec.input_shape)
     if spec.geometry["padding"] in (0, (0, 0)):  # then the window at (0, 0) begins there

@@ -6,7 +6,7 @@ from captures import Network, assert_explained, captured, explainer
 from torch import nn
 
 from layerscope.explain.kinds import refusal
-from layerscope.layers import describe
+from layerscope.networks.layer_calls import network_calls
 
 MAXIMA = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGES = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -90,5 +90,5 @@ def test_functions_as_layers():
 
 def test_a_window_of_padding_only_is_refused():
     layer = nn.MaxPool2d(2, stride=1, padding=1, dilation=3)
-    spec = describe(Network(layer), (1, 1, 2, 2)).layers[0]
+    spec = network_calls(Network(layer), (1, 1, 2, 2)).layers[0]
     assert "wholly in the padding" in refusal(spec)

@@ -6,13 +6,13 @@ from torch import nn
 from layerscope.errors import UserError
 from layerscope.explain.explanation import Settings
 from layerscope.explain.positions import check_choice, default_position, places
-from layerscope.layers import describe
+from layerscope.networks.layer_calls import network_calls
 
 
 @pytest.fixture(scope="module")
 def network():
     layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
-    return describe(layers, (5, 1, 4, 4))
+    return network_calls(layers, (5, 1, 4, 4))
 
 
 def chosen(**keys):
@@ -52,7 +52,7 @@ def test_a_near_miss_is_suggested():
     network = nn.Sequential()
     network.add_module("conv1", nn.Conv2d(1, 2, 3))
     with pytest.raises(UserError, match="did you mean conv1"):
-        check_choice(describe(network, (1, 1, 4, 4)), chosen(layer="conf1"))
+        check_choice(network_calls(network, (1, 1, 4, 4)), chosen(layer="conf1"))
 
 
 def test_what_is_there_passes(network):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from layerscope.explain.reference import count_transposed, count_windows
-from layerscope.layers.describe import describe
-from layerscope.layers.shapes import (
+from layerscope.networks.layer_calls import network_calls
+from layerscope.operations.shapes import (
     ceil_pool_output_size,
     conv_output_size,
     conv_transpose_output_size,
@@ -60,7 +60,7 @@ pairs = lambda low, high: st.tuples(*[st.integers(low, high)] * 2)  # noqa: E731
 
 
 def spatial(network, size):
-    return describe(network, (2, 2, *size)).layers[-1].output_shape[2:]
+    return network_calls(network, (2, 2, *size)).layers[-1].output_shape[2:]
 
 
 def counted(size, *settings, ceil_mode=False):

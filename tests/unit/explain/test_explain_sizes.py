@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.layers import describe
+from layerscope.networks.layer_calls import network_calls
 from layerscope.report.explain.overview import overview_drawing
 from layerscope.report.explain.pattern_line import is_in_a_row, pattern_line
 from layerscope.report.explain.sizes import padding_sentence, size_rule
-from layerscope.theory import cost_table
+from layerscope.theory import cost_table, textbook_units
 
 LAYERS = (
     (nn.Conv2d(2, 3, 3, padding=1), (2, 2, 9, 7)),
@@ -25,7 +25,7 @@ LAYERS = (
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
 def test_the_formulas_give_the_size_that_the_layer_makes(layer, shape):
-    (spec,) = describe(nn.Sequential(layer), shape).layers
+    (spec,) = network_calls(nn.Sequential(layer), shape).layers
     rule = size_rule(spec)
     made = layer(torch.zeros(shape)).shape[2:]
     assert rule is not None
@@ -34,7 +34,7 @@ def test_the_formulas_give_the_size_that_the_layer_makes(layer, shape):
 
 def test_a_last_window_outside_is_said_to_be_left_out():
     layer = nn.MaxPool2d(2, stride=3, ceil_mode=True, padding=1)
-    (spec,) = describe(nn.Sequential(layer), (1, 1, 5, 5)).layers
+    (spec,) = network_calls(nn.Sequential(layer), (1, 1, 5, 5)).layers
     rule = size_rule(spec)
     assert rule is not None
     left_out = tuple(formula.value for formula in rule.formulas) != spec.output_shape[2:]
@@ -53,7 +53,7 @@ def test_a_last_window_outside_is_said_to_be_left_out():
     ],
 )
 def test_what_padding_does_is_said(settings, words):
-    (spec,) = describe(nn.Sequential(nn.Conv2d(1, 1, **settings)), (1, 1, 8, 8)).layers
+    (spec,) = network_calls(nn.Sequential(nn.Conv2d(1, 1, **settings)), (1, 1, 8, 8)).layers
     assert words in padding_sentence(spec)
     assert bool(words) == bool(padding_sentence(spec))
 
@@ -63,12 +63,12 @@ def test_repeated_runs_are_written_once():
         return [*(nn.Conv2d(1, 1, 3, padding=1), nn.ReLU()) * 2, nn.MaxPool2d(2)]
 
     network = nn.Sequential(*block(), *block(), nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten())
-    specs = describe(network, (1, 1, 8, 8)).layers
+    specs = network_calls(network, (1, 1, 8, 8)).layers
     line = "Input → ((Conv → ReLU) × 2 → MaxPool) × 2 → AdaptiveAvgPool → Flatten"
     assert pattern_line(specs) == line
     assert is_in_a_row(specs)
     network[-2] = nn.AdaptiveAvgPool2d(1)
-    specs = describe(network, (1, 1, 8, 8)).layers
+    specs = network_calls(network, (1, 1, 8, 8)).layers
     assert pattern_line(specs).endswith("→ GlobalAvgPool → Flatten")
 
 
@@ -77,12 +77,12 @@ def test_branches_are_not_in_a_row():
         def forward(self, x):
             return x.relu() + x.sigmoid()
 
-    assert not is_in_a_row(describe(Residual(), (1, 2)).layers)
+    assert not is_in_a_row(network_calls(Residual(), (1, 2)).layers)
 
 
 def test_a_window_in_the_padding_behind_is_left_out():
     pool = nn.Sequential(nn.AvgPool2d(2, 2, padding=1, ceil_mode=True))
-    (spec,) = describe(pool, (1, 1, 4, 7)).layers
+    (spec,) = network_calls(pool, (1, 1, 4, 7)).layers
     assert spec.output_shape == (1, 1, 3, 4)
     rule = size_rule(spec)
     assert "The last of the 5 windows of $W$" in rule.note
@@ -96,7 +96,8 @@ def test_the_drawing_has_every_layer_and_of_a_large_network_its_blocks():
     for name, block in blocks.items():
         network.add_module(name, block)
     for size, rows in ((10, 20), (30, 30)):
-        specs = describe(network[:size], (1, 1, 4, 4))
-        drawing = overview_drawing(cost_table(specs, 4), specs.layers, "net")
+        specs = network_calls(network[:size], (1, 1, 4, 4))
+        costs = cost_table(specs.run, textbook_units(specs.run), 4)
+        drawing = overview_drawing(costs, specs.layers, "net")
         assert drawing.count('class="name"') == rows + 1
         assert drawing.count('class="block-name"') == (size if size == 10 else 0)

@@ -95,8 +95,8 @@ def test_a_module_under_two_paths_goes_by_the_first():
     assert keys_of(nn.Sequential(shared, nn.ReLU(), shared), torch.randn(1, 2)) == ["0", "1", "0"]
 
 
-def test_a_bare_layer_is_named_by_its_kind():
-    assert keys_of(nn.Linear(2, 2), torch.randn(1, 2)) == ["linear"]
+def test_a_bare_layer_is_named_by_its_class():
+    assert keys_of(nn.Linear(2, 2), torch.randn(1, 2)) == ["Linear"]
 
 
 def test_only_the_networks_own_forward_counts():

@@ -299,6 +299,18 @@ class TestOtherNetworks:
         loss.backward()
 
 
+@pytest.mark.parametrize("ending", ["finish", "block"])
+def test_without_a_forward_there_is_no_record(ending):
+    network = nn.Sequential(nn.Linear(3, 3))
+    with record_activations(network) as recorder:
+        network[0](torch.randn(2, 3))
+        if ending == "finish":
+            with pytest.raises(RuntimeError, match="no forward of the recorded Sequential ran"):
+                recorder.finish()
+    with pytest.raises(RuntimeError, match="no forward of the recorded Sequential ran"):
+        _ = recorder.record
+
+
 def traces_of(network):
     return [
         (sorted(vars(m)), list(m._forward_hooks), list(m._forward_pre_hooks), m.training)

@@ -6,17 +6,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerscope.errors import UserError
-from layerscope.measure import FvcoreFailed, fvcore_counts
+from layerscope.measure import FvcoreFailed, Step, fvcore_counts, profile_step
 from layerscope.networks.cifar_cnn import CifarCNN
 
 SHAPE = (32, 3, 32, 32)
 
 
+def counted(network, shape, train=None):
+    return fvcore_counts(Step(network, (torch.rand(shape),)), train)
+
+
 @pytest.mark.parametrize(("train", "total"), [(True, 339_582_976), (False, 334_077_952)])
 def test_cifar_cnn(train, total):
-    counts = fvcore_counts(CifarCNN(), SHAPE, train=train)
+    counts = counted(CifarCNN(), SHAPE, train=train)
     assert counts.total == total == sum(counts.layers.values())
-    assert (counts.mode, counts.batch_size) == ("train" if train else "eval", 32)
+    assert counts.mode == ("train" if train else "eval")
     elements = 32 * 32 * 32 * 32
     assert counts.layers["block1.conv"] == elements * 3 * 9
     assert counts.layers["block1.bn"] == elements * (5 if train else 2)
@@ -27,7 +31,7 @@ def test_cifar_cnn(train, total):
 
 def test_the_present_mode_is_the_default():
     network = CifarCNN().eval()
-    assert fvcore_counts(network, SHAPE).total == 334_077_952
+    assert counted(network, SHAPE).total == 334_077_952
 
 
 def test_an_operation_has_its_own_count():
@@ -42,7 +46,7 @@ def test_an_operation_has_its_own_count():
             x = F.conv2d(x, self.weight[:, :1].expand(4, 4, 1, 1))
             return {"logits": self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1)), "x": [x]}
 
-    counts = fvcore_counts(Functional(), (2, 3, 5, 5))
+    counts = counted(Functional(), (2, 3, 5, 5))
     assert list(counts.layers.items()) == [
         *[("conv2d", 2 * 4 * 3 * 25), ("getitem", 0), ("expand", 0), ("conv2d_1", 2 * 4 * 4 * 25)],
         *[("adaptive_avg_pool2d", 2 * 4 * 25), ("flatten", 0), ("fc", 2 * 4 * 2)],
@@ -52,7 +56,7 @@ def test_an_operation_has_its_own_count():
 
 def test_a_module_called_twice_is_counted_twice():
     layer = nn.Linear(3, 3)
-    assert fvcore_counts(nn.Sequential(layer, layer), (2, 3)).layers == {"0": 2 * 2 * 9}
+    assert counted(nn.Sequential(layer, layer), (2, 3)).layers == {"0": 2 * 2 * 9}
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -71,9 +75,10 @@ def test_the_network_is_as_it_was(fails):
     network.dropout.eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     attributes = [sorted(vars(module)) for module in network.modules()]
+    step = Step(network, (torch.rand(4, 3),))
     generator = torch.get_rng_state()
     try:
-        fvcore_counts(network, (4, 3), train=True)
+        fvcore_counts(step, train=True)
     except FvcoreFailed:
         assert fails
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
@@ -87,19 +92,49 @@ def test_the_network_is_as_it_was(fails):
 
 def test_what_cannot_be_counted_is_an_error_and_not_0():
     with pytest.raises(FvcoreFailed, match=r"fvcore cannot count CifarCNN: [^\n]*channels"):
-        fvcore_counts(CifarCNN(), (2, 1, 32, 32))
+        counted(CifarCNN(), (2, 1, 32, 32))
 
 
 def test_a_compiled_network_is_refused():
     network = CifarCNN()
     network._compiled_call_impl = network._call_impl
     with pytest.raises(UserError, match="compiled"):
-        fvcore_counts(network, SHAPE)
+        counted(network, SHAPE)
 
 
 def test_counting_prints_and_warns_nothing(capsys, caplog):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fvcore_counts(CifarCNN(), (2, 3, 32, 32))
+        counted(CifarCNN(), (2, 3, 32, 32))
     assert capsys.readouterr() == ("", "")
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad])
+def test_a_transformer_in_eval_mode_is_counted_as_the_step_runs_it(context, frozen):
+    """Without gradients its attention is one fused operation that fvcore does not know."""
+    tokens, width = 5, 8
+    layer = nn.TransformerEncoderLayer(width, 2, 16, batch_first=True).eval()
+    step = Step(nn.Sequential(layer.requires_grad_(not frozen)), (torch.randn(2, tokens, width),))
+    projections = 2 * tokens * width * 4 * width
+    feed_forward = 2 * 2 * tokens * width * 16
+    norms = 2 * 2 * tokens * width * 5
+    with context():
+        counts = fvcore_counts(step)
+        operations = {event.operation for event in profile_step(step).memory_events}
+    is_fused = "aten::_native_multi_head_attention" in operations
+    assert is_fused == (frozen or context is torch.no_grad)
+    assert ("aten::_native_multi_head_attention" in counts.unsupported_ops) == is_fused
+    assert counts.total == feed_forward + norms + (0 if is_fused else projections)
+
+
+def test_a_network_without_tensors_in_its_output():
+    class Sizes(nn.Module):
+        def forward(self, x):
+            return {"size": len(x)}
+
+    with pytest.raises(
+        FvcoreFailed, match=r"^fvcore cannot count Sizes: .*: it returns no tensors$"
+    ):
+        counted(Sizes(), (2, 3))

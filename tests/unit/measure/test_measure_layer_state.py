@@ -13,7 +13,7 @@ from layerscope.networks.cifar_cnn import CifarCNN
 
 
 def rows_of(network, image):
-    return {row.layer: row for row in step_activations(Step(network, image)).layers}
+    return {row.layer: row for row in step_activations(Step(network, (image,))).layers}
 
 
 def sizes(row):
@@ -85,7 +85,7 @@ def test_all_tensors_that_a_layer_returns_count():
 
 def test_one_step_for_activations_and_flops_says_what_two_say():
     network = torchvision.models.resnet18(weights=None)
-    step = Step(network, torch.randn(2, 3, 64, 64), torch.bfloat16)
+    step = Step(network, (torch.randn(2, 3, 64, 64),), autocast=torch.bfloat16)
     record, flops = activations_and_flops(step)
     assert record == step_activations(step)
     assert flops == flop_counts(step)

@@ -1,15 +1,23 @@
-"""Every instrument leaves the network, the image and torch itself as they were."""
+"""Every instrument, the dry run among them, leaves network, image and torch as they were."""
 
+import copy
+import gc
+import logging
 import os
 import random
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._decomp import decompositions
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils import checkpoint
 
+from layerscope.dry_run import dry_run
 from layerscope.errors import UserError
 from layerscope.measure import (
     FvcoreFailed,
@@ -25,9 +33,20 @@ from layerscope.measure import (
 )
 from layerscope.measure.timing import step_seconds
 
+
+def run_dry(step, **options):
+    options = {"loss": step.loss_function, "autocast": step.autocast, **options}
+    return dry_run(step.network, step.args, step.kwargs, **options)
+
+
 INSTRUMENTS = {
+    "dry run": run_dry,
+    "dry run with an optimizer": partial(run_dry, optimizer=torch.optim.Adam),
+    "dry run under autocast": partial(run_dry, autocast=torch.bfloat16),
+    "dry run for a GPU": partial(run_dry, device=torch.device("cuda")),
+    "dry run on real tensors": partial(run_dry, real=True),
     "outputs and saved": step_activations,
-    "fvcore": lambda step: fvcore_counts(step.network, tuple(step.image.shape)),
+    "fvcore": fvcore_counts,
     "flop_counter": flop_counts,
     "outputs, saved and flop_counter": activations_and_flops,
     "profiler": profiler_flops,
@@ -56,11 +75,17 @@ class Restless(nn.Module):
         self.fc, self.bn, self.dropout = nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout()
         self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
         self.fails, self.seen = fails, 0
+        self.plain = torch.ones(3)
+        self.kept, self.table, self.nested = [torch.ones(2)], {"a": torch.ones(2)}, {"b": [[]]}
         self.fc.register_forward_hook(lambda *_: None)
 
     def forward(self, x):
         self.seen += 1
         self.last = x
+        self.plain = x.sum()
+        self.kept.append(x)
+        self.table["c"] = self.plain
+        self.nested["b"][0].append(x)
         self.bn.eval()
         self.bn.register_forward_hook(lambda *_: None)
         self.register_buffer("extra", torch.ones(1))
@@ -103,19 +128,56 @@ def state_of(network, image):
             torch._C._autograd._profiler_enabled(),
             torch.is_grad_enabled(),
             torch.is_autocast_enabled("cpu"),
+            torch.is_autocast_enabled("cuda"),
+            torch.get_autocast_dtype("cpu"),
         ),
+        "torch's functions": (
+            id(vars(torch.autograd.Function)["apply"]),
+            id(torch.get_rng_state),
+            dict(vars(checkpoint)),
+            id(decompositions.select_one_layer_lstm_function),
+        ),
+        "collector": gc.isenabled(),
+        "log": logging.getLogger("torch._subclasses.fake_tensor").level,
+        "containers": [
+            [(name, id(value), copy.copy(value)) for name, value in vars(module).items()]
+            for module in network.modules()
+        ],
+        "nested": len(network.nested["b"][0]),
+        "fakes": sum(isinstance(value, FakeTensor) for value in reachable(network, set())),
     }
 
 
+def reachable(value, seen):
+    """Everything that hangs on a module's attributes."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    yield value
+    if isinstance(value, nn.Module):
+        value = vars(value)
+    inner = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict | list | tuple | set):
+        for item in inner:
+            yield from reachable(item, seen)
+
+
 def equal(before, after):
-    if isinstance(before, dict) and any(isinstance(v, torch.Tensor) for v in before.values()):
-        return before.keys() == after.keys() and all(
-            torch.equal(tensor, after[name]) for name, tensor in before.items()
-        )
-    return before == after
+    if isinstance(before, torch.Tensor):
+        return isinstance(after, torch.Tensor) and torch.equal(before, after)
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(equal(before[k], after[k]) for k in before)
+    if isinstance(before, list | tuple):
+        pairs = zip(before, after, strict=False)
+        return len(before) == len(after) and all(equal(old, new) for old, new in pairs)
+    return before is after or before == after
 
 
-@pytest.mark.parametrize("fails", ["nowhere", "forward", "backward"])
+def failing_loss(output):
+    raise ValueError("this loss\nfails")
+
+
+@pytest.mark.parametrize("fails", ["nowhere", "forward", "loss", "backward"])
 @pytest.mark.parametrize("instrument", INSTRUMENTS)
 def test_everything_is_as_it_was(instrument, fails):
     network = Restless(fails)
@@ -124,10 +186,15 @@ def test_everything_is_as_it_was(instrument, fails):
     for leaf in [network.fc.weight, network.bn.bias, image]:  # the others have no gradient
         leaf.grad = torch.randn_like(leaf)
     before = state_of(network, image)
-    fails_here = fails == "forward" or (fails == "backward" and instrument != "fvcore")
+    fails_here = fails != "nowhere"
+    if instrument == "fvcore":  # runs the forward alone
+        fails_here = fails == "forward"
+    if instrument == "dry run for a GPU":  # whose backward pass cannot run dry
+        fails_here = fails in ("forward", "loss")
+    loss = failing_loss if fails == "loss" else None
     refused = pytest.raises((UserError, FvcoreFailed), match=r"^[^\n]*$")
     with refused if fails_here else nullcontext():
-        INSTRUMENTS[instrument](Step(network, image))
+        INSTRUMENTS[instrument](Step(network, (image,), loss_function=loss))
     after = state_of(network, image)
     assert [what for what, value in before.items() if not equal(value, after[what])] == []
     with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
@@ -137,10 +204,12 @@ def test_everything_is_as_it_was(instrument, fails):
 @pytest.mark.parametrize("instrument", [name for name in INSTRUMENTS if "time" not in name])
 def test_it_measures_the_same_again(instrument):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-    step = Step(network, torch.randn(2, 3, 8, 8))
+    step = Step(network, (torch.randn(2, 3, 8, 8),))
     first, second = (INSTRUMENTS[instrument](step) for _ in range(2))
     if instrument == "memory":
         first, second = first.blocks, second.blocks
+    if instrument.startswith("dry run"):
+        first, second = first.live_after, second.live_after
     if instrument == "profiler and memory":
         first, second = first.flops, second.flops
     assert first == second
@@ -151,4 +220,4 @@ def test_a_compiled_network_is_refused(instrument):
     network = nn.Sequential(nn.Linear(2, 2))
     network._compiled_call_impl = network._call_impl
     with pytest.raises(UserError, match="compiled"):
-        INSTRUMENTS[instrument](Step(network, torch.randn(1, 2)))
+        INSTRUMENTS[instrument](Step(network, (torch.randn(1, 2),)))

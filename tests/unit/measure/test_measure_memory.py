@@ -21,7 +21,7 @@ def _one_thread():
 def cifar(memory_format=torch.contiguous_format, batch_size=32):
     network = CifarCNN().to(memory_format=memory_format)
     image = torch.randn(batch_size, 3, 32, 32).to(memory_format=memory_format)
-    return Step(network, image)
+    return Step(network, (image,))
 
 
 def parameter_bytes(network):
@@ -48,7 +48,7 @@ class TestCifarCNN:
 
     def test_old_gradients_change_nothing(self):
         step = cifar()
-        step.network(step.image).sum().backward()
+        step.network(*step.args).sum().backward()
         assert memory_timeline(step).peak_bytes == 21_503_792
 
     def test_the_forward_ends_with_what_autograd_keeps_and_the_step_with_the_gradients(self):
@@ -110,9 +110,10 @@ def test_it_is_what_the_profiler_saw():
 
 def test_an_image_that_requires_a_gradient():
     step = cifar()
-    step.image.requires_grad_()
+    (image,) = step.args
+    image.requires_grad_()
     record = memory_timeline(step)
-    gradients = parameter_bytes(step.network) + step.image.nbytes
+    gradients = parameter_bytes(step.network) + image.nbytes
     assert record.points[-1].allocated_bytes == gradients + 4
 
 
@@ -125,9 +126,9 @@ def test_without_a_backward():
 
 
 def test_a_network_that_allocates_nothing():
-    record = memory_timeline(Step(nn.Flatten(), torch.randn(2, 3, 4)))
+    record = memory_timeline(Step(nn.Flatten(), (torch.randn(2, 3, 4),)))
     assert record.points == record.blocks == record.blocks_at_peak() == ()
-    assert (record.peak_bytes, record.peak_layer, dict(record.scratch)) == (0, None, {"flatten": 0})
+    assert (record.peak_bytes, record.peak_layer, dict(record.scratch)) == (0, None, {"Flatten": 0})
 
 
 def test_one_profiled_step_gives_flops_and_memory():
@@ -138,13 +139,13 @@ def test_one_profiled_step_gives_flops_and_memory():
 
 
 def test_scratch_inside_an_operation():
-    step = Step(nn.Softmax(1), torch.randn(2, 8, 32, 32).to(memory_format=torch.channels_last))
-    record = memory_timeline(step)
-    assert record.scratch["softmax"] == sum(
+    image = torch.randn(2, 8, 32, 32).to(memory_format=torch.channels_last)
+    record = memory_timeline(Step(nn.Softmax(1), (image,)))
+    assert record.scratch["Softmax"] == sum(
         block.num_bytes for block in record.blocks if block.is_scratch
     )
     (scratch, output) = (block for block in record.blocks if block.phase == "forward")
-    assert {scratch.num_bytes, output.num_bytes} == {step.image.nbytes}
+    assert {scratch.num_bytes, output.num_bytes} == {image.nbytes}
     assert {scratch.is_scratch, output.is_scratch} == {True, False}
 
 
@@ -152,7 +153,7 @@ def test_scratch_inside_an_operation():
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_on_a_gpu_it_is_the_allocators_own_peak(memory_format):
     step = cifar(memory_format)
-    step = Step(step.network.cuda(), step.image.cuda())
+    step = Step(step.network.cuda(), (step.args[0].cuda(),))
     record = memory_timeline(step)
     with step.untouched():
         torch.cuda.synchronize()
@@ -175,7 +176,7 @@ def test_garbage_of_earlier_work_does_not_count():
     image = torch.ones(4)
     with profile(use_kineto=True, profile_memory=True):  # the allocator notes its size
         garbage = [torch.empty(1000)]
-    record = memory_timeline(Step(DropsGarbage(), image))
+    record = memory_timeline(Step(DropsGarbage(), (image,)))
     assert not garbage
     assert [point.allocated_bytes for point in record.points] == [16, 0]
     assert record.peak_bytes == 16

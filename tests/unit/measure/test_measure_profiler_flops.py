@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 import torchvision
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from layerscope.errors import UserError
-from layerscope.measure import Step, flop_counts, profiler_flops
+from layerscope.measure import Step, flop_counts, profile_step, profiler_flops
 from layerscope.networks.cifar_cnn import CifarCNN
 
 IMAGE = (2, 4, 8, 8)
@@ -17,7 +19,7 @@ CONV = 2 * 2 * 8 * 8 * 4 * 4 * 9  # of a 3x3 convolution that keeps the size and
 
 def counted(network, image, autocast=None):
     """The counts that are not 0."""
-    counts = profiler_flops(Step(network, image, autocast))
+    counts = profiler_flops(Step(network, (image,), autocast=autocast))
     assert counts.total == sum(counts.forward.values()) + sum(counts.backward.values())
     return tuple(
         {key: count for key, count in part.items() if count}
@@ -45,14 +47,14 @@ def test_cifar_cnn():
 
 
 def test_every_layer_has_a_count():
-    counts = profiler_flops(Step(CifarCNN(), torch.randn(2, 3, 32, 32)))
+    counts = profiler_flops(Step(CifarCNN(), (torch.randn(2, 3, 32, 32),)))
     assert list(counts.forward) == list(counts.backward)
     assert (counts.forward["gap"], counts.backward["block1.conv"]) == (0, 0)
 
 
 def test_it_is_the_profilers_own_total():
     network = torchvision.models.densenet121(weights=None)
-    step = Step(network, torch.randn(2, 3, 32, 32))
+    step = Step(network, (torch.randn(2, 3, 32, 32),))
     with step.untouched(), profile(use_kineto=True, with_flops=True) as profiler:
         step.run()
     assert profiler_flops(step).total == sum(
@@ -75,7 +77,7 @@ def test_it_is_the_profilers_own_total():
 )
 def test_convolutions(network, flops):
     assert counted(network, torch.randn(IMAGE, requires_grad=True)) == (
-        {type(network).__name__.replace("Conv2d", "conv2d"): flops} if flops else {},
+        {type(network).__name__: flops} if flops else {},
         {},
     )
 
@@ -182,9 +184,9 @@ def test_an_operation_outside_of_any_layer_is_its_modules():
 
     network = nn.Sequential(Block())
     flops = 2 * ELEMENTS * 8
-    counts = profiler_flops(Step(network, torch.randn(IMAGE)))
+    counts = profiler_flops(Step(network, (torch.randn(IMAGE),)))
     assert list(counts.forward.items()) == [("0.relu", 0), ("0", flops)]
-    assert flop_counts(Step(network, torch.randn(IMAGE))).forward == counts.forward
+    assert flop_counts(Step(network, (torch.randn(IMAGE),))).forward == counts.forward
 
 
 def test_the_losses_own_addition_is_no_layers():
@@ -202,4 +204,16 @@ def test_the_losses_own_addition_is_no_layers():
 
 def test_one_profiler_at_a_time():
     with profile(use_kineto=True), pytest.raises(UserError, match="running already"):
-        profiler_flops(Step(nn.ReLU(), torch.randn(IMAGE)))
+        profiler_flops(Step(nn.ReLU(), (torch.randn(IMAGE),)))
+
+
+def test_padding_by_name_writes_nothing_to_stderr(capfd):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), Complaining())
+    profile_step(Step(network, (torch.randn(1, 3, 8, 8),)))
+    assert capfd.readouterr().err == "something else\n"
+
+
+class Complaining(nn.Module):
+    def forward(self, image):
+        os.write(2, b"something else\n")
+        return image * 2

@@ -13,7 +13,7 @@ def test_spread():
 
 
 def test_every_layer_has_its_time():
-    record = layer_times(Step(CifarCNN(), torch.randn(8, 3, 32, 32)), repeats=3, warmup=1)
+    record = layer_times(Step(CifarCNN(), (torch.randn(8, 3, 32, 32),)), repeats=3, warmup=1)
     assert (record.repeats, record.warmup) == (3, 1)
     assert list(record.layers)[:2] == ["block1.conv", "block1.bn"]
     spreads = [time.forward for time in record.layers.values()]
@@ -30,7 +30,7 @@ def test_every_layer_has_its_time():
 def test_without_a_gradient_there_is_no_time():
     network = CifarCNN().requires_grad_(False)
     network.fc.requires_grad_(True)
-    record = layer_times(Step(network, torch.randn(2, 3, 32, 32)), repeats=1, warmup=0)
+    record = layer_times(Step(network, (torch.randn(2, 3, 32, 32),)), repeats=1, warmup=0)
     assert [layer for layer, time in record.layers.items() if time.backward] == ["fc"]
 
 
@@ -40,7 +40,7 @@ def test_the_time_between_operations_is_no_layers():
             time.sleep(0.05)
             return super().forward(x)
 
-    record = layer_times(Step(Slow(nn.Linear(3, 3)), torch.randn(2, 3)), repeats=1, warmup=0)
+    record = layer_times(Step(Slow(nn.Linear(3, 3)), (torch.randn(2, 3),)), repeats=1, warmup=0)
     assert record.step_seconds.median > 0.05
     assert record.profiled_step_seconds.median > 0.05
     assert record.layers["0"].forward.median < 0.05
@@ -60,7 +60,7 @@ def test_a_layer_inside_an_autograd_function_is_counted_once():
         def forward(self, x):
             return Exponential.apply(x)
 
-    step = Step(Network(), torch.randn(300, 300, requires_grad=True))
+    step = Step(Network(), (torch.randn(300, 300, requires_grad=True),))
     profile_step(step)
     profiled = profile_step(step)
     nanoseconds = profiled.operation_nanoseconds
@@ -71,12 +71,12 @@ def test_a_layer_inside_an_autograd_function_is_counted_once():
 @pytest.mark.parametrize("repeats", [0, -1])
 def test_no_repeats_are_refused(repeats):
     with pytest.raises(ValueError, match="repeats must be at least 1"):
-        layer_times(Step(nn.ReLU(), torch.randn(2)), repeats=repeats)
+        layer_times(Step(nn.ReLU(), (torch.randn(2),)), repeats=repeats)
 
 
 @pytest.mark.gpu
 def test_on_a_gpu():
-    step = Step(CifarCNN().cuda(), torch.randn(256, 3, 32, 32).cuda())
+    step = Step(CifarCNN().cuda(), (torch.randn(256, 3, 32, 32).cuda(),))
     record = layer_times(step, repeats=3)
     conv = record.layers["block2.conv"]
     assert conv.forward.median > 0

@@ -6,7 +6,7 @@ import torchvision
 from torch.autograd.graph import saved_tensors_hooks
 
 from layerscope.layers.tensors import tensors_in
-from layerscope.measure import fvcore_counts, record_activations
+from layerscope.measure import Step, fvcore_counts, record_activations
 from layerscope.measure.fvcore import FlopCountAnalysis
 
 
@@ -80,7 +80,7 @@ def test_resnet18_counts_each_layer():
 
 def test_fvcores_layers_add_up_to_fvcores_own_total():
     network = build("resnet18")
-    counts = fvcore_counts(network, (2, 3, 64, 64), train=False)
+    counts = fvcore_counts(Step(network, (torch.rand(2, 3, 64, 64),)), train=False)
     plain = FlopCountAnalysis(network.eval(), torch.rand(2, 3, 64, 64))
     plain.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     assert counts.total == plain.total() == sum(counts.layers.values())

@@ -3,6 +3,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from layerscope.config import CustomConfig, TorchvisionConfig
 from layerscope.errors import UserError
@@ -115,6 +116,22 @@ def test_checking_a_network_leaves_it_as_it_was(name):
     assert [module.training for module in network.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_checking_a_network_runs_no_kernel():
+    network, seen = CifarCNN(), []
+    network.register_forward_hook(lambda module, args, output: seen.append(type(output)))
+    check_network(network, custom("x", num_classes=10))
+    assert seen == [FakeTensor, FakeTensor]
+
+
+def test_a_network_without_tensors_is_refused():
+    class Counts(nn.Linear):
+        def forward(self, images):
+            return len(super().forward(images))
+
+    with pytest.raises(UserError, match="returns no tensor"):
+        check_network(Counts(32, 10), custom("x", num_classes=10))
 
 
 def test_a_refused_input_is_one_line(capfd):

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 import layerscope
 from layerscope.errors import UserError
-from layerscope.layers import describe
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.conv_matrix import conv_as_matrix
 from layerscope.networks.convolutional import crops, to_convolutional, total_stride
+from layerscope.networks.layer_calls import network_calls
 from layerscope.networks.pattern import PatternCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
-from layerscope.theory import cost_table
+from layerscope.theory import cost_table, textbook_units
 
 UNPADDED = (
     "Input → Conv(4, k=5, p=0) → BN → ReLU → Pool → Conv(6, k=3, s=2, p=0) → ReLU → AvgPool(2, s=1)"
@@ -121,7 +121,7 @@ def test_the_note_of_seven_by_seven_by_512():
     assert layer.weight.is_meta
     assert converted(torch.empty(1, 512, 7, 7, device="meta")).shape == (1, 4096, 1, 1)
     assert converted(torch.empty(1, 512, 9, 12, device="meta")).shape == (1, 4096, 3, 6)
-    assert describe(converted, (1, 512, 7, 7)).layers[0].output_shape == (1, 4096, 1, 1)
+    assert network_calls(converted, (1, 512, 7, 7)).layers[0].output_shape == (1, 4096, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11_bn"])
@@ -137,8 +137,13 @@ def test_torchvisions_with_a_functional_flatten(name):
 def test_one_pass_costs_less_than_every_crop():
     network, shape = trained("lenet")
     converted = to_convolutional(network, shape)
-    one = cost_table(describe(converted, (1, 1, 64, 64)), 4).total()
-    every = cost_table(describe(network, (81, *shape)), 4).total()
+    one, every = (
+        cost_table(run, textbook_units(run), 4).total()
+        for run in (
+            network_calls(converted, (1, 1, 64, 64)).run,
+            network_calls(network, (81, *shape)).run,
+        )
+    )
     assert converted(torch.zeros(1, 1, 64, 64).double()).shape[2:] == (9, 9)
     # conv1 on 60×60 instead of 81 times 28×28, and so on to the last layer, which costs the same.
     macs = 60 * 60 * 6 * 25 + 26 * 26 * 16 * 150 + 81 * (120 * 400 + 84 * 120 + 10 * 84)
@@ -191,12 +196,12 @@ def test_what_cannot_be_converted_is_named(case):
 @pytest.mark.parametrize(
     ("layers", "named"),
     [
-        ([nn.Conv2d(3, 4, 3), nn.Linear(6, 2)], "1 (linear)"),
-        ([nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(27, 2)], "0 (adaptive_avg_pool)"),
-        ([nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2)], "1 (batch_norm)"),
-        ([nn.Flatten(), nn.LayerNorm(192), nn.Linear(192, 2)], "1 (layer_norm)"),
-        ([nn.Flatten(2), nn.Linear(64, 2)], "0 (flatten)"),
-        ([nn.Softmax(2)], "0 (softmax)"),
+        ([nn.Conv2d(3, 4, 3), nn.Linear(6, 2)], "1 (Linear)"),
+        ([nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(27, 2)], "0 (AdaptiveAvgPool2d)"),
+        ([nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2)], "1 (BatchNorm1d)"),
+        ([nn.Flatten(), nn.LayerNorm(192), nn.Linear(192, 2)], "1 (LayerNorm)"),
+        ([nn.Flatten(2), nn.Linear(64, 2)], "0 (Flatten)"),
+        ([nn.Softmax(2)], "0 (Softmax)"),
     ],
 )
 def test_layers_that_cannot_be_converted_are_named(layers, named):

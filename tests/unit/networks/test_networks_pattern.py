@@ -10,8 +10,9 @@ from torch import nn
 from layerscope.composition import compose
 from layerscope.config import parse_train_config
 from layerscope.errors import MarkedError, UserError
-from layerscope.layers import derivation, describe
 from layerscope.networks import build_network, check_network
+from layerscope.networks.derivation import derivation
+from layerscope.networks.layer_calls import network_calls
 from layerscope.networks.pattern import PatternCNN
 from layerscope.training.run import without_places
 
@@ -64,7 +65,7 @@ def test_the_patterns_of_the_note(pattern):
 
 def test_the_worked_example_step_by_step():
     network = PatternCNN(pattern=EXAMPLE)
-    steps = {step.layer: step for step in derivation(describe(network, (5, 3, 32, 32)))}
+    steps = {step.layer: step for step in derivation(network_calls(network, (5, 3, 32, 32)))}
     shapes = {name: step.shape for name, step in steps.items()}
     assert shapes["block1.conv1"] == (5, 16, 32, 32)
     assert shapes["block1.pool"] == (5, 16, 16, 16)
@@ -89,7 +90,7 @@ def test_a_derivation_where_height_and_width_differ():
         nn.Conv2d(2, 2, 3, padding="same"),
         nn.AdaptiveAvgPool2d(2),
     )
-    formulas = [step.formula for step in derivation(describe(layers, (1, 1, 20, 12)))]
+    formulas = [step.formula for step in derivation(network_calls(layers, (1, 1, 20, 12)))]
     assert formulas == [
         "H_out = ⌊(20 + 2·0 − 2·(3 − 1) − 1) / 2⌋ + 1 = 8, "
         "W_out = ⌊(12 + 2·0 − (1 − 1) − 1) / 1⌋ + 1 = 12",

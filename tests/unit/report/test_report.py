@@ -5,6 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -95,7 +96,7 @@ def test_parameters_of_what_does_not_run_are_in_the_total():
     assert (table.rows[-1].num_parameters, table.rows[-1].num_calls) == (20, 0)
 
 
-def test_unknown_macs_make_the_total_a_lower_bound(tmp_path):
+def test_products_of_attention_are_macs():
     class Attention(nn.Module):
         def __init__(self):
             super().__init__()
@@ -107,7 +108,23 @@ def test_unknown_macs_make_the_total_a_lower_bound(tmp_path):
             return self.attention(tokens, tokens, tokens)[0].mean(1)
 
     table = layer_table(Attention(), (3, 2, 2))
-    save_layer_table(tmp_path, table)
-    totals = json.loads((tmp_path / "layers.json").read_text())["totals"]
-    assert totals["lower_bound"] is True
-    assert totals["macs"] == 3 * 4 * 4
+    assert not table.is_lower_bound
+    linear = 3 * 4 * 4  # of three tokens, 4 features to 4
+    assert table.macs == 5 * linear + 2 * 3 * 3 * 4  # fc, four projections, scores and their sums
+
+
+def test_unknown_macs_make_the_total_a_lower_bound(tmp_path):
+    class Factorised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(12, 4)
+
+        def forward(self, images):
+            return self.fc(torch.linalg.qr(images.flatten(1)).R)
+
+    save_layer_table(tmp_path, layer_table(Factorised(), (3, 2, 2)))
+    written = json.loads((tmp_path / "layers.json").read_text())
+    assert written["format"] == 2
+    assert {row["layer"]: row["type"] for row in written["layers"]}["fc"] == "Linear"
+    assert written["totals"]["lower_bound"] is True
+    assert written["totals"]["macs"] == 12 * 4

@@ -1,14 +1,18 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from layerscope.errors import UserError
 from layerscope.report.profile.budget import compare_with_budget, read_budget, show_budget
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import TextScreen
-from profile_example import cifar_cnn_profile, profile_of
+from profile_example import cifar_cnn_profile, profile_of, unmeasured
+
+FROZEN = Path(__file__).parents[2] / "frozen" / "files"
 
 
 def network(channels=4, extra=False):
@@ -18,8 +22,6 @@ def network(channels=4, extra=False):
 
 def small(**changes):
     built = network(**changes)
-    import torch
-
     built(torch.zeros(1, 3, 8, 8))
     return profile_of(built, (2, 3, 8, 8))
 
@@ -85,7 +87,7 @@ def test_one_byte_of_peak_counts(budget):
     *others, peak = profile.totals
     more = replace(peak, measured=peak.measured + 1)
     (change,) = compare_with_budget(replace(profile, totals=(*others, more)), budget)
-    assert (change.layer, change.quantity) == ("total", "peak_bytes")
+    assert (change.layer, change.quantity) == ("total", "live_peak_bytes")
 
 
 def test_seconds_are_not_compared(budget):
@@ -100,7 +102,7 @@ def test_seconds_are_not_compared(budget):
 
 def test_theory_stands_in_where_only_one_side_measured(budget):
     profile = small(channels=5)
-    rows = tuple(replace(row, measured=None) for row in profile.rows)
+    rows = tuple(replace(row, measured=None) for row in profile.rows if row.instrument != "dry_run")
     changes = compare_with_budget(replace(profile, rows=rows), budget)
     kept = next(c for c in changes if (c.layer, c.quantity) == ("0", "saved_bytes"))
     assert (kept.budget, kept.now) == (4 * 2 * 4 * 36, 4 * 2 * 5 * 36)
@@ -123,9 +125,41 @@ def test_other_settings_are_refused(budget, changes, named):
     assert "\n" not in str(caught.value)
 
 
+def test_what_an_instrument_does_not_count_is_compared_in_theory(budget):
+    """No counter sees a ReLU's FLOPs."""
+    changes = compare_with_budget(small(channels=5), budget)
+    relu = next(c for c in changes if (c.layer, c.quantity) == ("1", "forward_flops"))
+    assert (relu.budget, relu.now) == (2 * 4 * 36, 2 * 5 * 36)
+
+
+def test_the_predicted_peak_stands_in_where_it_was_not_measured(budget):
+    changes = compare_with_budget(unmeasured(small(channels=8)), budget)
+    (peak,) = [change for change in changes if change.quantity == "live_peak_bytes"]
+    assert peak.now == small(channels=8).peak.predicted_live_bytes
+
+
+def test_a_profile_of_another_version_is_refused_in_one_line(budget, tmp_path):
+    old = FROZEN / "profile.json"
+    with pytest.raises(UserError, match=r"an older version \(format 1.*save a new one") as caught:
+        read_budget(old)
+    assert "\n" not in str(caught.value)
+    newer = tmp_path / "profile.json"
+    newer.write_text(json.dumps(json.loads(budget.read_text()) | {"format": 3}))
+    with pytest.raises(UserError, match="a newer version"):
+        read_budget(newer)
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "3", "{}", '{"rows": 3, "totals": [], "peak": {}, "settings": {}}', "\xff"],
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "{}",
+        '{"rows": 3, "totals": [], "peak": {}, "settings": {}, "format": 2}',
+        "\xff",
+    ],
 )
 def test_what_is_no_profile_is_refused_in_one_line(tmp_path, text):
     path = tmp_path / "profile.json"

@@ -6,14 +6,16 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from markdown_it import MarkdownIt
 from markupsafe import escape
 from torch import nn
 
 from layerscope.audit import audit_walkthrough
+from layerscope.reconcile import Reason, Row
 from layerscope.report.profile.records import profile_record
 from layerscope.report.profile.report import ProfileReport
-from profile_example import EVIL, cifar_cnn_profile, example_audit, profile_of
+from profile_example import EVIL, cifar_cnn_profile, example_audit, profile_of, unmeasured
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,12 @@ def evil_profile():
 def test_the_json_adds_up(record):
     exact = [row for row in record["rows"] if row["instrument"] != "time"]
     for row in (*exact, *record["totals"]):
-        predicted = row["theory"] + sum(reason["amount"] for reason in row["reasons"])
-        assert predicted + row["unexplained"] == row["measured"], row
+        reasons = sum(reason["amount"] for reason in row["reasons"])
+        assert row["theory"] + reasons == row["predicted"], row
+        if row["counted"]:
+            assert row["predicted"] + row["unexplained"] == row["measured"], row
+        else:
+            assert (row["measured"], row["unexplained"]) == (None, None)
     saved = next(row for row in record["totals"] if row["quantity"] == "saved_bytes")
     assert (saved["theory"], saved["measured"]) == (23_872_768, 19_941_120)
     assert saved["lower_bound"] is False
@@ -58,15 +64,32 @@ def test_the_json_adds_up(record):
     )  # fmt: skip
     assert seconds["measured"] > 0
     peak = record["totals"][-1]
-    assert (peak["quantity"], peak["unexplained"]) == ("peak_bytes", 4)
+    assert (peak["quantity"], peak["unexplained"]) == ("live_peak_bytes", 0)
 
 
 def test_the_json_has_what_is_promised(record):
-    assert {"settings", "rows", "totals", "peak", "time", "machine"} <= set(record)
+    assert list(record) == [
+        "format", "settings", "comparisons", "rows", "totals", "peak", "layers", "time", "machine",
+        "costs", "tables", "notes",
+    ]  # fmt: skip
+    assert record["format"] == 2
+    assert set(record["comparisons"]) == {
+        "num_compared", "num_trivial", "num_unexplained", "num_not_counted", "num_unknown",
+    }  # fmt: skip
     assert record["settings"]["input_shape"] == [32, 3, 32, 32]
     assert list(record["rows"][0]) == [
-        "layer", "quantity", "instrument", "theory", "measured", "reasons", "unexplained",
+        "layer", "type", "quantity", "instrument", "theory", "theory_not_counted", "reasons",
+        "predicted", "measured", "unexplained", "counted",
     ]  # fmt: skip
+    assert record["settings"]["optimizer"] == "momentum"
+    assert record["peak"]["predicted_live_bytes"] == 21_502_768
+    assert set(record["peak"]["largest_batch"][0]) == {
+        "memory_bytes", "batch_size", "scratch_bytes",
+    }  # fmt: skip
+    assert set(record["peak"]["predicted_timeline"][0]) == {
+        "layer", "phase", "live_bytes", "bytes_after",
+    }  # fmt: skip
+    assert record["costs"]["layers"][0]["type"] == "Conv2d"
     assert set(record["time"]["layers"][0]) >= {"layer", "forward_seconds", "backward_seconds"}
     assert record["costs"]["layers"][0]["backward_flops"] == 113_246_208
 
@@ -79,27 +102,54 @@ def test_the_tables_are_the_walkthroughs(record):
     assert tables["forward"]["total"]["output_bytes"] == 24_265_984
     assert tables["backward"]["rows"][0]["layer"] == "fc"
     assert tables["backward"]["total"]["backward_flops"] == 1_334_280_192
-    kinds = {row["kind"]: row for row in tables["kinds"]["rows"]}
-    assert round(kinds["conv2d"]["forward_share"], 3) == 0.981
+    types = {row["type"]: row for row in tables["types"]["rows"]}
+    assert round(types["Conv2d"]["forward_share"], 3) == 0.981
     assert tables["parameters"]["total"]["num_parameters"] == 94_986
     for table in tables.values():
         keys = {column["key"] for column in table["columns"]}
         assert all(set(row) <= keys | {"lower_bound"} for row in table["rows"])
 
 
+def test_the_operations_of_a_layer_add_up_to_it(record, profile):
+    saved = {row.layer: row.measured for row in profile.rows if row.instrument == "dry_run"}
+    assert [layer["layer"] for layer in record["layers"]] == [
+        layer["layer"] for layer in record["costs"]["layers"]
+    ]
+    for layer in record["layers"]:
+        for quantity, cost in (("macs", "macs"), ("flops", "forward_flops")):
+            assert sum(each[quantity] for each in layer["operations"]) == layer[cost]
+        assert sum(each["saved_bytes"] for each in layer["operations"]) == saved[layer["layer"]]
+    first = record["layers"][0]
+    assert (first["type"], first["path"]) == ("Conv2d", "block1.conv")
+    assert first["operations"] == [
+        {
+            "name": "aten::convolution",
+            "phase": "forward",
+            "macs": 28_311_552,
+            "flops": 56_623_104,
+            "saved_bytes": 4_194_304,
+        }
+    ]
+
+
+def test_a_function_that_runs_nothing_still_has_its_cost():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout()).eval()
+    _, dropout = profile_record(profile_of(network, (2, 3, 8, 8)))["layers"]
+    assert [each["name"] for each in dropout["operations"]] == ["dropout"]
+    assert dropout["operations"][0]["flops"] == dropout["forward_flops"] == 2 * 4 * 36
+
+
 def test_a_total_that_lacks_a_summand_says_so():
     class Odd(nn.Module):
         def forward(self, x):
-            return nn.functional.unfold(x, 2)
+            return torch.linalg.svdvals(x)
 
-    profile = profile_of(nn.Sequential(nn.Conv2d(3, 4, 3), Odd()), (2, 3, 8, 8), rows=(), totals=())
+    profile = profile_of(nn.Sequential(nn.Conv2d(3, 4, 3), Odd()), (2, 3, 8, 8))
     table = next(t for t in profile_record(profile)["tables"] if t["key"] == "forward")
     assert table["rows"][-1]["forward_flops"] is None
     assert table["total"]["lower_bound"] == ["forward_flops"]
-    assert (
-        "unfold"
-        in next(t for t in profile_record(profile)["tables"] if t["key"] == "kinds")["note"]
-    )
+    types = next(t for t in profile_record(profile)["tables"] if t["key"] == "types")
+    assert "svdvals" in types["note"]
 
 
 def test_what_is_no_number_becomes_null(profile):
@@ -115,9 +165,10 @@ def test_the_csv_has_every_row(saved, record):
     rows = list(csv.DictReader(saved["profile.csv"].splitlines()))
     assert len(rows) == len(record["rows"]) + len(record["totals"])
     assert rows[5]["layer"] == record["rows"][5]["layer"]
-    assert [int(row["measured"]) for row in rows[:5]] == [
-        row["measured"] for row in record["rows"]
-    ][:5]
+    assert list(rows[0]) == [*record["rows"][0], "lower_bound"]
+    for row, written in zip((*record["rows"], *record["totals"]), rows, strict=True):
+        for name in ("theory", "theory_not_counted", "predicted", "measured", "counted"):
+            assert written[name] == ("" if row[name] is None else str(row[name]))
 
 
 def test_the_audit_is_a_file_of_its_own(saved):
@@ -137,7 +188,8 @@ def test_without_an_audit_there_is_no_file(profile, tmp_path):
 def test_the_markdown_shows_what_differs_and_counts_the_rest(saved):
     text = saved["profile.md"]
     assert "| **total, input included** |" in text
-    assert "-7,340,032 B: the ReLU after it keeps its own result" in text
+    assert "-4,194,304 B: the backward pass of block1.relu" in text
+    assert "further comparisons agree with the textbook as they are." in text
     assert "4 in tables (3 agree, 0 rounding, 1 wrong)" in text
     assert r"2 \times N \times C_{\text{out}}" in text
 
@@ -182,7 +234,7 @@ def _widths(html):
 
 
 def test_the_page_is_one_small_file_with_everything_in(profile, tmp_path):
-    audit = audit_walkthrough(profile.costs, profile.peak.predicted_bytes)
+    audit = audit_walkthrough(profile.costs, profile.peak.predicted_live_bytes)
     ProfileReport(profile, audit).save(tmp_path)
     page = (tmp_path / "profile.html").read_text()
     assert len(page.encode()) < 500_000
@@ -194,8 +246,22 @@ def test_the_page_is_one_small_file_with_everything_in(profile, tmp_path):
 
 
 def test_a_profile_with_nothing_measured_can_be_saved(tmp_path):
-    profile = cifar_cnn_profile(rows=(), totals=(), times=None, step=None, machine=None)
-    peak = replace(profile.peak, measured_bytes=None, timeline=(), scratch_bytes_at_peak=None)
-    ProfileReport(replace(profile, peak=peak)).save(tmp_path)
-    assert "unknown" in (tmp_path / "profile.html").read_text()  # what is kept
+    ProfileReport(unmeasured(cifar_cnn_profile())).save(tmp_path)
+    page = (tmp_path / "profile.html").read_text()
+    assert "not measured" in page
+    assert "19.0 MiB" in page  # what is saved, by the dry run
     assert "No instrument ran." in (tmp_path / "profile.md").read_text()
+
+
+def test_a_network_that_is_one_layer_can_be_saved(tmp_path):
+    ProfileReport(profile_of(nn.Linear(3, 4), (2, 3))).save(tmp_path)
+    assert "Linear" in (tmp_path / "profile.html").read_text()
+
+
+def test_what_the_dry_run_alone_tells_is_marked(profile):
+    reason = Reason("custom_function", 8, "saved by it", "dry_run")
+    row = Row("a", "Own", "saved_bytes", "saved", 0, (reason,), 8)
+    (written,) = profile_record(replace(profile, rows=(row,)))["rows"]
+    assert written["reasons"] == [
+        {"code": "custom_function", "amount": 8, "text": "saved by it", "source": "dry_run"}
+    ]

@@ -3,13 +3,14 @@ from xml.etree import ElementTree
 
 import pytest
 
+from layerscope.operations import Formula
+from layerscope.operations.convolution import conv_flops
 from layerscope.report.profile.formulas import (
     general_latex,
     general_mathml,
     substituted_latex,
     substituted_mathml,
 )
-from layerscope.theory.formulas import Formula, conv_flops
 from profile_example import cifar_cnn_profile
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from layerscope.dry_run import Shape
 from layerscope.errors import UserError
 from layerscope.explain.analysis.checkpoints import checkpointing
 from layerscope.explain.analysis.findings import Figure, Finding, Said, Subject
@@ -25,7 +26,6 @@ from layerscope.explain.analysis.layers import (
 from layerscope.explain.analysis.memory import half_precision, optimizers
 from layerscope.explain.analysis.resolution import double_resolution
 from layerscope.explain.analysis.scaling import double_channels, one_more_block
-from layerscope.layers import Shape
 
 __all__ = ["Figure", "Finding", "analyse"]
 

@@ -17,48 +17,44 @@ from layerscope.explain.analysis.words import bytes_, code, count, percent, rati
 def checkpointing(subject: Subject) -> Said:
     """Keep what goes into each block, and compute the block again in the backward pass."""
     base = subject.base
-    if not base.account.saved.recording:
+    if not base.run.has_loss:
         raise UserError("there is no backward pass, since no parameter of it learns")
     variant, pieces = checkpointed(subject.network)
     paths = tuple(pieces)
     run = subject.run(variant)
-    kept = _kept_with_checkpoints(run, paths)
     again = sum(run.forward_flops_below(path)[0] for path in paths)
-    own = base.predicted
-    backward = (
-        None if run.predicted.backward_flops is None else run.predicted.backward_flops + again
-    )
+    own, its = base.predicted, run.predicted
     figures = (
-        Figure("bytes kept for backward", "B", kept, run.measured.saved_bytes),
+        Figure("bytes kept for backward", "B", its.saved_bytes, run.measured.saved_bytes),
         Figure(
             "bytes kept for backward, against this network",
             "×",
-            ratio(kept, own.saved_bytes),
+            ratio(its.saved_bytes, own.saved_bytes),
             ratio(run.measured.saved_bytes, base.measured.saved_bytes),
         ),
         Figure(
             "peak of a step above parameters, buffers and input",
             "B",
-            None,
+            its.peak_bytes,
             run.measured.peak_bytes,
         ),
         Figure(
             "peak of a step, against this network",
             "×",
-            None,
+            ratio(its.peak_bytes, own.peak_bytes),
             ratio(run.measured.peak_bytes, base.measured.peak_bytes),
         ),
         Figure(
             "backward FLOPs of convolutions and linear layers, the second forward among them",
             "FLOPs",
-            backward,
+            its.backward_flops,
             run.measured.backward_flops,
         ),
     )
     runs = "" if all(names == (path,) for path, names in pieces.items()) else "runs of its layers, "
     text = f"With a checkpoint around {runs}{shortened([*map(_piece, pieces.values())])}, "
     text += "autograd keeps what goes into each and computes the rest again when its backward "
-    text += f"pass begins{_kept_instead(base, run, kept)}. "
+    text += f"pass begins{_kept_instead(base, run)}. "
     if own.forward_flops:
         text += (
             f"The price is {count(again)} FLOPs of convolutions and linear layers, "
@@ -76,8 +72,8 @@ def _piece(names: tuple[str, ...]) -> str:
     return code(names[0]) if len(names) == 1 else f"{code(names[0])} to {code(names[-1])}"
 
 
-def _kept_instead(base: VariantRun, run: VariantRun, kept: int | None) -> str:
-    own = base.predicted.saved_bytes
+def _kept_instead(base: VariantRun, run: VariantRun) -> str:
+    kept, own = run.predicted.saved_bytes, base.predicted.saved_bytes
     if kept is not None and own is not None:
         return f": {bytes_(kept)} instead of {bytes_(own)}"
     its, own = run.measured.saved_bytes, base.measured.saved_bytes
@@ -119,33 +115,3 @@ def _has_running_statistics(run: VariantRun, paths: tuple[str, ...]) -> bool:
         and any(is_below(spec.key, path) for path in paths)
         for spec in run.spec.layers
     )
-
-
-def _kept_with_checkpoints(run: VariantRun, paths: tuple[str, ...]) -> int | None:
-    """What layers allocated and goes into a checkpoint, or is kept outside of all of them."""
-    spec, saved = run.spec, run.account.saved
-    if spec.num_unseen or saved.unknown:
-        return None
-    inside = {
-        call: path
-        for call, layer in enumerate(spec.layers)
-        for path in paths
-        if is_below(layer.key, path)
-    }
-    holders = {call for calls in saved.storages.values() for call in calls} | saved.own.keys()
-    keeping = {inside[call] for call in holders if call in inside}  # the others hold not even that
-    storages = {
-        storage
-        for storage, calls in saved.storages.items()
-        if any(call not in inside for call in calls)
-    }
-    for call, path in inside.items():
-        for tensor in spec.layers[call].arguments:
-            storage = spec.storages[tensor.storage]
-            is_needed = path in keeping and storage.origin == "layer"
-            if is_needed and inside.get(storage.call or 0) != path:
-                storages.add(tensor.storage)
-    own = sum(
-        item.num_bytes for call, items in saved.own.items() if call not in inside for item in items
-    )
-    return own + sum(spec.storages[storage].num_bytes for storage in storages)

@@ -6,12 +6,12 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from layerscope.dry_run import Shape
 from layerscope.errors import UserError
 from layerscope.explain.analysis.variant_runs import Totals, VariantRun
 from layerscope.explain.analysis.variants import skeleton
 from layerscope.explain.analysis.words import bytes_, listed, ratio, times
-from layerscope.layers import LayerSpec, Shape
-from layerscope.theory.kinds import KINDS
+from layerscope.networks.layer_calls import DescribedCall, spatial_dims
 
 Number = int | float | None
 Pair = tuple[Number, Number]  # predicted, measured
@@ -81,7 +81,7 @@ class Subject:
             raise UserError("the network so changed does not run on this machine") from error
 
     @cached_property
-    def last(self) -> LayerSpec | None:
+    def last(self) -> DescribedCall | None:
         """The last layer that multiplies by weights."""
         found = None
         for spec in self.base.spec.layers:
@@ -92,27 +92,23 @@ class Subject:
     @cached_property
     def classifiers(self) -> frozenset[str]:
         """The layers with weights that are the last on the way to an output."""
-        layers = self.base.spec.layers
-        makers = {tensor.value: spec for spec in layers for tensor in spec.outputs}
         found: set[str] = set()
-        wanted = [tensor.value for tensor in self.base.spec.outputs]
-        seen = set(wanted)
-        while wanted:
-            spec = makers.get(wanted.pop())
-            if spec is None:
+        wanted = {tensor.storage for tensor in self.base.spec.outputs}
+        for spec in reversed(self.base.spec.layers):
+            made = {tensor.storage for tensor in spec.outputs}
+            if not made & wanted:
                 continue
+            if not (spec.in_place or spec.returns_input):
+                wanted -= made
             if _multiplies(spec):
                 found.add(spec.key)
-                continue
-            before = [tensor.value for tensor in spec.inputs if tensor.value not in seen]
-            seen.update(before)
-            wanted += before
+            else:
+                wanted.update(tensor.storage for tensor in spec.inputs)
         return frozenset(found)
 
 
-def _multiplies(spec: LayerSpec) -> bool:
-    kind = KINDS.get(spec.kind)
-    return kind is not None and kind.macs is not None
+def _multiplies(spec: DescribedCall) -> bool:
+    return spec.kind == "linear" or spatial_dims(spec.kind) > 0
 
 
 _QUANTITIES = {
@@ -186,9 +182,9 @@ def known_bytes(run: VariantRun, quantity: str) -> str | None:
 
 
 def without_formula(run: VariantRun) -> str:
-    """The kinds whose FLOPs are not known: `a` and `b` have no formula."""
-    kinds = run.textbook.unknown
-    return f"{listed(kinds)} {'has' if len(kinds) == 1 else 'have'} no formula"
+    """Say whose FLOPs are not known: `a` and `b` have no formula."""
+    types = run.textbook.unknown
+    return f"{listed(types)} {'has' if len(types) == 1 else 'have'} no formula"
 
 
 def textbook_figures(run: VariantRun, base: VariantRun) -> tuple[Figure, ...]:
@@ -211,12 +207,12 @@ def step_flops(run: VariantRun) -> int | None:
 
 
 def forward_flops(run: VariantRun) -> int | None:
-    """By the textbook; None where a layer's are not known."""
+    """Return the textbook's forward FLOPs; None where a layer's are not known."""
     return None if run.textbook.lower_bound else run.textbook.forward_flops
 
 
 def remarks(run: VariantRun, figures: tuple[Figure, ...]) -> str:
-    """Whether it ran, and where the instruments found something else than was predicted."""
+    """Say whether it ran, and where the instruments found something else than was predicted."""
     if run.too_large:
         return f" It was not run: {run.too_large}."
     differing = [

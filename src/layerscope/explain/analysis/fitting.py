@@ -10,13 +10,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.hooks import RemovableHandle
 
+from layerscope.dry_run import Shape
 from layerscope.errors import UserError
 from layerscope.explain.analysis.words import code
-from layerscope.layers import Shape
 
 
 def is_convolution(module: Any) -> TypeGuard[Any]:
-    """Of any number of dimensions, and not a transposed one."""
+    """Tell whether it is a convolution of any number of dimensions, and no transposed one."""
     return isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
 
 
@@ -144,7 +144,10 @@ def _fit_group_norm(norm: Any, shape: torch.Size) -> None:
 
 
 def scale_outputs(module: Any, factor: int, divisor: int) -> None:
-    """Of a convolution or linear layer; one channel at least. A depthwise one follows its input."""
+    """Scale the outputs of a convolution or linear layer, to one channel at least.
+
+    A depthwise convolution follows its input.
+    """
     if is_convolution(module) and not _is_depthwise(module):
         module.out_channels = max(1, module.out_channels * factor // divisor)
         _remake_convolution(module)

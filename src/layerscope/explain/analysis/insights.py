@@ -15,7 +15,7 @@ from layerscope.explain.analysis.findings import (
 )
 from layerscope.explain.analysis.variant_runs import VariantRun
 from layerscope.explain.analysis.words import bytes_, code, count, listed, percent, ratio, times
-from layerscope.layers import LayerSpec, calls_by_layer
+from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
 from layerscope.theory import LayerCost, Total
 
 
@@ -59,9 +59,9 @@ def dominating_layers(subject: Subject) -> Said:
     """Which layers have most of the FLOPs, of the memory, of the parameters."""
     base = subject.base
     costs = base.account.costs.layers
-    kinds = base.account.costs.by_kind()
+    types = base.account.costs.by_type()
     text = "".join(
-        _most(kinds, costs, name, of)
+        _most(types, costs, name, of)
         for name, of in _RANKED.items()
         if name != _FLOPS or not base.textbook.lower_bound
     )
@@ -80,17 +80,17 @@ _RANKED: dict[str, Callable[[LayerCost | Total], int]] = {
 
 
 def _most(
-    kinds: Sequence[Total],
+    types: Sequence[Total],
     layers: Sequence[LayerCost],
     name: str,
     of: Callable[[LayerCost | Total], int],
 ) -> str:
-    """Which kind and which layer have the most of something; all that have as much."""
+    """Say which type and which layer have the most of something; all that have as much."""
     if not any(map(of, layers)):
         return ""
-    first_kinds = _first({kind.name: of(kind) for kind in kinds})
+    first_types = _first({total.name: of(total) for total in types})
     first_layers = _first({layer.layer: of(layer) for layer in layers})
-    return f"The most {name}, by kind: {first_kinds}; by layer: {first_layers}. "
+    return f"The most {name}, by type: {first_types}; by layer: {first_layers}. "
 
 
 def _first(amounts: dict[str, int]) -> str:
@@ -120,7 +120,9 @@ def _scaling(base: VariantRun) -> str:
     )
 
 
-def _telling(pairs: Sequence[tuple[LayerSpec, LayerSpec]]) -> tuple[LayerSpec, LayerSpec] | None:
+def _telling(
+    pairs: Sequence[tuple[DescribedCall, DescribedCall]],
+) -> tuple[DescribedCall, DescribedCall] | None:
     """The last two of which channels and positions differ; else the last of which either does."""
     for needed in (2, 1):
         for before, after in reversed(pairs):
@@ -130,44 +132,44 @@ def _telling(pairs: Sequence[tuple[LayerSpec, LayerSpec]]) -> tuple[LayerSpec, L
     return None
 
 
-def _channels(spec: LayerSpec) -> int:
+def _channels(spec: DescribedCall) -> int:
     geometry = spec.geometry
     return geometry["in_channels"] * geometry["out_channels"] // geometry["groups"]
 
 
-def _kernel_area(spec: LayerSpec) -> int:
+def _kernel_area(spec: DescribedCall) -> int:
     return prod(spec.geometry["kernel_size"])
 
 
-def _positions(spec: LayerSpec) -> int:
+def _positions(spec: DescribedCall) -> int:
     return spec.output_elements // spec.geometry["out_channels"]
 
 
-def _macs(spec: LayerSpec) -> int:
+def _macs(spec: DescribedCall) -> int:
     return _channels(spec) * _kernel_area(spec) * _positions(spec)
 
 
 def _shares(subject: Subject) -> list[Figure]:
-    """Per kind, as percent of the network's; bytes measured as the outputs that were recorded."""
+    """Per type, as percent of the network's; bytes measured as the outputs that were recorded."""
     base, figures = subject.base, []
     recorded = None if base.counted is None else base.counted[0]
     total = base.textbook
-    for kind in base.account.costs.by_kind():
-        layers = {cost.layer for cost in base.account.costs.layers if cost.kind == kind.name}
+    for own in base.account.costs.by_type():
+        layers = {cost.layer for cost in base.account.costs.layers if cost.type == own.name}
         measured = None
         if recorded is not None:
             measured = sum(row.output_bytes for row in recorded.layers if row.layer in layers)
             measured = _percentage(measured, recorded.output_bytes)
         figures += [
             Figure(
-                f"{kind.name}, of the forward FLOPs by the textbook",
+                f"{own.name}, of the forward FLOPs by the textbook",
                 "%",
-                None if total.lower_bound else _percentage(kind.forward_flops, total.forward_flops),
+                None if total.lower_bound else _percentage(own.forward_flops, total.forward_flops),
             ),
             Figure(
-                f"{kind.name}, of the output bytes",
+                f"{own.name}, of the output bytes",
                 "%",
-                _percentage(kind.output_bytes, total.output_bytes),
+                _percentage(own.output_bytes, total.output_bytes),
                 measured,
             ),
         ]
@@ -240,7 +242,7 @@ def backward_against_forward(subject: Subject) -> Said:
 
 
 def _ratio_said(base: VariantRun) -> str:
-    """Of all layers, or of those whose FLOPs are known."""
+    """Compare all layers, or those whose FLOPs are known."""
     total = base.textbook
     if not total.forward_flops:
         return "No layer's FLOPs are known."
@@ -260,7 +262,7 @@ def _needs_no_input_gradient(subject: Subject, key: str) -> bool:
 
 
 def _counted_too_often(subject: Subject) -> int:
-    """Of grouped convolutions: a weight gradient for every group, as if there were one."""
+    """Return what the counter counts too often of grouped convolutions' weight gradients."""
     costs = {cost.layer: cost for cost in subject.base.account.costs.layers}
     return sum(
         (spec.geometry["groups"] - 1) * (costs[spec.key].weight_gradient_flops or 0)

@@ -18,9 +18,7 @@ from layerscope.explain.analysis.findings import (
 from layerscope.explain.analysis.variant_runs import VariantRun
 from layerscope.explain.analysis.variants import flattened, separable
 from layerscope.explain.analysis.words import bytes_, code, count, fewer, percent, ratio, times
-from layerscope.layers import LayerSpec
-from layerscope.theory.kinds import macs
-from layerscope.theory.table import textbook_flops
+from layerscope.networks.layer_calls import DescribedCall
 
 _NO_WEIGHTS = "no layer multiplies by weights"
 
@@ -65,11 +63,11 @@ def _own_use(base: VariantRun, batch: int) -> str:
     products = flops = 0
     kinds: set[str] = set()
     for spec in base.spec.layers:
-        weight, used = spec.parameters.get("weight"), macs(spec)
+        weight, used = spec.parameters.get("weight"), base.textbook_of(spec, "macs")
         if weight is not None and used:
             weights[weight.storage] = weight.num_elements
             products += used
-            flops += textbook_flops(spec)["forward_flops"] or 0
+            flops += base.textbook_of(spec, "forward_flops")
             kinds.add(spec.kind)
     if not weights:
         return ""
@@ -113,7 +111,7 @@ def global_pooling(subject: Subject) -> Said:
     return Said(text + remarks(run, figures), figures)
 
 
-def _global_pooling(subject: Subject) -> LayerSpec:
+def _global_pooling(subject: Subject) -> DescribedCall:
     modules = dict(subject.network.named_modules())
     found = [spec for spec in subject.base.spec.layers if _averages_maps(spec)]
     if not found:
@@ -127,8 +125,8 @@ def _global_pooling(subject: Subject) -> LayerSpec:
     return last
 
 
-def _averages_maps(spec: LayerSpec) -> bool:
-    """Whether it makes one value of each map of (N, C, ...)."""
+def _averages_maps(spec: DescribedCall) -> bool:
+    """Tell whether it makes one value of each map of (N, C, ...)."""
     if spec.kind not in ("adaptive_avg_pool", "avg_pool", "mean") or not spec.inputs:
         return False
     before, after = spec.input_shape, spec.output_shape

@@ -1,7 +1,10 @@
 """What a step's memory becomes with an optimizer, and in half precision."""
 
+from dataclasses import dataclass
+
 import torch
 
+from layerscope.dry_run import DryRun
 from layerscope.errors import UserError
 from layerscope.explain.analysis.findings import (
     Figure,
@@ -11,15 +14,33 @@ from layerscope.explain.analysis.findings import (
     figures_of,
     remarks,
 )
-from layerscope.explain.analysis.variant_runs import VariantRun, parameter_bytes
+from layerscope.explain.analysis.variant_runs import VariantRun
 from layerscope.explain.analysis.variants import skeleton
 from layerscope.explain.analysis.words import bytes_, percent, times
-from layerscope.layers import NetworkSpec
 from layerscope.measure.optimizer_state import OptimizerState, optimizer_state
-from layerscope.theory.capacity import OPTIMIZERS, OptimizerMemory, optimizer_step_bytes
 
 _HALF = torch.bfloat16
 _WHOLE = "the whole step's peak, with parameters, buffers, input and state"
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """What an optimizer needs beside parameters and gradients.
+
+    Args:
+        num_states: numbers kept for every parameter.
+        num_temporaries: copies of one parameter while it is updated, one parameter after the other.
+    """
+
+    num_states: int
+    num_temporaries: int
+
+
+OPTIMIZERS = {
+    "sgd": OptimizerMemory(0, 0),
+    "momentum": OptimizerMemory(1, 0),
+    "adam": OptimizerMemory(2, 2),
+}
 _NAMES = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam"}
 
 
@@ -51,7 +72,7 @@ def optimizers(subject: Subject) -> Said:
     text = (
         "SGD keeps nothing between its steps, momentum one number for each parameter that learns, "
         f"Adam two: {bytes_(state // 2)} and {bytes_(state)} beside "
-        f"{bytes_(parameter_bytes(base.spec))} of parameters. {_about_whole_step(figures, state)}"
+        f"{bytes_(base.run.parameter_bytes)} of parameters. {_about_whole_step(figures, state)}"
         "While it updates one parameter, Adam takes up to two copies of it in passing. "
         f"{_about_temporaries(learning, records['adam'])}"
     )
@@ -99,26 +120,38 @@ def _optimizer(name: str, parameters: list[torch.nn.Parameter]) -> torch.optim.O
     return torch.optim.SGD(parameters, 1e-3, 0.9 if name == "momentum" else 0.0, foreach=False)
 
 
-def _standing_bytes(spec: NetworkSpec) -> int:
-    """Parameters, buffers and the input."""
-    buffers = sum(layer.buffer_bytes for layer in spec.layers) + spec.unused_buffer_bytes
-    return parameter_bytes(spec) + buffers + sum(tensor.num_bytes for tensor in spec.inputs)
+def _standing_bytes(run: DryRun) -> int:
+    """Return the bytes of parameters, buffers and the input."""
+    inputs = sum(tensor.num_bytes for tensor in run.inputs)
+    return run.parameter_bytes + run.buffer_bytes + inputs
+
+
+def _learning_bytes(run: DryRun) -> list[int]:
+    """Return the bytes of each parameter that gets a gradient."""
+    sizes = {
+        tensor.storage: tensor.num_bytes
+        for call in run.layers
+        for tensor in call.parameters.values()
+        if tensor.requires_grad
+    }
+    return list(sizes.values())
 
 
 def _whole_step_bytes(run: VariantRun, memory: OptimizerMemory) -> int | None:
     if run.predicted.peak_bytes is None:
         return None
-    update = optimizer_step_bytes(run.spec, memory)
-    learning = optimizer_step_bytes(run.spec, OPTIMIZERS["sgd"])  # one gradient for each
-    state = memory.num_states * learning
-    return _standing_bytes(run.spec) + state + max(run.predicted.peak_bytes, update)
+    sizes = _learning_bytes(run.run)
+    gradients = sum(sizes)
+    update = gradients + memory.num_temporaries * max(sizes, default=0)
+    state = memory.num_states * gradients
+    return _standing_bytes(run.run) + state + max(run.predicted.peak_bytes, update)
 
 
 def _whole_step_measured(run: VariantRun, record: OptimizerState | None) -> int | None:
     if record is None or run.measured.peak_bytes is None:
         return None
     network = run.network
-    tensors = [*network.parameters(), *network.buffers(), run.step.image]
+    tensors = [*network.parameters(), *network.buffers(), *run.step.args]
     gradients = sum(
         parameter.nbytes for parameter in network.parameters() if parameter.requires_grad
     )
@@ -207,8 +240,8 @@ def _s(name: str) -> str:
 
 def _what_stays(own: VariantRun, half: VariantRun) -> str:
     """The part of what is kept that is no smaller."""
-    kept = half.account.saved.own.values()
-    indices = sum(item.num_bytes for items in kept for item in items if item.code == "indices")
+    pieces = half.saved_pieces
+    indices = sum(num_bytes for (what, _), num_bytes in pieces.items() if what == "indices")
     before, after = own.predicted.saved_bytes, half.predicted.saved_bytes
     if not indices or before is None or after is None or after == indices:
         return ""

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from layerscope.dry_run import Shape
 from layerscope.explain.analysis.variant_runs import VariantRun
 from layerscope.explain.analysis.words import code, joined
-from layerscope.layers import LayerSpec, Shape, calls_by_layer
+from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
 
 
 def where_it_begins(base: VariantRun, run: VariantRun) -> str:
@@ -42,7 +43,7 @@ class _Sizes:
     out_after: Shape
 
     @classmethod
-    def of(cls, own: LayerSpec, its: LayerSpec) -> "_Sizes | None":
+    def of(cls, own: DescribedCall, its: DescribedCall) -> "_Sizes | None":
         """None where it has no maps."""
         if not own.inputs or not its.inputs:
             return None
@@ -53,7 +54,7 @@ class _Sizes:
 
     @property
     def leaves_proportion(self) -> bool:
-        """Whether what comes in is twice as large, and what goes out is not."""
+        """Tell whether what comes in is twice as large, and what goes out is not."""
         return self.in_after == _doubled(self.in_before) and self.out_after != _doubled(
             self.out_before
         )
@@ -76,7 +77,7 @@ def joined_sizes(sizes: Iterable[int]) -> str:
     return "×".join(map(str, sizes))
 
 
-def _cause(spec: LayerSpec, sizes: _Sizes) -> str:
+def _cause(spec: DescribedCall, sizes: _Sizes) -> str:
     """What of (size + 2 · padding - dilation · (k - 1) - 1) / stride + 1 is not in proportion."""
     settings = _window(spec, len(sizes.in_before))
     if settings is None:
@@ -101,7 +102,7 @@ def _cause(spec: LayerSpec, sizes: _Sizes) -> str:
     return f" ({joined(reasons)})" if reasons else ""
 
 
-def _window(spec: LayerSpec, dims: int) -> list[tuple[int, int, int, int]] | None:
+def _window(spec: DescribedCall, dims: int) -> list[tuple[int, int, int, int]] | None:
     """Per dimension kernel, stride, padding, dilation; None where it has no such window."""
     if spec.kind not in ("conv1d", "conv2d", "conv3d", "max_pool", "avg_pool"):
         return None

@@ -15,7 +15,7 @@ from layerscope.explain.analysis.scaling import (
 from layerscope.explain.analysis.variant_runs import VariantRun
 from layerscope.explain.analysis.variants import fitted, skeleton
 from layerscope.explain.analysis.words import code, count, joined, listed, shortened, times
-from layerscope.layers import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 def double_resolution(subject: Subject) -> Said:
@@ -124,7 +124,7 @@ def _reason(
     return "whose sizes are not in proportion to the image's"
 
 
-def _features(layers: Iterable[LayerSpec]) -> dict[str, int]:
+def _features(layers: Iterable[DescribedCall]) -> dict[str, int]:
     return {spec.key: spec.geometry["in_features"] for spec in layers if spec.kind == "linear"}
 
 
@@ -140,7 +140,7 @@ _NAMES = {
 
 def _split_kept(base: VariantRun, run: VariantRun, factor: int) -> str:
     """What is kept beside `factor` times as much; nothing is said where that is not known."""
-    own, its = _kept(base), _kept(run)
+    own, its = base.saved_pieces, run.saved_pieces
     before, after = (sum(pieces.values()) for pieces in (own, its))
     if (before, after) != (base.predicted.saved_bytes, run.predicted.saved_bytes) or not before:
         return ""
@@ -162,21 +162,6 @@ def _split_kept(base: VariantRun, run: VariantRun, factor: int) -> str:
         f" What autograd keeps is {factor} times {count(before)} B and "
         f"{after - factor * before:+,} B: {'; '.join(parts)}."
     )
-
-
-def _kept(run: VariantRun) -> dict[_Piece, int]:
-    spec, saved = run.spec, run.account.saved
-    pieces: dict[_Piece, int] = {}
-    for number in saved.storages:
-        storage = spec.storages[number]
-        if storage.call is not None and storage.num_bytes:
-            piece = ("output", spec.layers[storage.call].key)
-            pieces[piece] = pieces.get(piece, 0) + storage.num_bytes
-    for call, items in saved.own.items():
-        for item in items:
-            piece = (item.code, spec.layers[call].key)
-            pieces[piece] = pieces.get(piece, 0) + item.num_bytes
-    return pieces
 
 
 def _named(pieces: Mapping[_Piece, _Grown]) -> str:

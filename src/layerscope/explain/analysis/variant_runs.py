@@ -1,7 +1,7 @@
 """What a variant of a network costs: by theory, and measured where that is little enough work."""
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,21 +9,22 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from layerscope.dry_run import DryRun, LayerCall, Shape, dry_run
 from layerscope.explain.analysis.variants import with_memory
-from layerscope.layers import NetworkSpec, Shape, describe
 from layerscope.measure import ActivationRecord, FlopCounts, MemoryRecord, Step
 from layerscope.measure.counted_step import activations_and_flops
 from layerscope.measure.memory import memory_timeline
-from layerscope.reconcile.account import Account, account, total
+from layerscope.networks.layer_calls import NetworkCalls, blank_image, described_calls
+from layerscope.operations import saved_role
+from layerscope.reconcile.account import Account, account
 from layerscope.reconcile.flops import (
-    counter_backward_reasons,
-    counter_forward_reasons,
-    has_macs,
+    Prediction,
+    counter_backward_prediction,
+    counter_forward_prediction,
 )
-from layerscope.reconcile.memory import output_bytes_reasons, saved_bytes_reasons
+from layerscope.reconcile.memory import output_bytes_reasons
 from layerscope.reconcile.peak import live_peak_bytes
 from layerscope.theory import Total
-from layerscope.theory.step import StepMemory, step_memory
 
 # A variant beyond either is not run.
 MOST_PEAK_BYTES = 2**30
@@ -32,13 +33,13 @@ MOST_STEP_FLOPS = 5 * 10**10
 
 @dataclass(frozen=True)
 class Totals:
-    """Of one network and one step; None is not known.
+    """Figures of one network and one step; None is not known.
 
     Args:
-        forward_flops: of convolutions and linear layers, 2 per MAC.
+        forward_flops: of convolutions, linear layers and other matrix products, 2 per MAC.
         backward_flops: of their gradients, as far as they are computed.
-        output_bytes: that layers newly put out.
-        saved_bytes: that autograd holds when the forward pass ends.
+        output_bytes: what layers newly put out.
+        saved_bytes: what autograd holds when the forward pass ends.
         peak_bytes: above parameters, buffers and input, without what an operation takes and gives
             back within itself.
     """
@@ -68,16 +69,16 @@ class VariantRun:
     def __init__(self, network: nn.Module, input_shape: Shape, device: torch.device) -> None:
         self.network = with_memory(network, device)
         self.input_shape = input_shape
-        floating = (p.dtype for p in network.parameters() if p.is_floating_point())
-        self.dtype = next(floating, torch.float32)
-        spec = describe(self.network, input_shape, self.dtype)
-        self.account: Account = account(spec, self.dtype.itemsize)
-        self.paper: StepMemory = step_memory(spec, self.account.saved)
+        image = blank_image(self.network, input_shape)
+        self.dtype = image.dtype
+        run = dry_run(self.network, (image,))
+        self.account: Account = account(run, self.dtype.itemsize)
+        self.spec = NetworkCalls(run, described_calls(run, self.network))
 
     @property
-    def spec(self) -> NetworkSpec:
-        """Every call."""
-        return self.account.network
+    def run(self) -> DryRun:
+        """One step without memory."""
+        return self.account.run
 
     @cached_property
     def textbook(self) -> Total:
@@ -87,62 +88,60 @@ class VariantRun:
     @cached_property
     def predicted(self) -> Totals:
         """What the instruments should find."""
-        spec, saved = self.spec, self.account.saved
-        whole = not (spec.num_unseen or saved.unknown)
+        run, layers = self.run, self.account.types
         return Totals(
-            num_parameters=self.textbook.num_parameters + spec.unused_parameters,
-            parameter_bytes=parameter_bytes(spec),
-            forward_flops=self._total("forward_flops"),
-            backward_flops=self._total("backward_flops"),
-            output_bytes=self._total("output_bytes"),
-            saved_bytes=self._total("saved_bytes"),
-            peak_bytes=self.paper.live_peak_bytes if whole else None,
+            num_parameters=run.num_parameters,
+            parameter_bytes=run.parameter_bytes,
+            forward_flops=_sum(counter_forward_prediction(self.account, key) for key in layers),
+            backward_flops=_sum(counter_backward_prediction(self.account, key) for key in layers),
+            output_bytes=self.textbook.output_bytes
+            + sum(
+                reason.amount
+                for key in self.account.layers
+                for reason in output_bytes_reasons(self.account, key)
+            ),
+            saved_bytes=run.saved_bytes,
+            peak_bytes=run.live_peak_bytes if run.has_backward else None,
         )
 
-    def _total(self, quantity: str) -> int | None:
-        """Of the network's rows, as reconcile/ explains them."""
-        account_ = self.account
-        spec, saved = account_.network, account_.saved
-        size = account_.element_size
-        instruments = {
-            "forward_flops": (
-                "flop_counter",
-                lambda call: counter_forward_reasons(spec.layers[call]),
-            ),
-            "backward_flops": (
-                "flop_counter",
-                lambda call: counter_backward_reasons(spec, saved, call),
-            ),
-            "output_bytes": ("outputs", lambda call: output_bytes_reasons(spec, call, size)),
-            "saved_bytes": ("saved", lambda call: saved_bytes_reasons(spec, saved, call, size)),
+    def textbook_of(self, call: LayerCall, quantity: str) -> int:
+        """Return the textbook's count of one call; what is not known counts nothing."""
+        units = self.account.units_by_call.get(call.number, ())
+        return sum(unit.costs.counts[quantity] or 0 for unit in units)
+
+    @cached_property
+    def saved_pieces(self) -> dict[tuple[str, str], int]:
+        """What autograd saves, in bytes: by what it is (`output`, `indices`) and its layer."""
+        run = self.run
+        outputs = {
+            tensor.storage
+            for call in run.layers
+            for tensor in call.outputs
+            if run.storages[tensor.storage].operation in call.operations
         }
-        instrument, reasons = instruments[quantity]
-        rows = account_.rows(quantity, instrument, {}, reasons)
-        if quantity in ("forward_flops", "backward_flops"):  # the instrument counts no others
-            rows = tuple(row for row in rows if row.layer in self._multiplying)
-        if not rows:
-            return None if spec.num_unseen else 0
-        row = total(rows, spec.num_unseen)
-        return None if row.lower_bound else row.predicted
+        pieces: dict[tuple[str, str], int] = {}
+        saved = {record.storage for record in run.saved}
+        for storage in sorted(saved, key=lambda number: (number not in outputs, number)):
+            layer = run.allocating_layer(storage)
+            if layer is not None:
+                what = "output" if storage in outputs else self._role(storage)
+                piece = (what, layer)
+                pieces[piece] = pieces.get(piece, 0) + run.storages[storage].num_bytes
+        return pieces
 
-    @cached_property
-    def _multiplying(self) -> frozenset[str]:
-        """The convolutions and linear layers."""
-        return frozenset(spec.key for spec in self.spec.layers if has_macs(spec))
-
-    @cached_property
-    def _unknown_products(self) -> frozenset[str]:
-        """Layers of kinds that may multiply, and of which nothing is known."""
-        return frozenset(cost.layer for cost in self.account.costs.layers if cost.macs is None)
-
-    def _counted_flops(self, by_layer: Mapping[str, int]) -> int:
-        """Of what a prediction speaks of."""
-        return sum(n for layer, n in by_layer.items() if layer not in self._unknown_products)
+    def _role(self, storage: int) -> str:
+        run = self.run
+        operation = run.operations[run.storages[storage].operation or 0]
+        found = [tensor and tensor.storage for tensor in operation.results]
+        function = None if operation.function is None else run.functions[operation.function].name
+        result = found.index(storage) if storage in found else 0
+        role = saved_role(operation.base_name, result, function)
+        return "intermediate_result" if role is None else role.code
 
     @cached_property
     def too_large(self) -> str | None:
         """Why it is not run; None where it is."""
-        peak = self.paper.peak.peak_bytes + parameter_bytes(self.spec)
+        peak = self.run.live_peak_bytes + self.run.parameter_bytes
         flops = self.textbook.forward_flops + self.textbook.backward_flops
         if peak > MOST_PEAK_BYTES:
             return f"a step would take {peak:,} B at its peak, more than {MOST_PEAK_BYTES:,}"
@@ -155,9 +154,7 @@ class VariantRun:
         """On an input of zeros, with weights of zeros: no count and no size depends on values."""
         for tensor in (*self.network.parameters(), *self.network.buffers()):
             tensor.detach().zero_()
-        return Step(
-            self.network, torch.zeros(self.input_shape, dtype=self.dtype, device=self.spec.device)
-        )
+        return Step(self.network, (blank_image(self.network, self.input_shape),))
 
     @cached_property
     def counted(self) -> tuple[ActivationRecord, FlopCounts] | None:
@@ -182,19 +179,19 @@ class VariantRun:
         return Totals(
             num_parameters=sum(parameter.numel() for parameter in parameters),
             parameter_bytes=sum(parameter.nbytes for parameter in parameters),
-            forward_flops=self._counted_flops(flops.forward),
-            backward_flops=self._counted_flops(flops.backward),
+            forward_flops=sum(flops.forward.values()),
+            backward_flops=sum(flops.backward.values()),
             output_bytes=activations.output_bytes,
             saved_bytes=activations.saved_bytes,
             peak_bytes=live_peak_bytes(self.timeline),
         )
 
     def forward_flops_below(self, path: str) -> tuple[int, int | None]:
-        """Of the convolutions and linear layers at or below this path: predicted, measured."""
-        predicted = sum(
-            cost.forward_flops or 0
-            for cost in self.account.costs.layers
-            if cost.macs and is_below(cost.layer, path)
+        """Return the FLOPs of matrix products at or below this path: predicted, measured."""
+        predicted = _sum(
+            counter_forward_prediction(self.account, key)
+            for key in self.account.types
+            if is_below(key, path)
         )
         if self.counted is None:
             return predicted, None
@@ -214,11 +211,15 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def parameter_bytes(spec: NetworkSpec) -> int:
-    """Of all parameters, those that no layer uses too."""
-    return sum(layer.parameter_bytes for layer in spec.layers) + spec.unused_parameter_bytes
+def _sum(predictions: Iterable[Prediction]) -> int:
+    """Return what is predicted of all that the counter counts, which is always known."""
+    total = 0
+    for prediction in predictions:
+        if prediction.counted:
+            total += (prediction.theory or 0) + sum(r.amount for r in prediction.reasons)
+    return total
 
 
 def is_below(key: str, path: str) -> bool:
-    """Whether a layer is the module of this path, or inside of it."""
+    """Tell whether a layer is the module of this path, or inside of it."""
     return key == path or key.startswith(f"{path}.")

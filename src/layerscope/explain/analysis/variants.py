@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from layerscope.dry_run import Shape
 from layerscope.errors import UserError
 from layerscope.explain.analysis.fitting import fitted, is_convolution, scale_outputs
 from layerscope.explain.analysis.words import code
-from layerscope.layers import Shape
 
 
 def skeleton(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -240,7 +240,7 @@ def _insert(
 
 
 def checkpointed(network: nn.Module) -> tuple[nn.Module, dict[str, tuple[str, ...]]]:
-    """That keeps of some modules only what goes into them, and computes them again backward.
+    """Make a variant that saves only what goes into some modules, and computes them again.
 
     These are the network's children that consist of several layers. Where there is none, and the
     network is an nn.Sequential, its layers in about as many runs as a run has layers.

@@ -68,7 +68,7 @@ def fewer(before: float, after: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Of the whole; 100.0 % is all of it."""
+    """Return a part in percent of the whole; 100.0 % is all of it."""
     written, digits = share(part / whole if whole else None), 1
     while part != whole and written.startswith("100.") and digits < 12:
         digits += 1

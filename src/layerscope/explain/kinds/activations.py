@@ -6,7 +6,7 @@ from layerscope.explain.explainer import Explainer
 from layerscope.explain.kinds.curves import Curve, Line, explainer, explainer_of
 from layerscope.explain.kinds.elementwise import IS_POSITIVE
 from layerscope.explain.notation import number, plain
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 def _sigmoid(x: float) -> float:
@@ -28,7 +28,7 @@ def _softplus_of(x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def _leaky_relu(spec: LayerSpec) -> Curve:
+def _leaky_relu(spec: DescribedCall) -> Curve:
     slope = spec.geometry.get("negative_slope", 0.01)
     latex, text = number(slope), plain(slope)
     return Curve(
@@ -46,7 +46,7 @@ def _leaky_relu(spec: LayerSpec) -> Curve:
     )
 
 
-def _elu(spec: LayerSpec) -> Curve:
+def _elu(spec: DescribedCall) -> Curve:
     alpha = spec.geometry.get("alpha", 1.0)
     times_latex = "" if alpha == 1 else f"{number(alpha)} "
     times_text = "" if alpha == 1 else f"{plain(alpha)}·"
@@ -65,7 +65,7 @@ def _elu(spec: LayerSpec) -> Curve:
     )
 
 
-def _hardtanh(spec: LayerSpec) -> Curve:
+def _hardtanh(spec: DescribedCall) -> Curve:
     low, high = spec.geometry.get("min_val", -1.0), spec.geometry.get("max_val", 1.0)
     return _clamped(low, high)
 
@@ -86,7 +86,7 @@ def _clamped(low: float, high: float) -> Curve:
     )
 
 
-def _softplus(spec: LayerSpec) -> Curve:
+def _softplus(spec: DescribedCall) -> Curve:
     beta, threshold = spec.geometry.get("beta", 1.0), spec.geometry.get("threshold", 20.0)
     scaled_latex = "x" if beta == 1 else f"{number(beta)} x"
     scaled_text = "{}" if beta == 1 else f"{plain(beta)}·{{}}"
@@ -107,7 +107,7 @@ def _softplus(spec: LayerSpec) -> Curve:
     )
 
 
-def _gelu(spec: LayerSpec) -> Curve:
+def _gelu(spec: DescribedCall) -> Curve:
     if spec.geometry.get("approximate", "none") == "none":
         share = "(1 + erf({}/√2))/2"
         return Curve(

@@ -1,10 +1,12 @@
 """Where branches of a network meet: sums, differences, products, and channels put together."""
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
 
+from layerscope.dry_run import Shape
 from layerscope.explain.captured import Captured
 from layerscope.explain.explainer import Explainer, GeneralFormula
 from layerscope.explain.factors import (
@@ -22,18 +24,18 @@ from layerscope.explain.factors import (
 )
 from layerscope.explain.notation import DL_DX
 from layerscope.explain.values import Factor, Indices, Position, Terms, Value, indexed
-from layerscope.layers.spec import LayerSpec, Shape
+from layerscope.networks.layer_calls import DescribedCall
 
 _DL_DZ = r"\frac{\partial L}{\partial z}"
 
 Operation = Literal["+", "-", "·"]
 
 
-def _refuses(spec: LayerSpec) -> str | None:
+def _refuses(spec: DescribedCall) -> str | None:
     if len(spec.inputs) != 2 or len(spec.arguments) != 2:
         return f"{spec.kind} of a tensor and a number or parameter, which is not recorded"
     first, second = spec.inputs
-    if first.value == second.value:
+    if first.is_same_memory(second):
         return f"{spec.kind} of a tensor and itself, whose two gradients are not told apart"
     if spec.geometry.get("alpha", 1) != 1:
         return f"{spec.kind} with alpha={spec.geometry['alpha']}, whose formula is not written here"
@@ -92,12 +94,12 @@ def _explainer(operation: Operation) -> Explainer:
     )
 
 
-def _formulas(operation: Operation) -> Callable[[LayerSpec], tuple[GeneralFormula, ...]]:
+def _formulas(operation: Operation) -> Callable[[DescribedCall], tuple[GeneralFormula, ...]]:
     y = {"+": "x + z", "-": "x - z", "·": r"x \cdot z"}[operation]
     to_x = f"{DL_DY} z" if operation == "·" else DL_DY
     to_z = {"+": DL_DY, "-": f"-{DL_DY}", "·": f"{DL_DY} x"}[operation]
 
-    def formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+    def formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
         shapes = spec.input_shapes
         if shapes[0] == shapes[1]:
             over, where = "", "At each position by itself."
@@ -117,11 +119,11 @@ SUB = _explainer("-")
 MUL = _explainer("·")
 
 
-def _cat_dim(spec: LayerSpec) -> int:
+def _cat_dim(spec: DescribedCall) -> int:
     return spec.geometry.get("dim", 0) % len(spec.output_shape)
 
 
-def _part_of(spec: LayerSpec, position: Position) -> tuple[int, Position]:
+def _part_of(spec: DescribedCall, position: Position) -> tuple[int, Position]:
     """Which input an output comes from, and where in it."""
     dim, index = _cat_dim(spec), position[_cat_dim(spec)]
     for number, shape in enumerate(spec.input_shapes):
@@ -144,13 +146,13 @@ def _cat_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
     return (total(captured, indexed("dL/dx", position), (terms,), actual),)
 
 
-def _cat_first_input(spec: LayerSpec, position: Position) -> Position:
+def _cat_first_input(spec: DescribedCall, position: Position) -> Position:
     """In the first input, whose gradient is explained; its origin for outputs of the others."""
     number, source = _part_of(spec, position)
     return source if number == 0 else (0,) * len(position)
 
 
-def _cat_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def _cat_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     sizes = ", ".join(str(shape[_cat_dim(spec)]) for shape in spec.input_shapes)
     where = f"The inputs follow each other along dimension {_cat_dim(spec)}, with sizes {sizes}."
     dl_dx = r"\frac{\partial L}{\partial x_i} = \left( \frac{\partial L}{\partial y} \right)_i"
@@ -161,10 +163,10 @@ def _cat_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     )
 
 
-def _refuses_cat(spec: LayerSpec) -> str | None:
+def _refuses_cat(spec: DescribedCall) -> str | None:
     if len(spec.inputs) != len(spec.arguments) or not spec.inputs:
         return "cat of tensors that are parameters, which are not recorded"
-    if len({tensor.value for tensor in spec.inputs}) != len(spec.inputs):
+    if any(first.is_same_memory(second) for first, second in combinations(spec.inputs, 2)):
         return "cat of a tensor and itself, whose gradients are not told apart"
     return None
 

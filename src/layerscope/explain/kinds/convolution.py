@@ -24,8 +24,7 @@ from layerscope.explain.kinds import windows
 from layerscope.explain.kinds.convolution_formulas import convolution_formulas
 from layerscope.explain.kinds.convolution_settings import axes, settings
 from layerscope.explain.values import Position, Value, indexed
-from layerscope.layers.geometry import spatial_dims
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall, spatial_dims
 
 
 def split(position: Position, dims: int) -> tuple[Position, int, Position]:
@@ -105,19 +104,19 @@ def every_bias_gradient(captured: Captured, position: Position) -> tuple[Value, 
     return bias_gradient(captured, position, where)
 
 
-def _first_input(spec: LayerSpec, position: Position) -> Position:
+def _first_input(spec: DescribedCall, position: Position) -> Position:
     conv = settings(spec)
     image, o, window = split(position, conv.dims)
     channel = conv.group_of_output(o) * conv.in_per_group
     return (*image, channel, *windows.first_inside(axes(spec), window))
 
 
-def _first_weight(spec: LayerSpec, position: Position) -> Position:
+def _first_weight(spec: DescribedCall, position: Position) -> Position:
     conv = settings(spec)
     return (position[-conv.dims - 1], 0, *(0,) * conv.dims)
 
 
-def bias_of_output(spec: LayerSpec, position: Position) -> Position:
+def bias_of_output(spec: DescribedCall, position: Position) -> Position:
     """That of the output's channel."""
     return (position[-spatial_dims(spec.kind) - 1],)
 

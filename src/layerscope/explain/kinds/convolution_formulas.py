@@ -6,10 +6,10 @@ from layerscope.explain import notation
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.kinds.convolution_settings import Settings, settings
 from layerscope.explain.notation import at, batch_sum, gradient, joined, sized, summed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
-def convolution_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def convolution_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     """y, dL/dx, dL/dw and, with a bias, dL/db."""
     conv = settings(spec)
     dims = notation.dimensions(

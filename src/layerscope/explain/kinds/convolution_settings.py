@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from layerscope.explain.kinds import windows
-from layerscope.layers.geometry import spatial_dims
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall, spatial_dims
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Settings:
         return channel // self.in_per_group
 
 
-def settings(spec: LayerSpec) -> Settings:
+def settings(spec: DescribedCall) -> Settings:
     """A convolution's, transposed or not."""
     geometry, dims = spec.geometry, spatial_dims(spec.kind)
     kernel_size = windows.per_dimension(geometry["kernel_size"], dims)
@@ -68,7 +67,7 @@ def _padding(
     return amounts, amounts
 
 
-def axes(spec: LayerSpec) -> windows.Axes:
+def axes(spec: DescribedCall) -> windows.Axes:
     """Which input each kernel cell of each output reads, per spatial dimension."""
     conv = settings(spec)
     found = map(

@@ -17,7 +17,7 @@ from layerscope.explain.factors import (
 from layerscope.explain.kinds.elementwise import EACH, same_position, scaled_gradient
 from layerscope.explain.notation import DL_DX
 from layerscope.explain.values import Factor, Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 Function = Callable[[float], float]
 
@@ -68,7 +68,7 @@ class Curve:
         line = Line("1", "1", lambda x: 1.0) if x > self.identity_above else self.derivative
         return scaled_gradient(captured, position, line.at(x))
 
-    def formulas(self, spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+    def formulas(self, spec: DescribedCall) -> tuple[GeneralFormula, ...]:
         """y and dL/dx."""
         where = f"{EACH} {self.where}".rstrip()
         return (
@@ -77,7 +77,7 @@ class Curve:
         )
 
 
-CurveOf = Callable[[LayerSpec], Curve]
+CurveOf = Callable[[DescribedCall], Curve]
 
 
 def explainer(curve_of: CurveOf) -> Explainer:

@@ -16,10 +16,10 @@ from layerscope.explain.factors import (
 )
 from layerscope.explain.notation import DL_DX
 from layerscope.explain.values import Factor, Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
-def same_position(spec: LayerSpec, position: Position) -> Position:
+def same_position(spec: DescribedCall, position: Position) -> Position:
     """An output depends on the input at its own place."""
     return position
 
@@ -45,7 +45,7 @@ def _relu_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
     return scaled_gradient(captured, position, slope)
 
 
-def _relu_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def _relu_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     return (
         GeneralFormula("y", r"y = \max(x, 0)", EACH),
         GeneralFormula(

@@ -23,7 +23,7 @@ from layerscope.explain.factors import (
 )
 from layerscope.explain.notation import at, batch_sum, gradient, sized, summed
 from layerscope.explain.values import Indices, Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 def _output(captured: Captured, position: Position) -> tuple[Value, ...]:
@@ -70,7 +70,7 @@ def _rows(captured: Captured) -> Indices:
     return every_place(captured.spec.input_shape[:-1])
 
 
-def _formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def _formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     batch = notation.leading(spec.output_shape, 1)
     over_rows = batch_sum(batch)
     rows = {"image" if len(batch) == 1 else "row": batch}

@@ -7,7 +7,7 @@ import numpy as np
 
 from layerscope.explain.factors import grid
 from layerscope.explain.values import Indices, Position
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 @dataclass(frozen=True)
@@ -21,53 +21,53 @@ class NormScheme:
         uses_batch: whether the statistics are those of the input, not running ones.
     """
 
-    index: Callable[[LayerSpec, Indices], Indices]
-    members: Callable[[LayerSpec, Position], Indices]
-    weight_dims: Callable[[LayerSpec], tuple[int, ...]]
-    uses_batch: Callable[[LayerSpec], bool] = lambda spec: True
+    index: Callable[[DescribedCall, Indices], Indices]
+    members: Callable[[DescribedCall, Position], Indices]
+    weight_dims: Callable[[DescribedCall], tuple[int, ...]]
+    uses_batch: Callable[[DescribedCall], bool] = lambda spec: True
 
-    def weight_position(self, spec: LayerSpec, position: Position) -> Position:
+    def weight_position(self, spec: DescribedCall, position: Position) -> Position:
         """Of the weight that an input is scaled by."""
         return tuple(position[dim] for dim in self.weight_dims(spec))
 
-    def sharing(self, spec: LayerSpec, weight: Position) -> Indices:
+    def sharing(self, spec: DescribedCall, weight: Position) -> Indices:
         """(num, num_dims), the places of all inputs that are scaled by this weight."""
         fixed = zip(self.weight_dims(spec), weight, strict=True)
         return _places(spec, {dim: np.array([index]) for dim, index in fixed})
 
 
-def _places(spec: LayerSpec, chosen: Mapping[int, Indices]) -> Indices:
+def _places(spec: DescribedCall, chosen: Mapping[int, Indices]) -> Indices:
     """Those with the chosen indices along some dimensions, and all along the others."""
     sizes = enumerate(spec.input_shape)
     return grid(*(chosen.get(dim, np.arange(size)) for dim, size in sizes))
 
 
-def uses_batch(spec: LayerSpec) -> bool:
+def uses_batch(spec: DescribedCall) -> bool:
     """Whether batch norm takes the batch's statistics: in train mode, or where it keeps none."""
     geometry = spec.geometry
     return bool(geometry.get("training")) or geometry.get("track_running_stats") is False
 
 
-def num_normalized(spec: LayerSpec) -> int:
+def num_normalized(spec: DescribedCall) -> int:
     """How many of the last dimensions layer norm normalises together."""
     shape = spec.geometry["normalized_shape"]
     return 1 if isinstance(shape, int) else len(shape)
 
 
-def _num_rows_dims(spec: LayerSpec) -> int:
+def _num_rows_dims(spec: DescribedCall) -> int:
     return len(spec.input_shape) - num_normalized(spec)
 
 
-def channels_per_group(spec: LayerSpec) -> int:
+def channels_per_group(spec: DescribedCall) -> int:
     """Of group norm."""
     return spec.input_shape[1] // spec.geometry["num_groups"]
 
 
-def _channel_groups(spec: LayerSpec, where: Indices) -> Indices:
+def _channel_groups(spec: DescribedCall, where: Indices) -> Indices:
     return np.stack([where[:, 0], where[:, 1] // channels_per_group(spec)], axis=-1)
 
 
-def _of_channel_group(spec: LayerSpec, index: Position) -> Indices:
+def _of_channel_group(spec: DescribedCall, index: Position) -> Indices:
     size, (image, group) = channels_per_group(spec), index
     channels = group * size + np.arange(size)
     return _places(spec, {0: np.array([image]), 1: channels})

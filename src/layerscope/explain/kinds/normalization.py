@@ -36,7 +36,7 @@ from layerscope.explain.kinds.normalization_formulas import (
     layer_norm_formulas,
 )
 from layerscope.explain.values import Factor, Floats, Indices, Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 _INVERSE_STD = r"\frac{1}{\sqrt{\sigma^2 + \epsilon}}"
 _CENTRED = r"(x - \mu)"
@@ -167,7 +167,7 @@ def _one(symbol: str, value: float) -> Factor:
 
 
 def _explainer(
-    scheme: NormScheme, formulas: Callable[[LayerSpec], tuple[GeneralFormula, ...]]
+    scheme: NormScheme, formulas: Callable[[DescribedCall], tuple[GeneralFormula, ...]]
 ) -> Explainer:
     def output(captured: Captured, position: Position) -> tuple[Value, ...]:
         group = _Group(captured, scheme, position)

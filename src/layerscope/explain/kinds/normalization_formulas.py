@@ -7,7 +7,7 @@ from layerscope.explain import notation
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.kinds.norm_schemes import channels_per_group, num_normalized, uses_batch
 from layerscope.explain.notation import at, batch_sum, gradient, joined, summed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Letters:
         return rf"\frac{{1}}{{\sqrt{{{self.var} + \epsilon}}}}"
 
 
-def batch_norm_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def batch_norm_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     """Statistics, y, dL/dx with what goes through the statistics, dL/dw and dL/db."""
     spatial, sizes = _spatial(spec)
     over = batch_sum(("n",)) + _over(spatial, sizes)
@@ -65,7 +65,7 @@ def batch_norm_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     return _formulas(spec, letters, uses_batch(spec))
 
 
-def layer_norm_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def layer_norm_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     """Likewise."""
     count = num_normalized(spec)
     rows = notation.leading(spec.input_shape, count) if len(spec.input_shape) > count else ()
@@ -84,7 +84,7 @@ def layer_norm_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     return _formulas(spec, letters, True)
 
 
-def group_norm_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def group_norm_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     """Likewise."""
     spatial, sizes = _spatial(spec)
     per_group, over = channels_per_group(spec), _over(spatial, sizes)
@@ -105,12 +105,12 @@ def group_norm_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     return _formulas(spec, letters, True)
 
 
-def epsilon_of(spec: LayerSpec) -> float:
+def epsilon_of(spec: DescribedCall) -> float:
     """What is added to the variance; PyTorch's own where a function was called without."""
     return spec.geometry.get("eps", 1e-5)
 
 
-def _formulas(spec: LayerSpec, letters: _Letters, batch: bool) -> tuple[GeneralFormula, ...]:
+def _formulas(spec: DescribedCall, letters: _Letters, batch: bool) -> tuple[GeneralFormula, ...]:
     weight = at("w", *letters.weight) if "weight" in spec.parameters else ""
     bias = at("b", *letters.weight) if "bias" in spec.parameters else ""
     parts = [*_statistics(letters)] if batch else []
@@ -134,7 +134,7 @@ def _statistics(letters: _Letters) -> tuple[GeneralFormula, GeneralFormula]:
 
 
 def _forward(
-    spec: LayerSpec, letters: _Letters, weight: str, bias: str, batch: bool
+    spec: DescribedCall, letters: _Letters, weight: str, bias: str, batch: bool
 ) -> GeneralFormula:
     scaled = joined(letters.centred, letters.inverse_std, weight)
     latex = f"{at('y', *letters.input)} = {scaled}" + (f" + {bias}" if bias else "")
@@ -174,7 +174,7 @@ def _through_statistics(letters: _Letters, weight: str) -> tuple[GeneralFormula,
     )
 
 
-def _spatial(spec: LayerSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _spatial(spec: DescribedCall) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The letters behind the channel, and of their sizes."""
     dims = len(spec.input_shape) - 2
     if not dims:

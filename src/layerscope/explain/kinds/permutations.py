@@ -18,31 +18,31 @@ from layerscope.explain.factors import (
 )
 from layerscope.explain.notation import at, gradient
 from layerscope.explain.values import Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
-Order = Callable[[LayerSpec], tuple[int, ...]]  # of each dimension of the output: the input's
+Order = Callable[[DescribedCall], tuple[int, ...]]  # of each dimension of the output: the input's
 
 
-def _permuted(spec: LayerSpec) -> tuple[int, ...]:
+def _permuted(spec: DescribedCall) -> tuple[int, ...]:
     rank = len(spec.input_shape)
     return tuple(dim % rank for dim in spec.geometry["dims"])
 
 
-def _transposed(spec: LayerSpec) -> tuple[int, ...]:
+def _transposed(spec: DescribedCall) -> tuple[int, ...]:
     order = list(range(len(spec.input_shape)))
     first, second = spec.geometry["dim0"], spec.geometry["dim1"]
     order[first], order[second] = order[second], order[first]
     return tuple(order)
 
 
-def _moved(spec: LayerSpec) -> tuple[int, ...]:
+def _moved(spec: DescribedCall) -> tuple[int, ...]:
     named = np.empty(range(len(spec.input_shape)))  # each dimension as long as its number
     moved = np.moveaxis(named, spec.geometry["source"], spec.geometry["destination"])
     return moved.shape
 
 
 def _explainer(order: Order, needed: Sequence[str]) -> Explainer:
-    def first_input(spec: LayerSpec, position: Position) -> Position:
+    def first_input(spec: DescribedCall, position: Position) -> Position:
         source = dict(zip(order(spec), position, strict=True))
         return tuple(source[dim] for dim in range(len(position)))
 
@@ -58,7 +58,7 @@ def _explainer(order: Order, needed: Sequence[str]) -> Explainer:
         actual = input_gradient_at(captured, position)
         return (total(captured, indexed("dL/dx", position), (terms,), actual),)
 
-    def formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+    def formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
         read = [f"a_{dim}" for dim in range(len(spec.input_shape))]
         made = [read[dim] for dim in order(spec)]
         where = f"{spec.input_shape} becomes {spec.output_shape}: every number keeps its indices, "
@@ -67,7 +67,7 @@ def _explainer(order: Order, needed: Sequence[str]) -> Explainer:
         dl_dx = f"{gradient('x', *read)} = {gradient('y', *made)}"
         return GeneralFormula("y", y, where), GeneralFormula("dL/dx", dl_dx)
 
-    def refuses(spec: LayerSpec) -> str | None:
+    def refuses(spec: DescribedCall) -> str | None:
         if all(name in spec.geometry for name in needed):
             return None
         return f"{spec.kind} whose dimensions are not recorded"

@@ -27,7 +27,7 @@ from layerscope.explain.kinds.pooling_settings import (
     sliding_axes,
 )
 from layerscope.explain.values import Factor, Floats, Indices, Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Maximum:
         axes: of a call.
     """
 
-    axes: Callable[[LayerSpec], windows.Axes]
+    axes: Callable[[DescribedCall], windows.Axes]
 
     def output(self, captured: Captured, position: Position) -> tuple[Value, ...]:
         image, window = _split(position, self.axes(captured.spec))
@@ -63,10 +63,10 @@ class _Maximum:
         actual = input_gradient_at(captured, position)
         return (total(captured, indexed("dL/dx", position), (terms,), actual, note),)
 
-    def first_input(self, spec: LayerSpec, position: Position) -> Position:
+    def first_input(self, spec: DescribedCall, position: Position) -> Position:
         return _first_input(self.axes(spec), position)
 
-    def refuses(self, spec: LayerSpec) -> str | None:
+    def refuses(self, spec: DescribedCall) -> str | None:
         """Of a window without a single input, the maximum is minus infinity."""
         if all(axis.inside.any(axis=1).all() for axis in self.axes(spec)):
             return None
@@ -122,7 +122,7 @@ class _Average:
         averaging: of a call.
     """
 
-    averaging: Callable[[LayerSpec], Averaging]
+    averaging: Callable[[DescribedCall], Averaging]
 
     def output(self, captured: Captured, position: Position) -> tuple[Value, ...]:
         average = self.averaging(captured.spec)
@@ -151,7 +151,7 @@ class _Average:
         actual = input_gradient_at(captured, position)
         return (total(captured, indexed("dL/dx", position), (terms,), actual),)
 
-    def first_input(self, spec: LayerSpec, position: Position) -> Position:
+    def first_input(self, spec: DescribedCall, position: Position) -> Position:
         return _first_input(self.averaging(spec).axes, position)
 
 

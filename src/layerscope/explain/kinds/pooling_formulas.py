@@ -15,9 +15,9 @@ from layerscope.explain.kinds.pooling_settings import (
     sliding_axes,
 )
 from layerscope.explain.notation import Dimension, Dimensions, at, gradient, joined, size_name
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
-Formulas = Callable[[LayerSpec], tuple[GeneralFormula, ...]]
+Formulas = Callable[[DescribedCall], tuple[GeneralFormula, ...]]
 
 _ONE_WINNER = (
     "the first, row by row, where several are equal. Each window passes its gradient to that one "
@@ -25,7 +25,7 @@ _ONE_WINNER = (
 )
 
 
-def max_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def max_pool(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     """y and dL/dx."""
     pool = settings(spec)
     dims = _dimensions(pool)
@@ -50,7 +50,7 @@ def max_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     )
 
 
-def avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def avg_pool(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     """y and dL/dx."""
     pool, average = settings(spec), sliding_average(spec)
     dims = _dimensions(pool)
@@ -71,7 +71,7 @@ def avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     )
 
 
-def adaptive_avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def adaptive_avg_pool(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     """y and dL/dx."""
     average, dims = adaptive_average(spec), _adaptive_dimensions(spec)
     image = _image(spec, len(dims))
@@ -91,7 +91,7 @@ def adaptive_avg_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     )
 
 
-def adaptive_max_pool(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def adaptive_max_pool(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     """y and dL/dx."""
     dims = _adaptive_dimensions(spec)
     image = _image(spec, len(dims))
@@ -138,7 +138,7 @@ def _input_legend(dims: Dimensions) -> str:
     return notation.legend(input_position=notation.coordinates(dims))
 
 
-def _image(spec: LayerSpec, dims: int) -> tuple[str, ...]:
+def _image(spec: DescribedCall, dims: int) -> tuple[str, ...]:
     """n and c; c alone of a single image."""
     leading = len(spec.output_shape) - dims
     return ("n", "c")[2 - leading :] if leading <= 2 else notation.leading(spec.output_shape, dims)
@@ -161,7 +161,7 @@ def _numbers(pool: Settings) -> str:
     return notation.window_numbers(pool.kernel_size, pool.stride, pool.padding, pool.dilation)
 
 
-def _leaves_input(spec: LayerSpec) -> bool:
+def _leaves_input(spec: DescribedCall) -> bool:
     """Whether some window reaches beyond the input: into padding, or over its end."""
     return any(not axis.inside.all() for axis in sliding_axes(spec))
 
@@ -180,7 +180,7 @@ def _divisor(pool: Settings, average: Averaging, made: tuple[str, ...]) -> str:
     return f"${at('m', *made)}$ is the number of the window's cells {counted}."
 
 
-def _adaptive_dimensions(spec: LayerSpec) -> Dimensions:
+def _adaptive_dimensions(spec: DescribedCall) -> Dimensions:
     """With the index 0 for a dimension of which one output is left."""
     axes = adaptive_axes(spec)
     ones = (1,) * len(axes)

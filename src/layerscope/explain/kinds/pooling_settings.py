@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from layerscope.explain import notation
 from layerscope.explain.kinds import windows
 from layerscope.explain.values import Floats, Indices, Origin
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
     divisor: int | None
 
 
-def settings(spec: LayerSpec) -> Settings:
+def settings(spec: DescribedCall) -> Settings:
     """A pooling layer's."""
     geometry = spec.geometry
     dims = _dims(spec, geometry["kernel_size"])
@@ -46,7 +46,7 @@ def settings(spec: LayerSpec) -> Settings:
     )
 
 
-def _dims(spec: LayerSpec, sizes: object) -> int:
+def _dims(spec: DescribedCall, sizes: object) -> int:
     """As many as there are sizes; of one number, all dimensions behind batch and channel.
 
     Where what would be the channels changes in number, there is no batch.
@@ -58,7 +58,7 @@ def _dims(spec: LayerSpec, sizes: object) -> int:
     return len(shape) - (2 if has_batch else 1)
 
 
-def sliding_axes(spec: LayerSpec) -> windows.Axes:
+def sliding_axes(spec: DescribedCall) -> windows.Axes:
     """Which input each cell of each window reads, per spatial dimension."""
     pool = settings(spec)
     return tuple(
@@ -71,7 +71,7 @@ def sliding_axes(spec: LayerSpec) -> windows.Axes:
     )
 
 
-def adaptive_axes(spec: LayerSpec) -> windows.Axes:
+def adaptive_axes(spec: DescribedCall) -> windows.Axes:
     """Likewise, of windows that adapt to the output's size."""
     dims = _dims(spec, spec.geometry["output_size"])
     inputs = windows.spatial_sizes(spec.input_shape, dims)
@@ -120,7 +120,7 @@ class Averaging:
         return rf"\frac{{1}}{{{self.divisor_symbol or notation.at('m', *indices)}}}"
 
 
-def sliding_average(spec: LayerSpec) -> Averaging:
+def sliding_average(spec: DescribedCall) -> Averaging:
     """Of windows of one size."""
     pool = settings(spec)
     axes = tuple(map(windows.without_overhang, sliding_axes(spec), pool.padding))
@@ -132,7 +132,7 @@ def sliding_average(spec: LayerSpec) -> Averaging:
     return Averaging(axes, counted, None, _product(letters) if is_fixed else "")
 
 
-def adaptive_average(spec: LayerSpec) -> Averaging:
+def adaptive_average(spec: DescribedCall) -> Averaging:
     """Of windows that adapt to the output's size."""
     axes = adaptive_axes(spec)
     counted = tuple(axis.inside for axis in axes)

@@ -22,10 +22,10 @@ from layerscope.explain.factors import (
 )
 from layerscope.explain.notation import DL_DX
 from layerscope.explain.values import Factor, Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
-def _dims(spec: LayerSpec) -> tuple[int, ...]:
+def _dims(spec: DescribedCall) -> tuple[int, ...]:
     """Those that are reduced; all if the call names none."""
     rank = len(spec.input_shape)
     dims = spec.geometry.get("dim")
@@ -34,7 +34,7 @@ def _dims(spec: LayerSpec) -> tuple[int, ...]:
     return tuple(sorted(d % rank for d in ((dims,) if isinstance(dims, int) else dims)))
 
 
-def _source(spec: LayerSpec, position: Position) -> Position:
+def _source(spec: DescribedCall, position: Position) -> Position:
     """The first input of this output."""
     dims, rank = _dims(spec), len(spec.input_shape)
     if len(position) == rank:  # keepdim
@@ -43,7 +43,7 @@ def _source(spec: LayerSpec, position: Position) -> Position:
     return tuple(0 if d in dims else next(left) for d in range(rank))
 
 
-def _reader(spec: LayerSpec, position: Position) -> Position:
+def _reader(spec: DescribedCall, position: Position) -> Position:
     """The output that reads this input."""
     dims = _dims(spec)
     if len(spec.output_shape) == len(position):
@@ -57,7 +57,7 @@ class _Reduction:
 
     is_mean: bool
 
-    def _weight(self, spec: LayerSpec) -> tuple[Factor, ...]:
+    def _weight(self, spec: DescribedCall) -> tuple[Factor, ...]:
         if not self.is_mean:
             return ()
         size = prod(spec.input_shape[d] for d in _dims(spec))
@@ -85,7 +85,7 @@ class _Reduction:
         actual = input_gradient_at(captured, position)
         return (total(captured, indexed("dL/dx", position), (terms,), actual),)
 
-    def formulas(self, spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+    def formulas(self, spec: DescribedCall) -> tuple[GeneralFormula, ...]:
         """y and dL/dx."""
         weight = r"\frac{1}{m} " if self.is_mean else ""
         size = prod(spec.input_shape[d] for d in _dims(spec))
@@ -107,7 +107,7 @@ def _explainer(reduction: _Reduction) -> Explainer:
     )
 
 
-def _refuses(spec: LayerSpec) -> str | None:
+def _refuses(spec: DescribedCall) -> str | None:
     return None if spec.input_shape else "a reduction of a single number"
 
 

@@ -1,4 +1,4 @@
-"""Every kind of layer that can be explained, by the names of layers/ and theory/.
+"""Every kind of layer that can be explained, by the words of networks/layer_calls.py.
 
 EXPLAINERS["my_op"] = Explainer(formulas=..., output=..., input_gradient=..., first_input=...)
 """
@@ -21,7 +21,7 @@ from layerscope.explain.kinds.reduction import MEAN, SUM
 from layerscope.explain.kinds.softmax import LOG_SOFTMAX, SOFTMAX
 from layerscope.explain.kinds.transposed_convolution import TRANSPOSED_CONVOLUTION
 from layerscope.explain.kinds.views import DROPOUT, VIEW
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 EXPLAINERS: dict[str, Explainer] = {
     **{f"conv{dims}d": CONVOLUTION for dims in (1, 2, 3)},
@@ -59,9 +59,16 @@ EXPLAINERS: dict[str, Explainer] = {
 }
 
 
-def refusal(spec: LayerSpec) -> str | None:
-    """Why there is no explanation of this call; None where there is one."""
+_HAVE_WEIGHTS = frozenset(
+    {"linear", *(f"{name}{dims}d" for name in ("conv", "conv_transpose") for dims in (1, 2, 3))}
+)
+
+
+def refusal(spec: DescribedCall) -> str | None:
+    """Return why there is no explanation of this call; None where there is one."""
     explainer = EXPLAINERS.get(spec.kind)
     if explainer is None:
-        return f"no explanation is written for a layer of kind {spec.kind}"
+        return f"no explanation is written for a layer of type {spec.type}"
+    if spec.kind in _HAVE_WEIGHTS and "weight" not in spec.parameters:
+        return "its weight is computed from others, which is not recorded"
     return explainer.refuses(spec)

@@ -23,7 +23,7 @@ from layerscope.explain.factors import (
 from layerscope.explain.kinds.elementwise import same_position
 from layerscope.explain.notation import gradient
 from layerscope.explain.values import Factor, Floats, Indices, Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 MAXIMUM_NOTE = "The largest is subtracted before e is raised to it: large numbers would overflow."
 
@@ -57,7 +57,7 @@ def probabilities(scores: Floats) -> Floats:
     return exponentials / math.fsum(exponentials)
 
 
-def _dim(spec: LayerSpec) -> int:
+def _dim(spec: DescribedCall) -> int:
     rank = len(spec.input_shape)
     dim = spec.geometry.get("dim")
     if dim is None:  # as PyTorch chooses, with a warning
@@ -65,7 +65,7 @@ def _dim(spec: LayerSpec) -> int:
     return dim % rank
 
 
-def _row(spec: LayerSpec, position: Position) -> Indices:
+def _row(spec: DescribedCall, position: Position) -> Indices:
     """(num_classes, num_dims), all positions that are normalised together with this one."""
     dim = _dim(spec)
     return places(*position[:dim], np.arange(spec.input_shape[dim]), *position[dim + 1 :])
@@ -154,7 +154,7 @@ _WHERE = (
 )
 
 
-def _formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def _formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     return (
         GeneralFormula("y", r"y_c = \frac{e^{x_c - M}}{Z}", _WHERE),
         GeneralFormula(
@@ -166,7 +166,7 @@ def _formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
     )
 
 
-def _log_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def _log_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     return (
         GeneralFormula("y", r"y_c = x_c - M - \ln Z", _WHERE),
         GeneralFormula(

@@ -28,10 +28,10 @@ from layerscope.explain.kinds.convolution import bias_of_output, every_bias_grad
 from layerscope.explain.kinds.convolution_settings import Settings, settings
 from layerscope.explain.notation import at, batch_sum, gradient, joined, sized, summed
 from layerscope.explain.values import Position, Value, indexed
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 
-def _axes(spec: LayerSpec) -> windows.Axes:
+def _axes(spec: DescribedCall) -> windows.Axes:
     """Which output each kernel cell of each input adds to: windows are those of the input."""
     conv = settings(spec)
     return tuple(
@@ -98,7 +98,7 @@ def _weight_gradient(captured: Captured, position: Position) -> tuple[Value, ...
     return (total(captured, weight_gradient_name(position), (terms,), actual),)
 
 
-def _first_input(spec: LayerSpec, position: Position) -> Position:
+def _first_input(spec: DescribedCall, position: Position) -> Position:
     conv = settings(spec)
     image, o, coordinates = split(position, conv.dims)
     givers, _ = windows.readers_of(_axes(spec), coordinates)
@@ -106,7 +106,7 @@ def _first_input(spec: LayerSpec, position: Position) -> Position:
     return (*image, conv.group_of_output(o) * conv.in_per_group, *first)
 
 
-def _first_weight(spec: LayerSpec, position: Position) -> Position:
+def _first_weight(spec: DescribedCall, position: Position) -> Position:
     conv = settings(spec)
     _, o, _ = split(position, conv.dims)
     group = conv.group_of_output(o)
@@ -114,7 +114,7 @@ def _first_weight(spec: LayerSpec, position: Position) -> Position:
     return (group * conv.in_per_group, own, *(0,) * conv.dims)
 
 
-def _formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def _formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     conv = settings(spec)
     dims = notation.dimensions(
         *(conv.kernel_size, conv.stride, conv.padding, conv.dilation), transposed=True

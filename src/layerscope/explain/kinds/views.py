@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from layerscope.dry_run import Shape
 from layerscope.explain.captured import Captured
 from layerscope.explain.explainer import Explainer, GeneralFormula
 from layerscope.explain.factors import (
@@ -18,7 +19,7 @@ from layerscope.explain.factors import (
 from layerscope.explain.kinds.elementwise import same_position, scaled_gradient
 from layerscope.explain.notation import DL_DX, plain
 from layerscope.explain.values import Factor, Position, Value, indexed
-from layerscope.layers.spec import LayerSpec, Shape
+from layerscope.networks.layer_calls import DescribedCall
 
 
 def _moved(position: Position, shape: Shape, other: Shape) -> Position:
@@ -29,7 +30,7 @@ def _moved(position: Position, shape: Shape, other: Shape) -> Position:
     return tuple(int(index) for index in np.unravel_index(rank, other)) if other else ()
 
 
-def _first_input(spec: LayerSpec, position: Position) -> Position:
+def _first_input(spec: DescribedCall, position: Position) -> Position:
     return _moved(position, spec.output_shape, spec.input_shape)
 
 
@@ -48,7 +49,7 @@ def _view_gradient(captured: Captured, position: Position) -> tuple[Value, ...]:
     return (total(captured, indexed("dL/dx", position), (terms,), actual),)
 
 
-def _view_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def _view_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     if spec.input_shape == spec.output_shape:
         where = "Each number stays where it is."
         y, dl_dx = "y = x", f"{DL_DX} = {DL_DY}"
@@ -69,11 +70,11 @@ VIEW = Explainer(
 _MASK = r"\frac{z}{1 - p}"
 
 
-def _drops(spec: LayerSpec) -> bool:
+def _drops(spec: DescribedCall) -> bool:
     return bool(spec.geometry.get("training", True)) and _rate(spec) > 0
 
 
-def _rate(spec: LayerSpec) -> float:
+def _rate(spec: DescribedCall) -> float:
     return float(spec.geometry.get("p", 0.5))
 
 
@@ -105,13 +106,13 @@ def _dropout_gradient(captured: Captured, position: Position) -> tuple[Value, ..
     return scaled_gradient(captured, position, _mask(captured.spec, _kept(captured, position)))
 
 
-def _mask(spec: LayerSpec, kept: float) -> Factor:
+def _mask(spec: DescribedCall, kept: float) -> Factor:
     """z / (1 - p); 0 by itself where all is dropped."""
     text = f"{int(kept != 0)}/(1 − {plain(_rate(spec))})" if _rate(spec) < 1 else "0"
     return derived_constant(_MASK, kept, text)
 
 
-def _dropout_formulas(spec: LayerSpec) -> tuple[GeneralFormula, ...]:
+def _dropout_formulas(spec: DescribedCall) -> tuple[GeneralFormula, ...]:
     if not _drops(spec):
         y, dl_dx = _view_formulas(spec)
         return GeneralFormula("y", y.latex, "Nothing is dropped outside training."), dl_dx

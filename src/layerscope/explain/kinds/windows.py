@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscope.dry_run import Shape
 from layerscope.explain.factors import grid
 from layerscope.explain.values import Indices, Position
-from layerscope.layers.spec import Shape
 
 
 @dataclass(frozen=True, eq=False)

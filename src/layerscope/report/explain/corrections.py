@@ -6,14 +6,12 @@ import torch
 
 from layerscope.audit import Audit, Cell, Finding, audit_walkthrough
 from layerscope.audit.document import read_walkthrough
+from layerscope.dry_run import dry_run
 from layerscope.explain.explanation import Explanation
-from layerscope.layers import describe
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
-from layerscope.theory import cost_table
-from layerscope.theory.saved import saved_memory
-from layerscope.theory.step import step_memory
+from layerscope.theory import cost_table, textbook_units
 
 TITLE = "The walkthrough's tables, corrected"
 
@@ -54,11 +52,10 @@ def walkthrough_audit_of(explanation: Explanation) -> Audit | None:
     if (costs.input_shape, costs.element_size) != (document.input_shape, document.element_size):
         return None
     with torch.random.fork_rng(devices=[]):
-        network = describe(CifarCNN(), document.input_shape)
-    if costs != cost_table(network, document.element_size):
+        run = dry_run(CifarCNN(), (torch.zeros(document.input_shape),))
+    if costs != cost_table(run, textbook_units(run), document.element_size):
         return None
-    peak = step_memory(network, saved_memory(network)).peak
-    return audit_walkthrough(costs, peak.peak_bytes)
+    return audit_walkthrough(costs, max(run.live_after))
 
 
 def _printed_tables(audit: Audit) -> list[_PrintedTable]:

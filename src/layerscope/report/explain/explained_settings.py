@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 from layerscope.report.document.escape import escaped
 from layerscope.report.profile.formulas import number_latex, symbol_latex
 
@@ -31,9 +31,9 @@ _USUAL = {
 }
 
 
-def settings_short(spec: LayerSpec) -> str:
-    """`conv2d, k 3, p 1`; what changes nothing is left out."""
-    parts = [spec.kind]
+def settings_short(spec: DescribedCall) -> str:
+    """`Conv2d, k 3, p 1`; what changes nothing is left out."""
+    parts = [spec.type]
     for name, symbol in _SYMBOLS.items():
         value = spec.geometry.get(name)
         if value is not None and _plain(value) != _NEUTRAL.get(name):
@@ -41,7 +41,7 @@ def settings_short(spec: LayerSpec) -> str:
     return ", ".join(parts)
 
 
-def settings_lines(spec: LayerSpec) -> tuple[str, ...]:
+def settings_lines(spec: DescribedCall) -> tuple[str, ...]:
     """In Markdown; a setting with which a layer does the usual thing is left out."""
     lines = []
     for name, value in spec.geometry.items():

@@ -3,8 +3,8 @@
 from itertools import pairwise
 from math import prod
 
-from layerscope.layers.derivation import Step, derivation
-from layerscope.layers.spec import LayerSpec, NetworkSpec
+from layerscope.networks.derivation import Step, derivation
+from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
 from layerscope.report.explain.formula_lines import size_left
@@ -13,7 +13,7 @@ from layerscope.report.explain.sizes import size_rule
 from layerscope.report.profile.formulas import latex_count, number_latex, substituted_latex
 
 
-def features_section(network: NetworkSpec) -> str:
+def features_section(network: NetworkCalls) -> str:
     """Empty where no linear layer comes behind others, or the layers are not in a row."""
     layers = network.layers
     steps = derivation(network) if _are_in_a_row(layers) else ()
@@ -32,21 +32,21 @@ def features_section(network: NetworkSpec) -> str:
     )
 
 
-def _are_in_a_row(layers: tuple[LayerSpec, ...]) -> bool:
+def _are_in_a_row(layers: tuple[DescribedCall, ...]) -> bool:
     """Each reads what the one before returned, and nothing else."""
     return all(
-        len(after.inputs) == 1 and after.inputs[0].value == before.outputs[0].value
+        len(after.inputs) == 1 and after.inputs[0].is_same_memory(before.outputs[0])
         for before, after in pairwise(layers)
         if before.outputs
     )
 
 
-def _row(step: Step, spec: LayerSpec) -> list[str]:
+def _row(step: Step, spec: DescribedCall) -> list[str]:
     shape = named_shape(spec.output_shape, "out", channel_symbol(spec, "out"))
     return [escaped(spec.key), "; ".join(_how(step, spec)), shape]
 
 
-def _how(step: Step, spec: LayerSpec) -> list[str]:
+def _how(step: Step, spec: DescribedCall) -> list[str]:
     """In formulas, each size in its colour."""
     before, after = spec.input_shape, spec.output_shape
     if spec.kind == "linear":

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from layerscope.formatting import bytes_exact, count_short
+from layerscope.operations import Formula
 from layerscope.report.profile.formulas import (
     general_latex,
     latex_count,
@@ -11,7 +12,6 @@ from layerscope.report.profile.formulas import (
     substituted_latex,
     symbol_latex,
 )
-from layerscope.theory.formulas import Formula
 
 
 def display(latex: str) -> str:

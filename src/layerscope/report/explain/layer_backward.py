@@ -3,6 +3,7 @@
 from layerscope.explain.explanation import LayerExplanation
 from layerscope.explain.values import Value
 from layerscope.formatting import bytes_exact
+from layerscope.operations import Formula
 from layerscope.report.document.escape import escaped
 from layerscope.report.explain.formula_lines import (
     both_lines,
@@ -21,7 +22,6 @@ from layerscope.report.explain.layer_forward import (
 from layerscope.report.explain.sizes import elements_formula
 from layerscope.report.explain.value_block import value_markdown
 from layerscope.report.profile.formulas import substituted_latex
-from layerscope.theory.formulas import Formula
 
 _GRADIENTS = {
     "input_gradient_flops": "input",

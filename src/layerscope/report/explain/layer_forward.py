@@ -2,10 +2,12 @@
 
 from math import prod
 
+from layerscope.dry_run import Shape, TensorRecord
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import LayerExplanation
 from layerscope.formatting import bytes_exact
-from layerscope.layers.spec import LayerSpec, Shape, TensorSpec
+from layerscope.networks.layer_calls import DescribedCall
+from layerscope.operations import Formula
 from layerscope.report.document.escape import escaped
 from layerscope.report.explain.explained_settings import settings_lines
 from layerscope.report.explain.formula_lines import (
@@ -28,7 +30,6 @@ from layerscope.report.explain.sizes import (
 )
 from layerscope.report.explain.value_block import value_markdown
 from layerscope.report.profile.formulas import number_latex, substituted_latex, symbol_latex
-from layerscope.theory.formulas import Formula
 
 
 def forward_layer(
@@ -56,9 +57,9 @@ def forward_layer(
 
 
 def layer_title(layer: LayerExplanation) -> str:
-    """`block1.conv (conv2d)`; the kind only where it is not the name."""
-    key, kind = escaped(layer.key), escaped(layer.spec.kind)
-    return key if key == kind else f"{key} ({kind})"
+    """Return `block1.conv (Conv2d)`; the type only where it is not the name."""
+    key, type_ = escaped(layer.key), escaped(layer.spec.type)
+    return key if key.lower() == type_.lower() else f"{key} ({type_})"
 
 
 def refusal_note(layer: LayerExplanation) -> str:
@@ -78,8 +79,8 @@ def general_formulas(formulas: list[GeneralFormula]) -> list[str]:
     return parts
 
 
-def channel_symbol(spec: LayerSpec, side: str) -> str:
-    """Of the second dimension of what goes `in` or comes `out`."""
+def channel_symbol(spec: DescribedCall, side: str) -> str:
+    """Return the symbol of the second dimension of what goes `in` or comes `out`."""
     if spec.kind == "linear":
         return f"{side}_features"
     return f"C_{side}" if spec.kind.startswith("conv") else "C"
@@ -95,7 +96,7 @@ def named_shape(shape: Shape, side: str, channels: str) -> str:
     return f"$({symbols}) = {numbers}$"
 
 
-def _given(spec: LayerSpec) -> str:
+def _given(spec: DescribedCall) -> str:
     lines = [
         f"Input: {named_shape(shape, 'in', channel_symbol(spec, 'in'))}"
         for shape in spec.input_shapes
@@ -107,7 +108,7 @@ def _given(spec: LayerSpec) -> str:
     return _list("Given", lines)
 
 
-def _output(spec: LayerSpec) -> str:
+def _output(spec: DescribedCall) -> str:
     rule = size_rule(spec)
     parts = ["**Output**"]
     if rule is not None:
@@ -162,7 +163,7 @@ def _parameters(layer: LayerExplanation, element_size: int) -> str:
     return _list("Parameters", lines)
 
 
-def _parameter(spec: LayerSpec, name: str, tensor: TensorSpec) -> str:
+def _parameter(spec: DescribedCall, name: str, tensor: TensorRecord) -> str:
     formula = Formula(name, _product, _parameter_sizes(spec, tensor.shape))
     count = substituted_latex(formula, coloured=True)
     if len(tensor.shape) == 1:
@@ -171,7 +172,7 @@ def _parameter(spec: LayerSpec, name: str, tensor: TensorSpec) -> str:
     return f"{escaped(name)}, shape ${shape_latex(formula.arguments.items())}$: ${count}$"
 
 
-def _parameter_sizes(spec: LayerSpec, shape: Shape) -> dict[str, int]:
+def _parameter_sizes(spec: DescribedCall, shape: Shape) -> dict[str, int]:
     if len(shape) == 1:
         return {channel_symbol(spec, "out"): shape[0]}
     if spec.kind == "linear":

@@ -79,7 +79,7 @@ def _settings(explanation: Explanation) -> str:
 
 
 def _refused(explanation: Explanation) -> list[str]:
-    if not explanation.refused_kinds:
+    if not explanation.refused_types:
         return []
     refused = [layer for layer in explanation.layers if layer.refused is not None]
     lines = [f"> - {escaped(layer.key)}: {escaped(layer.refused or '')}" for layer in refused]

@@ -3,22 +3,17 @@
 from math import prod
 
 from layerscope.explain.explanation import Explanation
-from layerscope.layers.shapes import conv_output_size
+from layerscope.operations.convolution import bias_sum_flops, conv_flops
+from layerscope.operations.family import Formula, Number, elementwise_flops
+from layerscope.operations.normalization import norm_flops
+from layerscope.operations.pooling import max_pool_flops
+from layerscope.operations.products import linear_flops
+from layerscope.operations.shapes import conv_output_size
 from layerscope.report.document.tables import pipes
 from layerscope.report.explain.formula_lines import display
 from layerscope.report.explain.numbers import DIGITS
 from layerscope.report.explain.terms import FIRST_SHOWN, MOST_SHOWN
 from layerscope.report.profile.formulas import general_latex, symbol_latex
-from layerscope.theory.formulas import (
-    Formula,
-    Number,
-    bias_sum_flops,
-    conv_flops,
-    elementwise_flops,
-    linear_flops,
-    max_pool_flops,
-    norm_flops,
-)
 
 _SYMBOLS = (
     (("N",), "images in the batch", "magenta"),

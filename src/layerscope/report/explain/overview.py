@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerscope.dry_run import Shape
 from layerscope.formatting import shapes_tuple
-from layerscope.layers.spec import LayerSpec, Shape, calls_by_layer
+from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
 from layerscope.report.document.page import resource
 from layerscope.report.explain.explained_settings import settings_short
 from layerscope.report.profile.svg import element, label, shortened
@@ -51,7 +52,7 @@ class _Group:
         return len(self.rows) * _ROW + (_HEAD if self.name else 0) + _PAD
 
 
-def overview_drawing(costs: CostTable, layers: Sequence[LayerSpec], name: str) -> str:
+def overview_drawing(costs: CostTable, layers: Sequence[DescribedCall], name: str) -> str:
     """SVG, to stand in a page that has overview.css."""
     groups = _groups(costs, layers)
     largest = _Largest.of([row.shape for group in groups for row in group.rows])
@@ -98,7 +99,7 @@ def _text(words: str) -> str:
     return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _groups(costs: CostTable, layers: Sequence[LayerSpec]) -> tuple[_Group, ...]:
+def _groups(costs: CostTable, layers: Sequence[DescribedCall]) -> tuple[_Group, ...]:
     specs = {key: calls[0] for key, calls in calls_by_layer(layers).items()}
     image = _Row("input", "input", "the batch", costs.input_shape, 0, True)
     blocks = {block.name: members for block, members in costs.blocks()}
@@ -119,13 +120,13 @@ def _groups(costs: CostTable, layers: Sequence[LayerSpec]) -> tuple[_Group, ...]
     return tuple(groups)
 
 
-def _row(cost: LayerCost, spec: LayerSpec, name: str) -> _Row:
+def _row(cost: LayerCost, spec: DescribedCall, name: str) -> _Row:
     shape = cost.output_shapes[0] if cost.output_shapes else ()
     changes = not cost.input_shapes or shape != cost.input_shapes[0]
-    family = _FAMILIES.get(cost.kind, "other")
-    if cost.kind.startswith("conv"):
+    family = _FAMILIES.get(spec.kind, "other")
+    if spec.kind.startswith("conv"):
         family = "weights"
-    elif cost.kind.endswith("_pool"):
+    elif spec.kind.endswith("_pool"):
         family = "pool"
     return _Row(name, family, settings_short(spec), shape, cost.num_parameters, changes)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from layerscope.layers.spec import LayerSpec
+from layerscope.networks.layer_calls import DescribedCall
 
 NAMES = {
     "conv1d": "Conv",
@@ -23,23 +23,23 @@ NAMES = {
 _LONGEST_RUN = 24  # layers of one repeated part
 
 
-def pattern_line(specs: Sequence[LayerSpec]) -> str:
+def pattern_line(specs: Sequence[DescribedCall]) -> str:
     """`Input → (Conv → ReLU → MaxPool) × 2 → FC`, in the order in which the layers run."""
     return " → ".join(["Input", *_folded([_name(spec) for spec in specs])])
 
 
-def is_in_a_row(specs: Sequence[LayerSpec]) -> bool:
-    """Whether each layer reads what the one before it has made, and nothing else."""
+def is_in_a_row(specs: Sequence[DescribedCall]) -> bool:
+    """Tell whether each layer reads what the one before it has made, and nothing else."""
     return all(
-        [tensor.value for tensor in after.inputs] == [before.outputs[0].value]
+        len(after.inputs) == 1 and after.inputs[0].is_same_memory(before.outputs[0])
         for before, after in pairwise(specs)
     )
 
 
-def _name(spec: LayerSpec) -> str:
+def _name(spec: DescribedCall) -> str:
     if spec.kind == "adaptive_avg_pool" and set(spec.output_shape[2:]) == {1}:
         return "GlobalAvgPool"
-    return NAMES.get(spec.kind, spec.kind)
+    return NAMES.get(spec.kind, spec.type)
 
 
 def _folded(names: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from layerscope.explain.explanation import Explanation, LayerExplanation, Settin
 from layerscope.explain.values import Floats, Terms, Value
 from layerscope.files import write_text
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_explain_json(path: Path, explanation: Explanation) -> None:
@@ -27,7 +27,7 @@ def save_explain_json(path: Path, explanation: Explanation) -> None:
         "loss": _dumped(_loss(explanation)),
         "updates": _listed(_update_text(update) for update in explanation.updates),
         "analysis": _listed(_dumped(asdict(finding)) for finding in explanation.analysis),
-        "refused_kinds": _dumped(explanation.refused_kinds),
+        "refused_types": _dumped(explanation.refused_types),
     }
     write_text(
         path, "{\n" + ",\n".join(f'"{key}": {text}' for key, text in parts.items()) + "\n}\n"
@@ -42,7 +42,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
 def _layer(layer: LayerExplanation) -> dict[str, Any]:
     return {
         "layer": layer.key,
-        "kind": layer.spec.kind,
+        "type": layer.spec.type,
         "input_shapes": layer.spec.input_shapes,
         "output_shapes": layer.spec.output_shapes,
         "num_calls": layer.num_calls,

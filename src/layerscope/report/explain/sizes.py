@@ -6,13 +6,14 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from layerscope.layers.shapes import (
+from layerscope.dry_run import Shape
+from layerscope.networks.layer_calls import DescribedCall
+from layerscope.operations.family import Formula, Number
+from layerscope.operations.shapes import (
     conv_output_size,
     conv_transpose_output_size,
     overhanging_windows,
 )
-from layerscope.layers.spec import LayerSpec, Shape
-from layerscope.theory.formulas import Formula, Number
 
 AXES = ("D", "H", "W")
 SizeFunction = Callable[..., Number]
@@ -32,7 +33,7 @@ class SizeRule:
     note: str = ""
 
 
-def size_rule(spec: LayerSpec) -> SizeRule | None:
+def size_rule(spec: DescribedCall) -> SizeRule | None:
     """Of a convolution or pooling; None where the size is not worked out so."""
     if "kernel_size" not in spec.geometry:
         return None
@@ -77,7 +78,7 @@ def as_tuple(setting: Any, dims: int) -> tuple[int, ...]:
     return tuple(setting) * (dims if len(setting) == 1 else 1)
 
 
-def padding_sentence(spec: LayerSpec) -> str:
+def padding_sentence(spec: DescribedCall) -> str:
     """What a convolution's padding does to the size; empty for another layer."""
     if spec.kind not in ("conv1d", "conv2d", "conv3d") or "padding" not in spec.geometry:
         return ""
@@ -112,7 +113,7 @@ def padding_sentence(spec: LayerSpec) -> str:
     )
 
 
-def _pooling(spec: LayerSpec) -> SizeRule:
+def _pooling(spec: DescribedCall) -> SizeRule:
     dims = len(spec.output_shape) - 2
     if not isinstance(spec.geometry["kernel_size"], int):
         dims = len(spec.geometry["kernel_size"])
@@ -129,14 +130,14 @@ def _pooling(spec: LayerSpec) -> SizeRule:
     return SizeRule(formulas, note)
 
 
-def _formulas(spec: LayerSpec, dims: int, function: SizeFunction) -> tuple[Formula, ...]:
+def _formulas(spec: DescribedCall, dims: int, function: SizeFunction) -> tuple[Formula, ...]:
     return tuple(
         Formula(f"{axis}_out", _renamed(function, axis), _settings(spec, dims, number, axis))
         for number, axis in enumerate(AXES[-dims:])
     )
 
 
-def _settings(spec: LayerSpec, dims: int, number: int, axis: str) -> dict[str, int]:
+def _settings(spec: DescribedCall, dims: int, number: int, axis: str) -> dict[str, int]:
     """A setting that changes nothing (p = 0, d = 1) is left out."""
     geometry = spec.geometry
     kernel = as_tuple(geometry["kernel_size"], dims)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from layerscope.dry_run import Shape
 from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
 from layerscope.formatting import UNKNOWN, wrapped
-from layerscope.layers.spec import Shape
 from layerscope.report.explain.value_block import is_noise
 from layerscope.report.terminal import Screen
 
@@ -32,8 +32,8 @@ def show_explanation(screen: Screen, explanation: Explanation) -> None:
     named = [(_with_class(explanation, value), value) for value in explanation.loss.values]
     title = f"loss: {explanation.loss.kind}"
     screen.table(title, COLUMNS, [_row(name, value) for name, value in named])
-    if explanation.refused_kinds:
-        screen.say(f"not explained: {', '.join(explanation.refused_kinds)}")
+    if explanation.refused_types:
+        screen.say(f"not explained: {', '.join(explanation.refused_types)}")
     screen.say(wrapped(verdict(explanation)))
 
 
@@ -102,7 +102,7 @@ def number(value: float | None) -> str:
 def _show_layer(screen: Screen, explanation: Explanation, layer: LayerExplanation) -> None:
     spec = layer.spec
     inputs = " and ".join(_sizes(shape) for shape in spec.input_shapes) or "nothing"
-    title = f"{layer.key}: {spec.kind}, {inputs} → {_sizes(spec.output_shape)}"
+    title = f"{layer.key}: {spec.type}, {inputs} → {_sizes(spec.output_shape)}"
     if layer.refused is not None:
         screen.say(title)
         screen.say(f"not explained: {layer.refused}\n")

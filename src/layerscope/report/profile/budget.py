@@ -1,16 +1,17 @@
 """A saved profile as a budget: which layers have grown beyond it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from layerscope.errors import UserError
 from layerscope.formatting import share, unit_of
-from layerscope.reconcile.profile import Profile, Settings
+from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import EXACT_QUANTITIES
-from layerscope.report.profile.records import plain, row_record
+from layerscope.reconcile.settings import Settings
+from layerscope.report.profile.records import FORMAT, profile_record, settings_record
 from layerscope.report.terminal import Screen
 
 # What may differ: the network's name, and what decides no figure that is compared.
@@ -19,9 +20,6 @@ _NOT_COMPARED = frozenset({"network", "optimizer", "as_it_is"})
 # A profile of a network of ten thousand layers has less.
 MAX_BUDGET_BYTES = 2**28
 
-# Seconds differ from run to run.
-_COMPARED = frozenset({*EXACT_QUANTITIES, "peak_bytes"})
-
 _MEND = "give a profile.json that a profile has saved"
 
 Key = tuple[str, str, str]  # layer, quantity, instrument
@@ -29,7 +27,12 @@ Key = tuple[str, str, str]  # layer, quantity, instrument
 
 @dataclass(frozen=True)
 class Figures:
-    """Theory and measurement of one row."""
+    """What can be compared of one row.
+
+    Args:
+        theory: the textbook's figure of the whole layer, whether the instrument counts it or not;
+            of the live peak the prediction.
+    """
 
     theory: int | None
     measured: int | None
@@ -78,10 +81,10 @@ class Change:
 
 
 def read_budget(path: Path) -> Budget:
-    """Before a run, so that a wrong file costs nothing.
+    """Read a budget before a run, so that a wrong file costs nothing.
 
     Raises:
-        UserError: it cannot be read or is no profile.json.
+        UserError: it cannot be read, is no profile.json, or one of another version.
     """
     if path.exists() and not path.is_file():  # to open a pipe would wait for ever
         raise UserError(f"budget={path} is no file: {_MEND}")
@@ -93,6 +96,7 @@ def read_budget(path: Path) -> Budget:
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or none that a profile is
         raise UserError(f"budget={path} is no profile.json ({error}): {_MEND}") from error
     try:
+        _check_format(path, record)
         return _budget(path, record)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -100,13 +104,25 @@ def read_budget(path: Path) -> Budget:
         ) from error
 
 
+def _check_format(path: Path, record: Any) -> None:
+    """Refuse a profile of another version: its figures are others."""
+    found = record["format"]
+    if not isinstance(found, int) or found == FORMAT:
+        return
+    age = "an older" if found < FORMAT else "a newer"
+    raise UserError(
+        f"budget={path} was saved by {age} version (format {found}, not {FORMAT}): save a new one "
+        "with the same command without budget=, and give its profile.json"
+    )
+
+
 def check_budget_settings(budget: Budget, settings: Settings) -> None:
-    """Figures of other settings say nothing about growth.
+    """Refuse figures of other settings, which say nothing about growth.
 
     Raises:
         UserError: names what differs.
     """
-    ours = plain(settings)
+    ours = settings_record(settings)
     differing = [
         f"{name}={_text(ours.get(name))} here, {_text(budget.settings.get(name))} there"
         for name in ours
@@ -122,9 +138,10 @@ def check_budget_settings(budget: Budget, settings: Settings) -> None:
 def compare_with_budget(
     profile: Profile, path: str | Path, tolerance: float = 0.0
 ) -> tuple[Change, ...]:
-    """Every quantity of every layer and of the total that grew; new and vanished layers.
+    """Return every quantity of every layer and of the total that grew; new and vanished layers.
 
-    What is compared is measured where both profiles have measured it, else theory. A quantity that
+    What is compared is measured where both profiles have measured it, else theory, of the live peak
+    the prediction. A quantity that
     several instruments see is listed once, as the one with the largest growth sees it.
 
     Args:
@@ -138,7 +155,7 @@ def compare_with_budget(
         raise UserError(f"tolerance={tolerance}: give 0 or a positive share, 0.05 for 5 %")
     budget = read_budget(Path(path))
     check_budget_settings(budget, profile.settings)
-    now = _figures(_records(profile))
+    now = _figures(profile_record(profile))
     layers = tuple(cost.layer for cost in profile.costs.layers)
     if not any(_comparable(budget.figures.get(key), figures) for key, figures in now.items()):
         raise UserError(
@@ -150,7 +167,7 @@ def compare_with_budget(
 
 
 def show_budget(screen: Screen, changes: Sequence[Change], tolerance: float) -> None:
-    """What exceeds it, largest growth first within the network's order; or that nothing does."""
+    """Show what exceeds the budget in the network's order, or that nothing does."""
     grown = [change for change in changes if change.what == "grew"]
     if not any(change.exceeds for change in changes):
         screen.say(f"Within the budget: nothing grew by more than {share(tolerance)}.")
@@ -208,26 +225,27 @@ def _comparable(before: Figures | None, now: Figures) -> tuple[int, int] | None:
     return None
 
 
-def _records(profile: Profile) -> list[dict[str, Any]]:
-    return [row_record(row) for row in (*profile.rows, *profile.totals)]
-
-
 def _budget(path: Path, record: Any) -> Budget:
-    figures = _figures([*record["rows"], *record["totals"]])
     if not isinstance(record["settings"], dict):
         raise TypeError("settings")
     layers = tuple(str(cost["layer"]) for cost in record["costs"]["layers"])
-    return Budget(path, record["settings"], figures, layers)
+    return Budget(path, record["settings"], _figures(record), layers)
 
 
-def _figures(records: Iterable[Mapping[str, Any]]) -> dict[Key, Figures]:
-    return {
-        (record["layer"], record["quantity"], record["instrument"]): Figures(
-            _count(record["theory"]), _count(record["measured"])
-        )
-        for record in records
-        if record["quantity"] in _COMPARED
-    }
+def _figures(record: Mapping[str, Any]) -> dict[Key, Figures]:
+    """Return what is exact; seconds differ from run to run."""
+    predicted = _count(record["peak"]["predicted_live_bytes"])
+    figures = {("total", "live_peak_bytes", "memory"): Figures(predicted, None)}
+    for row in (*record["rows"], *record["totals"]):
+        if row["quantity"] in EXACT_QUANTITIES:
+            key = (row["layer"], row["quantity"], row["instrument"])
+            figures[key] = Figures(_whole_theory(row), _count(row["measured"]))
+    return figures
+
+
+def _whole_theory(row: Mapping[str, Any]) -> int | None:
+    counted, rest = _count(row["theory"]), _count(row["theory_not_counted"])
+    return None if counted is None or rest is None else counted + rest
 
 
 def _count(value: Any) -> int | None:

@@ -1,9 +1,10 @@
 """A table of values, not yet text: what the files and the pages of a profile have in common."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from layerscope.dry_run import Shape
 from layerscope.formatting import (
     UNKNOWN,
     at_least,
@@ -12,7 +13,6 @@ from layerscope.formatting import (
     shapes_tuple,
     share,
 )
-from layerscope.layers.spec import Shape
 
 Unit = Literal["text", "shapes", "count", "bytes", "flops", "share"]
 
@@ -33,7 +33,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Sum:
-    """Of what is known; with `lower_bound`, something is not."""
+    """A sum of what is known; with `lower_bound`, something is not."""
 
     value: int
     lower_bound: bool = False
@@ -85,9 +85,3 @@ def row_texts(table: Table, row: Sequence[Cell]) -> list[str]:
     """A row, or the total, of this table."""
     columns = zip(row, table.columns, strict=True)
     return [cell_text(cell, column.unit) for cell, column in columns]
-
-
-def sum_known(values: Iterable[int | None]) -> Sum:
-    """Without those that are not."""
-    listed = list(values)
-    return Sum(sum(value or 0 for value in listed), None in listed)

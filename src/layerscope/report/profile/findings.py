@@ -1,10 +1,11 @@
-"""What a profile says in words: the largest gaps, the bottleneck, the peak."""
+"""What a profile says first: the verdict, the peak, the most expensive layers, the reasons."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from layerscope.formatting import (
-    amount,
+    UNKNOWN,
+    at_least,
     bytes_exact,
     bytes_short,
     count_short,
@@ -12,113 +13,272 @@ from layerscope.formatting import (
     rate,
     seconds_short,
     share,
+    signed,
+    unit_of,
 )
+from layerscope.reconcile.peak import LargestBatch, Peak
 from layerscope.reconcile.profile import LayerTiming, Profile
-from layerscope.reconcile.rows import EXACT_QUANTITIES, Row
+from layerscope.reconcile.rows import Row
+from layerscope.report.profile.lines import LayerLine, added, layer_lines, layer_seconds
+from layerscope.report.profile.row_text import holds
 
-# A total that is small by nature would make all of its gaps look large.
-SCALE_OF = {"bias_gradient_flops": "backward_flops", "buffer_bytes": "output_bytes"}
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A layer where an instrument does not see the textbook.
-
-    Args:
-        share: of the network's total, which makes FLOPs and bytes comparable; of the quantity
-            itself, or of `SCALE_OF`.
-    """
-
-    row: Row
-    share: float
-
-    @property
-    def difference(self) -> float:
-        """Measured less theory."""
-        assert self.row.measured is not None
-        assert self.row.theory is not None
-        return self.row.measured - self.row.theory
+NUM_LEADERS = 5
+# A total that is small by nature would make all of its reasons look large.
+SCALE_OF = {"buffer_bytes": "output_bytes"}
 
 
-def gaps(profile: Profile, count: int | None = None) -> tuple[Gap, ...]:
-    """Largest share first; the first `count` of them."""
-    whole = _totals(profile.rows)
-    found = [
-        Gap(row, abs(row.measured - row.theory) / _scale(row.quantity, whole))
-        for row in exact_rows(profile.rows)
-        if row.measured is not None and row.theory is not None and row.measured != row.theory
-    ]
-    found.sort(key=lambda gap: -gap.share)  # stable: of equals, the earlier layer
-    return tuple(found[:count])
-
-
-def gap_sentence(gap: Gap) -> str:
-    """What was seen, and every reason with its amount."""
-    row = gap.row
-    scale = f" {SCALE_OF[row.quantity]}" if row.quantity in SCALE_OF else ""
-    text = (
-        f"{row.layer}, {row.quantity} by {row.instrument}: "
-        f"{amount(gap.difference, row.quantity)} ({share(gap.share)} of the network's{scale})"
-    )
-    if not row.reasons:
-        return f"{text}, for no reason that is known"
-    if len(row.reasons) == 1 and not row.unexplained:
-        return f"{text}: {row.reasons[0].text}"
-    reasons = [f"{amount(reason.amount, row.quantity)}: {reason.text}" for reason in row.reasons]
-    if row.unexplained:
-        reasons.append(f"{amount(row.unexplained, row.quantity)}: UNEXPLAINED")
-    return f"{text}. {'; '.join(reasons)}"
-
-
-def exact_rows(rows: Sequence[Row]) -> Iterator[Row]:
-    """Those in which nothing may stay unexplained."""
-    return (row for row in rows if row.quantity in EXACT_QUANTITIES)
-
-
-def is_accounted_for(row: Row) -> bool:
-    """False only where something exact is known on both sides and reasons do not bridge it."""
-    return row.quantity not in EXACT_QUANTITIES or not row.unexplained
-
-
-def unexplained_rows(profile: Profile) -> tuple[Row, ...]:
-    """Exact rows, totals among them, that reasons do not bridge."""
-    return tuple(row for row in (*profile.rows, *profile.totals) if not is_accounted_for(row))
+# The verdict ----------------------------------------------------------------------------------
 
 
 def verdict(profile: Profile) -> str:
-    """Whether the promise holds: no unexplained number."""
-    rows = [row for row in exact_rows((*profile.rows, *profile.totals)) if row.measured is not None]
-    compared = [row for row in rows if row.unexplained is not None]
-    open_rows = unexplained_rows(profile)
-    unknown = len(rows) - len(compared)
-    if not rows:
-        return "Theory only: no instrument was switched on."
+    """Return in one sentence whether the promise holds: no unexplained number."""
+    counts = profile.comparisons
     text = (
-        f"{len(open_rows)} of {len(compared):,} comparisons leave something UNEXPLAINED."
-        if open_rows
-        else f"All {len(compared):,} exact comparisons hold: theory + reasons = measured."
+        f"{counts.num_unexplained:,} unexplained of {counts.num_compared:,} comparisons that could "
+        f"fail; {counts.num_not_counted:,} not counted by their instrument"
     )
-    return text + (f" {unknown:,} have no theory to compare with." if unknown else "")
+    if counts.num_unknown:
+        text += f"; {counts.num_unknown:,} unknown, for want of a formula"
+    return text + "."
 
 
-def measured_or_predicted(profile: Profile, quantity: str, instrument: str) -> dict[str, int]:
-    """By layer: what the instrument says, else what theory and reasons say; unknown left out."""
-    known = {}
-    for row in profile.rows:
-        if row.quantity == quantity and row.instrument == instrument:
-            value = row.measured if row.measured is not None else row.predicted
-            if value is not None:
-                known[row.layer] = int(value)
-    return known
+def unexplained_rows(profile: Profile) -> tuple[Row, ...]:
+    """Return the rows, totals among them, that reasons do not bridge."""
+    return tuple(row for row in (*profile.rows, *profile.totals) if not holds(row))
 
 
-def layer_seconds(timing: LayerTiming) -> float:
-    """Forward and backward, medians."""
-    return timing.forward.median + (timing.backward.median if timing.backward else 0.0)
+def unexplained_line(row: Row) -> str:
+    """Return what is left over of one row."""
+    unit = unit_of(row.quantity)
+    return (
+        f"UNEXPLAINED: {row.layer}, {row.quantity} by {row.instrument}: "
+        f"{signed(row.unexplained)}{f' {unit}' if unit else ''}"
+    )
+
+
+# The most expensive layers --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Leader:
+    """A layer among those with the most of something."""
+
+    layer: str
+    amount: str
+    share: str
+
+
+@dataclass(frozen=True)
+class Leaders:
+    """The layers with the most of one quantity, the most first.
+
+    Args:
+        title: of the quantity, with what a reader has to know of it.
+    """
+
+    title: str
+    layers: tuple[Leader, ...]
+
+
+def leaders(profile: Profile) -> tuple[Leaders, ...]:
+    """Return the layers with the most saved bytes, FLOPs and, where it was measured, time."""
+    lines = layer_lines(profile)
+    whole = added(line.flops for line in lines)
+    known = " that are known" if whole is None or whole.lower_bound else ""
+    found = [
+        _most("saved bytes", lines, lambda line: line.saved_bytes, lambda n: bytes_short(int(n))),
+        _most(f"FLOPs{known}", lines, _known_flops, count_short),
+        _most("time", lines, lambda line: line.seconds, seconds_short),
+    ]
+    return tuple(each for each in found if each.layers)
+
+
+def _known_flops(line: LayerLine) -> int | None:
+    return None if line.flops is None else line.flops.value
+
+
+def _most(
+    title: str,
+    lines: Sequence[LayerLine],
+    value: Callable[[LayerLine], float | None],
+    text: Callable[[float], str],
+) -> Leaders:
+    values = [(line.name, value(line) or 0) for line in lines]
+    whole = sum(each for _, each in values)
+    most = sorted(values, key=lambda pair: -pair[1])[:NUM_LEADERS]
+    return Leaders(
+        title,
+        tuple(Leader(name, text(each), share(each / whole)) for name, each in most if each),
+    )
+
+
+# The reasons ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReasonGroup:
+    """One reason wherever it applies to one quantity.
+
+    Args:
+        instruments: those that see it alike.
+        text: what all layers have in common, or the first layer's.
+        layers: those that it applies to.
+        share: of the network's total of the quantity, or of `SCALE_OF`.
+        by_dry_run: the amount is what the dry run saw.
+    """
+
+    quantity: str
+    instruments: tuple[str, ...]
+    code: str
+    text: str
+    layers: tuple[str, ...]
+    amount: int
+    share: float
+    by_dry_run: bool
+
+
+def reason_groups(profile: Profile) -> tuple[ReasonGroup, ...]:
+    """Return why the instruments differ from the textbook, the largest share first."""
+    whole = _totals(profile.rows)
+    found = [
+        _group(quantity, instrument, code, rows, whole)
+        for (quantity, instrument, code), rows in _by_reason(profile.rows).items()
+    ]
+    return tuple(sorted(_joined(found), key=lambda group: -group.share))
+
+
+def _by_reason(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        for code in dict.fromkeys(r.code for r in row.reasons if r.amount):
+            groups.setdefault((row.quantity, row.instrument, code), []).append(row)
+    return groups
+
+
+def _group(
+    quantity: str, instrument: str, code: str, rows: Sequence[Row], whole: Mapping[str, int]
+) -> ReasonGroup:
+    reasons = [(row.layer, r) for row in rows for r in row.reasons if r.code == code and r.amount]
+    amount = sum(reason.amount for _, reason in reasons)
+    texts = dict.fromkeys(reason.text for _, reason in reasons)
+    first_layer, first = reasons[0]
+    text = first.text if len(texts) == 1 else f"{first_layer}: {first.text}"
+    return ReasonGroup(
+        quantity=quantity,
+        instruments=(instrument,),
+        code=code,
+        text=text if len(texts) == 1 else f"{text}; the others likewise",
+        layers=tuple(dict.fromkeys(layer for layer, _ in reasons)),
+        amount=amount,
+        share=abs(amount) / whole[SCALE_OF.get(quantity, quantity)],
+        by_dry_run=any(reason.source is not None for _, reason in reasons),
+    )
+
+
+def _joined(groups: Iterable[ReasonGroup]) -> list[ReasonGroup]:
+    """Put instruments that see the same beside each other."""
+    found: dict[tuple[object, ...], ReasonGroup] = {}
+    for group in groups:
+        key = (group.quantity, group.code, group.text, group.layers, group.amount)
+        known = found.get(key)
+        instruments = (*known.instruments, *group.instruments) if known else group.instruments
+        found[key] = replace(group, instruments=instruments)
+    return list(found.values())
+
+
+def _totals(rows: Iterable[Row]) -> dict[str, int]:
+    """Return by quantity the largest sum, theory's or an instrument's; at least 1."""
+    sums: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        if row.is_exact:
+            both = sums.setdefault((row.quantity, row.instrument), [0, 0])
+            both[0] += (row.theory or 0) + (row.theory_not_counted or 0)
+            both[1] += int(row.measured or 0)
+    whole: dict[str, int] = {}
+    for (quantity, _), both in sums.items():
+        whole[quantity] = max(1, whole.get(quantity, 1), *both)
+    return {q: max(size, whole.get(SCALE_OF.get(q, q), 1)) for q, size in whole.items()}
+
+
+# The peak -------------------------------------------------------------------------------------
+
+
+def peak_lines(profile: Profile) -> tuple[tuple[str, str], ...]:
+    """Return what is known of the memory of a step: a name and a sentence each."""
+    peak = profile.peak
+    lines = [
+        ("live peak", _live_peak(peak)),
+        ("of it", _parts(peak)),
+        ("optimizer", _optimizer(profile)),
+        ("scratch", _scratch(peak)),
+        ("largest batch", _largest_batches(profile)),
+    ]
+    return tuple((name, text) for name, text in lines if text)
+
+
+def _live_peak(peak: Peak) -> str:
+    predicted, measured = peak.predicted_live_bytes, peak.measured_live_bytes
+    if predicted is None:
+        return "unknown: the backward pass could not run"
+    text = f"predicted {bytes_exact(predicted)}"
+    text += _place(peak.predicted_layer, peak.predicted_phase)
+    if measured is None:
+        return f"{text}, not measured"
+    if measured == predicted:
+        return f"{text}, measured the same"
+    return f"{text}, measured {bytes_exact(measured)}, {signed(measured - predicted)} B"
+
+
+def _place(layer: str | None, phase: str | None) -> str:
+    names = dict.fromkeys(name for name in (phase, layer) if name)
+    return f" in {' of '.join(names)}" if names else ""
+
+
+def _parts(peak: Peak) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {bytes_short(size)}" for name, size in peak.parts.items() if size
+    )
+
+
+def _optimizer(profile: Profile) -> str:
+    peak = profile.peak
+    if not peak.state_bytes and not peak.optimizer_bytes:
+        return ""
+    return (
+        f"{profile.settings.optimizer_name} keeps {bytes_short(peak.state_bytes)}; gradients and "
+        f"temporaries in its step take {bytes_short(peak.optimizer_bytes)}"
+    )
+
+
+def _scratch(peak: Peak) -> str:
+    if peak.scratch_bytes_at_peak is None:
+        return ""
+    return (
+        f"measured apart, never predicted: {bytes_short(peak.scratch_bytes_at_peak)} inside an "
+        f"operation when most was allocated, {bytes_exact(peak.measured_bytes)}"
+        f"{_place(peak.measured_layer, peak.measured_phase)}"
+    )
+
+
+def _largest_batches(profile: Profile) -> str:
+    batches = profile.peak.largest_batch
+    if not batches:
+        return "not known"
+    fits = ", ".join(f"{b.batch_size:,} in {_memory(b)}" for b in batches)
+    scratch = batches[0].scratch_bytes
+    apart = "not measured" if scratch is None else f"{bytes_short(scratch)} at this batch"
+    return f"{fits}: what is alive in a whole step; scratch comes on top, {apart}"
+
+
+def _memory(batch: LargestBatch) -> str:
+    return f"{batch.memory_bytes // 2**30} GiB"
+
+
+# Time -----------------------------------------------------------------------------------------
 
 
 def ridge(profile: Profile) -> float | None:
-    """FLOP per byte above which this machine's arithmetic, not its memory, is the limit."""
+    """Return the FLOP per byte above which arithmetic, not memory, limits this machine."""
     if profile.machine is None:
         return None
     machine = profile.machine
@@ -126,117 +286,39 @@ def ridge(profile: Profile) -> float | None:
 
 
 def bound_by(profile: Profile, timing: LayerTiming) -> str | None:
-    """`arithmetic` or `memory bandwidth`; None where either side is unknown."""
+    """Return `arithmetic` or `memory bandwidth`; None where either side is unknown."""
     limit = ridge(profile)
     if limit is None or timing.intensity is None:
         return None
     return "memory bandwidth" if timing.intensity < limit else "arithmetic"
 
 
-def bottleneck(profile: Profile) -> str:
-    """One sentence: the slowest layer, or without times the most expensive one."""
+def slowest_line(profile: Profile) -> str | None:
+    """Return a sentence on the slowest layer; None where no time was measured."""
     if not profile.times:
-        return _bottleneck_in_theory(profile)
+        return None
     slowest = max(profile.times, key=layer_seconds)
     seconds, all_seconds = layer_seconds(slowest), sum(map(layer_seconds, profile.times))
     part = share(seconds / all_seconds) if all_seconds else "unknown"
     text = (
-        f"Bottleneck: {slowest.layer}, {seconds_short(seconds)} of the "
-        f"{seconds_short(all_seconds)} that a step spends in layers ({part})"
+        f"Slowest: {slowest.layer}, {seconds_short(seconds)} of the {seconds_short(all_seconds)} "
+        f"that a step spends in layers ({part})"
     )
     limit = bound_by(profile, slowest)
     if limit is not None:
         text += (
-            f", its forward pass bound by {limit} ({number(slowest.intensity)} FLOP/B, the "
+            f"; its forward pass is bound by {limit} ({number(slowest.intensity)} FLOP/B, the "
             f"machine's ridge is at {number(ridge(profile))})"
         )
     if slowest.roofline_fraction is not None:
         text += f", at {share(slowest.roofline_fraction)} of the roofline"
         if slowest.roofline_fraction > 1:
-            text += " (faster than its ceilings when they were measured: a cache, less other work, "
-            text += "or an algorithm with fewer operations)"
+            text += " (a cache, or an algorithm with fewer operations)"
     return text + "."
 
 
-def _bottleneck_in_theory(profile: Profile) -> str:
-    flops = {
-        cost.layer: cost.forward_flops + (cost.backward_flops or 0)
-        for cost in profile.costs.layers
-        if cost.forward_flops is not None
-    }
-    kept = measured_or_predicted(profile, "saved_bytes", "saved")
-    parts = [
-        _largest(flops, lambda value: f"{count_short(value)}FLOP", "spends most arithmetic"),
-        _largest(kept, bytes_short, "keeps most for backward"),
-    ]
-    found = " and ".join(part for part in parts if part)
-    known = ", of what is known" if profile.costs.total().lower_bound else ""
-    return f"Bottleneck (no times measured{known}): {found or 'nothing is known'}."
-
-
-def _largest(values: dict[str, int], text: Callable[[int], str], does: str) -> str:
-    whole = sum(values.values())
-    if not whole:
-        return ""
-    layer = max(values, key=lambda key: values[key])
-    return f"{layer} {does} ({text(values[layer])}, {share(values[layer] / whole)})"
-
-
-def peak_lines(profile: Profile) -> tuple[str, ...]:
-    """Predicted and measured peak, what it consists of, and the largest batch that fits."""
-    peak = profile.peak
-    lines = [f"Peak of a step, above parameters, buffers and input: {_peak_values(profile)}."]
-    parts = [
-        f"{name.replace('_', ' ')} {bytes_short(size)}" for name, size in peak.parts.items() if size
-    ]
-    if parts:
-        lines.append(f"At the predicted peak: {', '.join(parts)}.")
-    if peak.scratch_bytes_at_peak is not None:
-        lines.append(
-            f"The library's scratch at the measured peak: {bytes_exact(peak.scratch_bytes_at_peak)}"
-            "."
-        )
-    if peak.measured_live_bytes is not None:
-        lines.append(
-            "Without what operations allocate and free within themselves: predicted "
-            f"{bytes_exact(peak.predicted_live_bytes)}, measured "
-            f"{bytes_exact(peak.measured_live_bytes)}."
-        )
-    batches = peak.largest_batch or {}
-    fits = [f"{batch:,} in {bytes_short(size)}" for size, batch in batches.items()]
-    if fits:
-        optimizer = profile.settings.optimizer
-        lines.append(
-            f"Largest batch that fits, by prediction, with {optimizer}'s state: {', '.join(fits)}."
-        )
-    else:
-        lines.append("Largest batch that fits: not known.")
-    return tuple(lines)
-
-
-def _peak_values(profile: Profile) -> str:
-    peak = profile.peak
-    predicted = f"predicted {bytes_exact(peak.predicted_bytes)}"
-    predicted += _place(peak.predicted_layer, peak.predicted_phase)
-    if peak.measured_bytes is None:
-        return f"{predicted}, not measured"
-    measured = f"measured {bytes_exact(peak.measured_bytes)}"
-    measured += _place(peak.measured_layer, peak.measured_phase)
-    off = peak.measured_bytes - peak.predicted_bytes
-    part = f"{100 * off / max(1, peak.predicted_bytes):+.2f} % of the prediction"
-    return (
-        f"{predicted}, {measured}, {amount(off, 'peak_bytes')} ({part})"
-        if off
-        else (f"{predicted}, {measured}, the same")
-    )
-
-
-def _place(layer: str | None, phase: str | None) -> str:
-    return " in " + " of ".join(part for part in (phase, layer) if part) if layer or phase else ""
-
-
 def machine_line(profile: Profile) -> str | None:
-    """The ceilings, and of what they are; None where they were not measured."""
+    """Return what the machine reached; None where it was not measured."""
     machine = profile.machine
     if machine is None:
         return None
@@ -248,18 +330,29 @@ def machine_line(profile: Profile) -> str | None:
     )
 
 
-def _scale(quantity: str, whole: Mapping[str, int]) -> int:
-    return max(whole[quantity], whole.get(SCALE_OF.get(quantity, quantity), 1))
+# The network in a few figures -----------------------------------------------------------------
 
 
-def _totals(rows: Sequence[Row]) -> dict[str, int]:
-    """By quantity: the largest sum, theory's or an instrument's; at least 1."""
-    sums: dict[tuple[str, str], list[int]] = {}
-    for row in exact_rows(rows):
-        both = sums.setdefault((row.quantity, row.instrument), [0, 0])
-        both[0] += row.theory or 0
-        both[1] += int(row.measured or 0)
-    whole: dict[str, int] = {}
-    for (quantity, _), both in sums.items():
-        whole[quantity] = max(1, whole.get(quantity, 1), *both)
-    return whole
+def key_figures(profile: Profile) -> tuple[tuple[str, str], ...]:
+    """Return name and value, each with its unit."""
+    total, lines = profile.costs.total(), layer_lines(profile)
+    figures = [
+        ("parameters", f"{total.num_parameters:,}"),
+        ("forward", _flops(total.forward_flops, total.lower_bound)),
+        ("backward", _flops(total.backward_flops, total.lower_bound)),
+        ("outputs", bytes_short(total.output_bytes)),
+        ("saved for backward", bytes_short(sum(line.saved_bytes for line in lines))),
+        ("live peak, predicted", bytes_short(profile.peak.predicted_live_bytes)),
+    ]
+    if profile.step is not None:
+        figures.append(("step, median", seconds_short(profile.step.step_seconds.median)))
+    return tuple(figures)
+
+
+def _flops(count: int, lower_bound: bool) -> str:
+    """At least 0 is no more than not knowing."""
+    if lower_bound and not count:
+        return UNKNOWN
+    short = count_short(count)
+    unit = "FLOP" if short[-1].isalpha() else " FLOP"
+    return at_least(short + unit, lower_bound)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
-from layerscope.theory.formulas import Formula
+from layerscope.operations import Formula
 
 Numbers = Mapping[str, int]
 
@@ -57,7 +57,7 @@ def latex_count(count: int) -> str:
 
 
 def colour_of(name: str) -> str | None:
-    """Of a symbol: one colour for the batch, the channels and sizes that go in and out, the kernel.
+    """Return a symbol's colour: one each for batch, channels and sizes in and out, and kernel.
 
     What has no colour is black.
     """

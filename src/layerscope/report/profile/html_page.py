@@ -6,28 +6,23 @@ from importlib import resources
 from typing import Any
 
 from layerscope.audit import Audit
-from layerscope.formatting import (
-    at_least,
-    bytes_short,
-    count_short,
-    seconds_short,
-)
+from layerscope.formatting import amount, share
 from layerscope.reconcile.profile import Profile
+from layerscope.report.profile.answer import answer_html
 from layerscope.report.profile.audit import audit_line
 from layerscope.report.profile.cells import Table, row_texts
 from layerscope.report.profile.charts import layer_bars, roofline
 from layerscope.report.profile.conventions import CONVENTIONS
 from layerscope.report.profile.findings import (
-    bottleneck,
-    gap_sentence,
-    gaps,
+    key_figures,
     machine_line,
-    peak_lines,
-    unexplained_rows,
-    verdict,
+    reason_groups,
+    slowest_line,
 )
-from layerscope.report.profile.layer_views import layer_columns, layer_views, row_view
-from layerscope.report.profile.summary import NUM_GAPS, settings_line
+from layerscope.report.profile.layer_views import layer_columns, layer_views
+from layerscope.report.profile.lines import LayerLine, layer_lines, tree_depth
+from layerscope.report.profile.row_text import row_text
+from layerscope.report.profile.summary import layer_figures, settings_line
 from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.profile.timeline import memory_timeline
 
@@ -66,41 +61,60 @@ def profile_html(profile: Profile, audit: Audit | None = None) -> str:
 
 
 def _facts(profile: Profile) -> dict[str, Any]:
+    from markupsafe import Markup
+
     return {
         "network": profile.settings.network,
         "settings": settings_line(profile.settings),
         "notes": profile.notes,
-        "verdict": verdict(profile),
-        "holds": not unexplained_rows(profile),
-        "sentences": [bottleneck(profile), *peak_lines(profile)],
-        "tiles": _tiles(profile),
-        "gaps": [gap_sentence(gap) for gap in gaps(profile, NUM_GAPS)],
+        "answer": Markup(answer_html(profile)),
+        "tiles": key_figures(profile),
+        "slowest": slowest_line(profile),
+        "reasons": _reasons(profile),
         "columns": layer_columns(profile),
         "layers": layer_views(profile),
-        "totals": [row_view(row) for row in profile.totals],
+        "folded": _folded_tables(profile),
+        "totals": [row_text(row) for row in profile.totals],
         "tables": [_table_view(table) for table in walkthrough_tables(profile.costs)],
         "machine": machine_line(profile),
         "conventions": CONVENTIONS,
     }
 
 
-def _tiles(profile: Profile) -> list[tuple[str, str]]:
-    """The network in a few figures, each with its unit."""
-    total = profile.costs.total()
-    kept = [row for row in profile.totals if row.quantity == "saved_bytes"]
-    tiles = [
-        ("parameters", f"{total.num_parameters:,}"),
-        ("forward", at_least(f"{count_short(total.forward_flops)}FLOP", total.lower_bound)),
-        ("backward", at_least(f"{count_short(total.backward_flops)}FLOP", total.lower_bound)),
-        ("outputs", bytes_short(total.output_bytes)),
-        *(("kept for backward", bytes_short(int(row.measured))) for row in kept if row.measured),
+def _reasons(profile: Profile) -> list[tuple[str, ...]]:
+    """Return quantity, instruments, code, layers, amount, share and words of each reason."""
+    return [
+        (
+            *(group.quantity, ", ".join(group.instruments), group.code),
+            *(f"{len(group.layers):,}", amount(group.amount, group.quantity), share(group.share)),
+            group.text,
+        )
+        for group in reason_groups(profile)
     ]
-    measured, predicted = profile.peak.measured_bytes, profile.peak.predicted_bytes
-    name = "peak, predicted" if measured is None else "peak, measured"
-    tiles.append((name, bytes_short(predicted if measured is None else measured)))
-    if profile.step is not None:
-        tiles.append(("step, median", seconds_short(profile.step.step_seconds.median)))
-    return tiles
+
+
+_FOLDED_COLUMNS = (
+    *(("module", False), ("layers", False), ("output of one sample", False), ("parameters", True)),
+    *(("output", True), ("saved", True), ("forward FLOPs", True), ("backward FLOPs", True)),
+)
+
+
+def _folded_tables(profile: Profile) -> list[dict[str, Any]]:
+    """Return the layer table at each depth at which it is shorter."""
+    columns = [*_FOLDED_COLUMNS, *([("time", True)] if profile.times else [])]
+    deepest = tree_depth(profile)
+    return [
+        {
+            "title": f"Folded at depth {depth} of {deepest}",
+            "columns": columns,
+            "rows": [_folded_row(line)[: len(columns)] for line in layer_lines(profile, depth)],
+        }
+        for depth in range(1, deepest)
+    ]
+
+
+def _folded_row(line: LayerLine) -> list[str]:
+    return [line.name, *(" ".join(cell.split()) for cell in layer_figures(line))]
 
 
 def _table_view(table: Table) -> dict[str, Any]:
@@ -118,5 +132,5 @@ def _resource(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """By which the page's Content-Security-Policy knows its own style and script."""
+    """Return the sum by which the page's Content-Security-Policy knows its style and script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,33 +1,25 @@
 """A layer as the page shows it: a row to sort by, and what stands behind it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from layerscope.formatting import (
-    amount,
-    at_least,
     bytes_exact,
     bytes_short,
     count_exact,
     count_short,
-    figure,
     seconds_short,
     shape_text,
     shapes_tuple,
     share,
-    signed,
-    unit_of,
 )
+from layerscope.operations import Formula
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.rows import Row
-from layerscope.report.profile.findings import (
-    is_accounted_for,
-    layer_seconds,
-    measured_or_predicted,
-)
 from layerscope.report.profile.formulas import general_mathml, substituted_mathml
-from layerscope.theory.formulas import Formula
+from layerscope.report.profile.lines import LayerLine, layer_lines, layer_seconds
+from layerscope.report.profile.row_text import RowText, row_text
 from layerscope.theory.table import LayerCost
 
 
@@ -51,35 +43,22 @@ class FormulaView:
 
 
 @dataclass(frozen=True)
-class RowView:
-    """One comparison, as text."""
-
-    quantity: str
-    instrument: str
-    theory: str
-    reasons: tuple[tuple[str, str], ...]
-    measured: str
-    unexplained: str
-    holds: bool
-
-
-@dataclass(frozen=True)
 class LayerView:
     """A row of the table and its details."""
 
     key: str
-    kind: str
+    type: str
     cells: tuple[CellView, ...]
     facts: tuple[tuple[str, str], ...]
     formulas: tuple[FormulaView, ...]
-    rows: tuple[RowView, ...]
+    rows: tuple[RowText, ...]
 
 
 def layer_columns(profile: Profile) -> tuple[tuple[str, bool], ...]:
-    """Titles behind the layer's name, and whether they are numbers."""
+    """Return the titles behind the layer's name, and whether they are numbers."""
     columns = [
-        *(("kind", False), ("output, one image", True), ("parameters", True)),
-        *(("output", True), ("kept", True), ("forward FLOPs", True), ("backward FLOPs", True)),
+        *(("type", False), ("output of one sample", True), ("parameters", True)),
+        *(("output", True), ("saved", True), ("forward FLOPs", True), ("backward FLOPs", True)),
     ]
     if profile.times:
         columns += [("time", True), ("forward FLOP/s", True), ("of roofline", True)]
@@ -87,57 +66,41 @@ def layer_columns(profile: Profile) -> tuple[tuple[str, bool], ...]:
 
 
 def layer_views(profile: Profile) -> tuple[LayerView, ...]:
-    """In execution order."""
-    kept = measured_or_predicted(profile, "saved_bytes", "saved")
+    """Return the layers in execution order."""
     times = {timing.layer: timing for timing in profile.times or ()}
+    lines = {line.name: line for line in layer_lines(profile)}
     rows: dict[str, list[Row]] = {}
     for row in profile.rows:
         rows.setdefault(row.layer, []).append(row)
     views = []
     for cost in profile.costs.layers:
         mine = rows.get(cost.layer, [])
-        cells = [*_cost_cells(cost, kept)]
+        cells = [*_cost_cells(cost, lines[cost.layer])]
         if profile.times:
             cells += _time_cells(times.get(cost.layer))
-        num_reasons = sum(len(row.reasons) for row in mine)
+        num_reasons = len({reason.code for row in mine for reason in row.reasons})
         views.append(
             LayerView(
                 key=cost.layer,
-                kind=cost.kind,
+                type=cost.type,
                 cells=(*cells, CellView(str(num_reasons), str(num_reasons))),
                 facts=_facts(cost, times.get(cost.layer)),
                 formulas=_formulas(profile.costs.formulas.get(cost.layer, ())),
-                rows=tuple(row_view(row) for row in mine),
+                rows=tuple(row_text(row) for row in mine),
             )
         )
     return tuple(views)
 
 
-def row_view(row: Row) -> RowView:
-    """Exact figures; the unit stands with the quantity, that of seconds with the figure."""
-    is_time = row.quantity.endswith("_seconds")
-    is_bound = row.lower_bound and row.theory is not None
-    unit = "" if is_time else unit_of(row.quantity)
-    return RowView(
-        quantity=f"{row.quantity}{f', {unit}' if unit else ''}",
-        instrument=row.instrument,
-        theory="–" if is_time else at_least(count_exact(row.theory), is_bound),
-        reasons=tuple((amount(r.amount, row.quantity), r.text) for r in row.reasons),
-        measured=figure(row.measured, row.quantity),
-        unexplained="–" if is_time else signed(row.unexplained),
-        holds=is_accounted_for(row),
-    )
-
-
-def _cost_cells(cost: LayerCost, kept: Mapping[str, int]) -> tuple[CellView, ...]:
+def _cost_cells(cost: LayerCost, line: LayerLine) -> tuple[CellView, ...]:
     shape = cost.output_shapes[0][1:] if cost.output_shapes else ()
     elements = str(cost.output_elements)
     return (
-        CellView(cost.kind, cost.kind, is_number=False),
+        CellView(cost.type, cost.type, is_number=False),
         CellView(shape_text(shape) or "–", elements, f"{cost.output_elements:,} elements"),
         _count(cost.num_parameters, exact=True),
         _bytes(cost.output_bytes),
-        _bytes(kept.get(cost.layer)),
+        _bytes(line.saved_bytes),
         _count(cost.forward_flops),
         _count(cost.backward_flops),
     )

@@ -9,43 +9,57 @@ from typing import Any
 from layerscope.audit import Audit
 from layerscope.files import write_json
 from layerscope.formatting import amount
-from layerscope.reconcile.profile import LayerTiming, Peak, Profile
-from layerscope.reconcile.rows import Row
+from layerscope.reconcile.profile import LayerTiming, Profile
+from layerscope.reconcile.rows import Reason, Row
+from layerscope.reconcile.settings import Settings
 from layerscope.report.profile.cells import Blank, Cell, Sum, Table
+from layerscope.report.profile.operations import layer_records
 from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.tables import write_table
 from layerscope.theory.table import LayerCost
 
-FORMAT = 1
-CSV_COLUMNS = (
-    *("layer", "quantity", "instrument", "theory", "reasons", "predicted", "measured"),
-    *("unexplained", "lower_bound"),
+FORMAT = 2
+# Name and dtype in pandas: counts are exact integers, or nothing where they are not known.
+ROW_COLUMNS = (
+    *(("layer", "object"), ("type", "object"), ("quantity", "object"), ("instrument", "object")),
+    *(("theory", "Int64"), ("theory_not_counted", "Int64"), ("reasons", "object")),
+    *(("predicted", "Int64"), ("measured", "Float64"), ("unexplained", "Float64")),
+    *(("counted", "bool"), ("lower_bound", "bool")),
 )
+CSV_COLUMNS = tuple(name for name, _ in ROW_COLUMNS)
 
 
 def save_profile_json(path: Path, profile: Profile) -> None:
-    """The whole profile but the audit."""
+    """Write the whole profile but the audit."""
     write_json(path, profile_record(profile))
 
 
 def save_profile_csv(path: Path, profile: Profile) -> None:
-    """A row per layer, quantity and instrument, then the totals."""
-    write_table(path, CSV_COLUMNS, [_csv_row(row) for row in (*profile.rows, *profile.totals)])
+    """Write a row per layer, quantity and instrument, then the totals."""
+    write_table(path, CSV_COLUMNS, [_flat(row) for row in (*profile.rows, *profile.totals)])
+
+
+def table_columns(rows: Sequence[Row]) -> tuple[tuple[str, str, list[Any]], ...]:
+    """Return name, dtype in pandas and values of each column of the rows."""
+    records = [_flat(row) for row in rows]
+    return tuple((name, dtype, [r[name] for r in records]) for name, dtype in ROW_COLUMNS)
 
 
 def save_audit(path: Path, audit: Audit) -> None:
-    """The walkthrough's figures and claims."""
+    """Write the walkthrough's figures and claims."""
     write_json(path, {"cells": plain(audit.cells), "findings": plain(audit.findings)})
 
 
 def profile_record(profile: Profile) -> dict[str, Any]:
-    """Plain data, no nan, no infinity."""
+    """Return the profile as plain data: no nan, no infinity."""
     return {
         "format": FORMAT,
-        "settings": plain(profile.settings),
+        "settings": settings_record(profile.settings),
+        "comparisons": plain(profile.comparisons),
         "rows": [row_record(row) for row in profile.rows],
         "totals": [row_record(row) | {"lower_bound": row.lower_bound} for row in profile.totals],
-        "peak": _peak(profile.peak),
+        "peak": plain(profile.peak),
+        "layers": layer_records(profile),
         "time": _time(profile),
         "machine": plain(profile.machine),
         "costs": _costs(profile),
@@ -54,21 +68,35 @@ def profile_record(profile: Profile) -> dict[str, Any]:
     }
 
 
+def settings_record(settings: Settings) -> dict[str, Any]:
+    """Return the settings as other programs read them; the optimizer by its name."""
+    return plain(settings) | {"optimizer": settings.optimizer_name}
+
+
 def row_record(row: Row) -> dict[str, Any]:
-    """As other programs read it."""
+    """Return a row as other programs read it."""
     return {
         "layer": row.layer,
+        "type": row.type,
         "quantity": row.quantity,
         "instrument": row.instrument,
         "theory": row.theory,
+        "theory_not_counted": row.theory_not_counted,
+        "reasons": [_reason(reason) for reason in row.reasons],
+        "predicted": row.predicted,
         "measured": row.measured,
-        "reasons": [asdict(reason) for reason in row.reasons],
         "unexplained": row.unexplained,
+        "counted": row.counted,
     }
 
 
+def _reason(reason: Reason) -> dict[str, Any]:
+    """Leave out the source where it is the operations and settings, as nearly everywhere."""
+    return {name: value for name, value in asdict(reason).items() if value is not None}
+
+
 def table_record(table: Table) -> dict[str, Any]:
-    """Rows as objects; null is unknown, a key that is left out has nothing to say there."""
+    """Return rows as objects; null is unknown, a key that is left out has nothing to say there."""
     return {
         "key": table.key,
         "title": table.title,
@@ -80,7 +108,7 @@ def table_record(table: Table) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses as objects, tuples as lists; a number that is none (nan, infinite) as null."""
+    """Return dataclasses as objects, tuples as lists, a number that is none (nan) as null."""
     if is_dataclass(value) and not isinstance(value, type):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):
@@ -119,14 +147,6 @@ def _cost(cost: LayerCost) -> dict[str, Any]:
     return plain(cost) | {"backward_flops": cost.backward_flops}
 
 
-def _peak(peak: Peak) -> dict[str, Any]:
-    record = plain(peak)
-    record["largest_batch"] = peak.largest_batch and [
-        {"memory_bytes": size, "batch_size": batch} for size, batch in peak.largest_batch.items()
-    ]
-    return record
-
-
 def _time(profile: Profile) -> dict[str, Any] | None:
     if profile.times is None or profile.step is None:
         return None
@@ -147,19 +167,10 @@ def _timing(timing: LayerTiming) -> dict[str, Any]:
     return record
 
 
-def _csv_row(row: Row) -> dict[str, object]:
+def _flat(row: Row) -> dict[str, object]:
+    """Return a row without nesting: its reasons are one text."""
     reasons = "; ".join(
         f"{reason.code} {amount(reason.amount, row.quantity)}: {reason.text}"
         for reason in row.reasons
     )
-    return {
-        "layer": row.layer,
-        "quantity": row.quantity,
-        "instrument": row.instrument,
-        "theory": row.theory,
-        "reasons": reasons,
-        "predicted": row.predicted,
-        "measured": row.measured,
-        "unexplained": row.unexplained,
-        "lower_bound": row.lower_bound,
-    }
+    return row_record(row) | {"reasons": reasons, "lower_bound": row.lower_bound}

@@ -1,15 +1,25 @@
 """A profile to look at and to keep."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerscope.audit import Audit
+from layerscope.errors import UserError
 from layerscope.files import write_text
 from layerscope.reconcile.profile import Peak, Profile
-from layerscope.reconcile.rows import Row
-from layerscope.report.profile.records import save_audit, save_profile_csv, save_profile_json
-from layerscope.report.profile.summary import show_profile
+from layerscope.reconcile.rows import Comparisons, Row
+from layerscope.report.profile.records import (
+    save_audit,
+    save_profile_csv,
+    save_profile_json,
+    table_columns,
+)
+from layerscope.report.profile.summary import input_text, show_profile
 from layerscope.report.terminal import Screen, TextScreen
 from layerscope.theory.table import CostTable
+
+if TYPE_CHECKING:
+    import pandas  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
 
 class ProfileReport:
@@ -21,7 +31,7 @@ class ProfileReport:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """One per layer, quantity and instrument."""
+        """A row per layer, quantity and instrument."""
         return self.profile.rows
 
     @property
@@ -39,6 +49,11 @@ class ProfileReport:
         """Memory of a step."""
         return self.profile.peak
 
+    @property
+    def comparisons(self) -> Comparisons:
+        """How many rows were compared, and how many of them are unexplained."""
+        return self.profile.comparisons
+
     def __str__(self) -> str:
         screen = TextScreen()
         show_profile(screen, self.profile, self.audit)
@@ -46,16 +61,56 @@ class ProfileReport:
 
     def __repr__(self) -> str:
         settings = self.profile.settings
-        return f"<ProfileReport of {settings.network}, input {settings.input_shape}>"
+        return f"<ProfileReport of {settings.network}, input {input_text(settings.input_shape)}>"
 
-    def show(self, screen: Screen) -> None:
-        """The same on a screen, with colour where it has any."""
-        show_profile(screen, self.profile, self.audit)
+    def _repr_html_(self) -> str:
+        """Return the answer, without the tables: what a notebook shows."""
+        from layerscope.report.profile.answer import notebook_html
+
+        return notebook_html(self.profile)
+
+    def show(
+        self,
+        depth: int | None = None,
+        *,
+        screen: Screen | None = None,
+        command: str | None = None,
+    ) -> None:
+        """Print the report in the terminal's width, with colour where it has any.
+
+        Args:
+            depth: of the layer table in the module tree; None: the largest that is not too long.
+            command: what shows another depth, with `{}` in its place.
+
+        Raises:
+            UserError: the depth is not at least 1.
+        """
+        if depth is not None and (not isinstance(depth, int) or depth < 1):
+            raise UserError(
+                f"depth={depth}: give 1 for the topmost modules, 2 for those below, ..."
+            )
+        named = {} if command is None else {"command": command}
+        show_profile(screen or Screen(), self.profile, self.audit, depth, **named)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the rows as a DataFrame, exact counts as nullable integers.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+        except ImportError as error:
+            raise UserError("to_pandas needs pandas: pip install pandas") from error
+        columns = table_columns(self.profile.rows)
+        return pandas.DataFrame(
+            {name: pandas.Series(values, dtype=dtype) for name, dtype, values in columns}
+        )
 
     def save(self, directory: str | Path) -> tuple[Path, ...]:
-        """profile.json, .csv, .md and .html, and audit.json if there is an audit; each atomically.
+        """Write profile.json, .csv, .md and .html, and audit.json if there is an audit.
 
-        The directory is made. Returns what was written.
+        The directory is made; each file is written whole or not at all. Returns what was written.
         """
         # sympy and jinja2 cost memory that a printed report does not need.
         from layerscope.report.profile.html_page import profile_html

@@ -36,14 +36,14 @@ def walkthrough_tables(costs: CostTable) -> tuple[Table, ...]:
 
 
 def summary_tables(costs: CostTable) -> tuple[Table, ...]:
-    """Those of the whole network: both passes, parameters, memory, computation, kinds."""
+    """Those of the whole network: both passes, parameters, memory, computation, types."""
     return (
         _forward(costs),
         _backward(costs),
         _parameters(costs),
         _memory(costs),
         _computation(costs.total()),
-        _by_kind(costs),
+        _by_type(costs),
     )
 
 
@@ -129,17 +129,17 @@ def _parameters(costs: CostTable) -> Table:
         sizes = (total.num_parameters, total.parameter_bytes, total.buffer_bytes)
         return (total.name, *sizes)
 
-    kinds = [kind for kind in costs.by_kind() if kind.num_parameters or kind.buffer_bytes]
+    types = [each for each in costs.by_type() if each.num_parameters or each.buffer_bytes]
     return Table(
         "parameters",
         "Parameters and buffers",
         (
-            Column("kind", "kind", "text"),
+            Column("type", "type", "text"),
             _PARAMETERS,
             Column("parameter_bytes", "parameter bytes", "bytes"),
             Column("buffer_bytes", "buffer bytes", "bytes"),
         ),
-        tuple(row(kind) for kind in kinds),
+        tuple(row(each) for each in types),
         row(costs.total()),
         note="Buffers are statistics and counters; they are no parameters.",
     )
@@ -196,29 +196,29 @@ def _computation(total: Total) -> Table:
     )
 
 
-def _by_kind(costs: CostTable) -> Table:
+def _by_type(costs: CostTable) -> Table:
     whole = costs.total()
 
-    def row(kind: Total) -> tuple[Cell, ...]:
+    def row(total: Total) -> tuple[Cell, ...]:
         return (
-            *(kind.name, kind.num_layers, _forward_flops(kind)),
-            _part(kind.forward_flops, whole.forward_flops, whole.lower_bound),
-            _backward_flops(kind),
-            _part(kind.backward_flops, whole.backward_flops, whole.lower_bound),
-            kind.output_bytes,
+            *(total.name, total.num_layers, _forward_flops(total)),
+            _part(total.forward_flops, whole.forward_flops, whole.lower_bound),
+            _backward_flops(total),
+            _part(total.backward_flops, whole.backward_flops, whole.lower_bound),
+            total.output_bytes,
         )
 
     return Table(
-        "kinds",
-        "Breakdown by kind of layer",
+        "types",
+        "Breakdown by type of layer",
         (
-            Column("kind", "kind", "text"),
+            Column("type", "type", "text"),
             Column("num_layers", "layers", "count"),
             *(_FORWARD, Column("forward_share", "of forward", "share")),
             *(_BACKWARD, Column("backward_share", "of backward", "share")),
             _OUTPUT_BYTES,
         ),
-        tuple(row(kind) for kind in costs.by_kind()),
+        tuple(row(each) for each in costs.by_type()),
         row(whole),
         note=f"Unknown, and missing in the totals: {', '.join(whole.unknown)}."
         if whole.unknown

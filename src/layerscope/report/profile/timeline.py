@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
+from layerscope.dry_run import Moment
 from layerscope.formatting import bytes_short
 from layerscope.reconcile.profile import Peak
 from layerscope.report.profile.svg import (
@@ -40,28 +41,35 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Bytes along slots; slot 3 is from x = 3 to x = 4."""
+    """Bytes along slots; slot 3 is from x = 3 to x = 4.
+
+    Args:
+        end: where the optimizer's step begins, which has no part in the peak.
+    """
 
     name: str
     points: tuple[tuple[float, int], ...]
+    end: float
 
     @property
     def peak(self) -> tuple[float, int]:
-        """Its first highest point."""
-        return max(self.points, key=lambda point: point[1])
+        """Its first highest point in forward, loss and backward."""
+        points = [point for point in self.points if point[0] < self.end]
+        return max(points, key=lambda point: point[1], default=(0.0, 0))
 
 
 def memory_timeline(peak: Peak) -> str | None:
     """An SVG; None where nothing is known over time."""
     predicted = [
-        Point((moment.phase, None if moment.phase == "loss" else moment.layer), num_bytes)
+        Point(_place(moment), num_bytes)
         for moment in peak.predicted_timeline
-        for num_bytes in (moment.peak_bytes, moment.bytes_after)
+        for num_bytes in (moment.live_bytes, moment.bytes_after)
     ]
     measured = [Point((p.phase, p.layer), p.allocated_bytes) for p in peak.timeline]
     slots = _slots(predicted or measured)
+    end = next((n for n, slot in enumerate(slots) if slot[0] == "optimizer"), len(slots))
     curves = [
-        Curve(name, tuple(_placed(points, slots)))
+        Curve(name, tuple(_placed(points, slots)), end)
         for name, points in (("measured", measured), ("predicted", predicted))
         if points
     ]
@@ -70,12 +78,17 @@ def memory_timeline(peak: Peak) -> str | None:
     return _draw(slots, curves)
 
 
+def _place(moment: Moment) -> Place:
+    """Return phase and layer; what runs in no layer has its phase's name in its place."""
+    return moment.phase, None if moment.layer == moment.phase else moment.layer
+
+
 def _slots(points: Sequence[Point]) -> list[Place]:
     return [place for place, _ in groupby(points, key=lambda point: point.place)]
 
 
 def _placed(points: Sequence[Point], slots: Sequence[Place]) -> Iterator[tuple[float, int]]:
-    """Of each slot, the most that was alive in it, and what was when it ended.
+    """Yield of each slot the most that was alive in it, and what was alive when it ended.
 
     Each run of points with one place goes into the next slot of that place; a place that has no
     slot of its own stays in the slot before.
@@ -91,7 +104,7 @@ def _placed(points: Sequence[Point], slots: Sequence[Place]) -> Iterator[tuple[f
 
 
 def _draw(slots: Sequence[Place], curves: Sequence[Curve]) -> str:
-    highest = max(curve.peak[1] for curve in curves)
+    highest = max(num_bytes for curve in curves for _, num_bytes in curve.points)
     unit, unit_name = _unit(highest)
     across = Scale(0, len(slots), LEFT, RIGHT)
     up = rising_scale(highest / unit, BOTTOM, TOP + 10)
@@ -105,7 +118,8 @@ def _draw(slots: Sequence[Place], curves: Sequence[Curve]) -> str:
         WIDTH,
         HEIGHT,
         "Memory over a training step",
-        "Bytes above parameters, buffers and input, along the layers in execution order.",
+        "Bytes above parameters, buffers and input, along the layers in execution order; in the "
+        "optimizer's step its state is among them.",
         *parts,
     )
 

@@ -1,0 +1,107 @@
+"""The hooks through which autograd saves while a step runs dry."""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+from torch._C import _autograd  # pyright: ignore[reportPrivateImportUsage]
+from torch.autograd.graph import saved_tensors_hooks
+
+_MAKE_SAVED = "_make_saved_tensor"  # how checkpoints save their inputs, in torch 2.15 and later
+
+
+class _Saved:
+    """What autograd holds in place of a tensor; while it lives, the tensor is saved."""
+
+    __slots__ = ("__weakref__", "layer", "saver", "tensor")
+
+    def __init__(self, tensor: Tensor, layer: str | None, saver: str | None) -> None:
+        self.tensor = tensor
+        self.layer = layer
+        self.saver = saver
+
+
+class SavingHooks:
+    """Notes what autograd saves, and who does.
+
+    Args:
+        alias: returns a tensor that shares the memory of another, without an operation.
+        layer: tells which layer runs.
+    """
+
+    def __init__(self, alias: Callable[[Tensor], Tensor], layer: Callable[[], str | None]) -> None:
+        self._alias = alias
+        self._layer = layer
+        self._pack_hook = self._pack
+        self._holders: weakref.WeakSet[_Saved] = weakref.WeakSet()
+        self._savers: list[str] = []  # Python code that runs and may save
+
+    def hooks(self) -> saved_tensors_hooks:
+        """Return the hooks through which autograd saves, for the forward pass and the loss."""
+        return saved_tensors_hooks(self._pack_hook, self._unpack)
+
+    @property
+    def are_used(self) -> bool:
+        """Tell whether autograd saves through them now, and not through those of a checkpoint."""
+        hooks = _autograd._top_saved_tensors_default_hooks(True)
+        return hooks is not None and hooks[0] is self._pack_hook
+
+    @property
+    def is_python_saving(self) -> bool:
+        """Tell whether a custom autograd.Function runs."""
+        return bool(self._savers)
+
+    def _pack(self, tensor: Tensor) -> _Saved:
+        with torch._C.DisableTorchFunction():
+            saved = _Saved(
+                self._alias(tensor), self._layer(), self._savers[-1] if self._savers else None
+            )
+        self._holders.add(saved)
+        return saved
+
+    def _unpack(self, saved: _Saved) -> Tensor:
+        return saved.tensor
+
+    def held(self) -> list[tuple[Tensor, str | None, str | None]]:
+        """Return each tensor that autograd holds now, the layer that saved it, and who did."""
+        return [(holder.tensor, holder.layer, holder.saver) for holder in self._holders]
+
+    @contextmanager
+    def python_savers(self) -> Iterator[None]:
+        """Notice what Python code saves: custom autograd.Functions, and checkpoints' inputs.
+
+        No mode of torch's sees these.
+        """
+        original = vars(torch.autograd.Function)["apply"]
+        make_saved = getattr(torch.utils.checkpoint, _MAKE_SAVED, None)
+
+        def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+            with self._saving_by("custom_function"):
+                return original.__get__(None, cls)(*args, **kwargs)
+
+        def make_saved_tensor(*args: Any, **kwargs: Any) -> Any:
+            assert make_saved is not None
+            with self._saving_by("checkpoint"):
+                return make_saved(*args, **kwargs)
+
+        torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment,method-assign]
+        if make_saved is not None:
+            setattr(torch.utils.checkpoint, _MAKE_SAVED, make_saved_tensor)
+        try:
+            yield
+        finally:
+            torch.autograd.Function.apply = original
+            if make_saved is not None:
+                setattr(torch.utils.checkpoint, _MAKE_SAVED, make_saved)
+
+    @contextmanager
+    def _saving_by(self, saver: str) -> Iterator[None]:
+        self._savers.append(saver)
+        try:
+            yield
+        finally:
+            self._savers.pop()

@@ -1,0 +1,283 @@
+"""What each layer of a network computes, and with which settings.
+
+The dry run knows a layer by torch's own words: its class, the functions that ran inside. This
+module adds one word for what it computes, the same for a module and for the function that it
+calls (nn.MaxPool2d and F.max_pool2d are both `max_pool`), and the settings of that computation.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerscope.dry_run import DryRun, FunctionRecord, LayerCall, TensorRecord, dry_run
+from layerscope.errors import UserError
+from layerscope.layers.calls import unwrapped
+from layerscope.operations import family_of_function, parameter_names
+
+_CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+_POOL = ("kernel_size", "stride", "padding", "ceil_mode")
+
+# Attributes of a module that are settings of what it computes.
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    **{f"conv{n}d": (*_CONV, "padding_mode") for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": (*_CONV, "output_padding") for n in (1, 2, 3)},
+    "linear": ("in_features", "out_features"),
+    "batch_norm": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    "instance_norm": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    "layer_norm": ("normalized_shape", "eps", "elementwise_affine"),
+    "group_norm": ("num_groups", "num_channels", "eps", "affine"),
+    "max_pool": (*_POOL, "dilation", "return_indices"),
+    "avg_pool": (*_POOL, "count_include_pad", "divisor_override"),
+    "adaptive_avg_pool": ("output_size",),
+    "adaptive_max_pool": ("output_size", "return_indices"),
+    "dropout": ("p",),
+    "feature_dropout": ("p",),
+    "stochastic_depth": ("p", "mode"),
+    "gelu": ("approximate",),
+    "leaky_relu": ("negative_slope",),
+    "elu": ("alpha",),
+    "hardtanh": ("min_val", "max_val"),
+    "softplus": ("beta", "threshold"),
+    "flatten": ("start_dim", "end_dim"),
+    "softmax": ("dim",),
+    "log_softmax": ("dim",),
+}
+_DEPEND_ON_MODE = frozenset(
+    {"batch_norm", "instance_norm", "dropout", "feature_dropout", "stochastic_depth"}
+)
+
+# What a function does where it is called without these arguments.
+_CONV_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    **{f"conv{n}d": _CONV_DEFAULTS for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": {**_CONV_DEFAULTS, "output_padding": 0} for n in (1, 2, 3)},
+    "flatten": {"start_dim": 0, "end_dim": -1},
+    "cat": {"dim": 0},
+}
+_SYNONYMS = {"axis0": "dim0", "axis1": "dim1"}  # of swapaxes
+_SIZES = ("kernel_size", "stride", "padding", "output_padding", "dilation")
+
+# nn.ReLU6 calls hardtanh; alpha dropout of whole channels is no dropout as the others are.
+_OWN_WORD = {"ReLU6": "relu6", "feature_alpha_dropout": "feature_alpha_dropout"}
+
+
+@dataclass(frozen=True)
+class DescribedCall(LayerCall):
+    """One call of one layer, with what it computes.
+
+    Args:
+        kind: `conv2d`, `batch_norm`, `add`, ...; the layer's type where no one word says it.
+        geometry: the settings of its kind: `kernel_size`, `stride`, `groups`, ...
+    """
+
+    kind: str = ""
+    geometry: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def records_gradient(self) -> bool:
+        """True where autograd makes a node for it."""
+        return any(tensor.requires_grad for tensor in self.outputs)
+
+
+@dataclass(frozen=True)
+class NetworkCalls:
+    """One forward pass.
+
+    Args:
+        layers: one per call, in execution order.
+    """
+
+    run: DryRun
+    layers: tuple[DescribedCall, ...]
+
+    @property
+    def inputs(self) -> tuple[TensorRecord, ...]:
+        """What the network was called with."""
+        return self.run.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorRecord, ...]:
+        """What it returned, in order."""
+        return self.run.outputs
+
+
+def network_calls(
+    network: nn.Module, image: Tensor | Sequence[int], dtype: torch.dtype | None = None
+) -> NetworkCalls:
+    """Return every call of a layer in one forward pass, in the network's present mode.
+
+    Args:
+        image: what the network is called with, or its shape with the batch.
+        dtype: of an image that is given by its shape; default: the network's own.
+
+    Raises:
+        UserError: the network is compiled or scripted, refuses this image, or runs no layer on it.
+    """
+    network = unwrapped(network)
+    if not isinstance(image, Tensor):
+        image = blank_image(network, image, dtype)
+    run = dry_run(network, (image,), backward=False)
+    name = type(network).__name__
+    if not run.outputs:
+        raise UserError(f"{name} returns no tensor: there is nothing to account for")
+    if not run.layers:
+        raise UserError(f"{name} runs no layer on this input: there is nothing to account for")
+    return NetworkCalls(run, described_calls(run, network))
+
+
+def blank_image(
+    network: nn.Module, shape: Sequence[int], dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return zeros of this shape, on the device and in the dtype of the network's parameters."""
+    floating = (parameter for parameter in network.parameters() if parameter.is_floating_point())
+    first = next(floating, None)
+    if first is None:
+        return torch.zeros(tuple(shape), dtype=dtype)
+    return torch.zeros(tuple(shape), dtype=dtype or first.dtype, device=first.device)
+
+
+def described_calls(run: DryRun, network: nn.Module) -> tuple[DescribedCall, ...]:
+    """Return the dry run's layers with what each computes.
+
+    Args:
+        network: that the run was of.
+    """
+    functions: dict[int, list[FunctionRecord]] = {}
+    for function in run.functions:
+        if function.call is not None:
+            functions.setdefault(function.call, []).append(function)
+    modules = dict(network.named_modules())
+    return tuple(
+        _described(call, modules[call.path], functions.get(call.number, [])) for call in run.layers
+    )
+
+
+def calls_by_layer(layers: Iterable[DescribedCall]) -> dict[str, tuple[DescribedCall, ...]]:
+    """Return the calls of each layer under its key, in the order of the layers' first calls."""
+    found: dict[str, list[DescribedCall]] = {}
+    for call in layers:
+        found.setdefault(call.key, []).append(call)
+    return {key: tuple(calls) for key, calls in found.items()}
+
+
+def spatial_dims(kind: str) -> int:
+    """Return the dimensions of a convolution of the kind, 2 for `conv2d`; 0 for other kinds."""
+    return int(kind[-2]) if kind.startswith("conv") and kind.endswith("d") else 0
+
+
+def _described(
+    call: LayerCall, module: nn.Module, functions: Sequence[FunctionRecord]
+) -> DescribedCall:
+    function = _main_function(call, module, functions)
+    kind = _kind(call, function)
+    if call.function_name is None or (kind == "stochastic_depth" and hasattr(module, "p")):
+        geometry = _module_geometry(kind, module, function, call.training)
+    else:
+        geometry = {} if function is None else _function_geometry(kind, function)
+    own = {each.name: getattr(call, each.name) for each in fields(LayerCall)}
+    return DescribedCall(**own, kind=kind, geometry=MappingProxyType(_expanded(kind, geometry)))
+
+
+def _main_function(
+    call: LayerCall, module: nn.Module, functions: Sequence[FunctionRecord]
+) -> FunctionRecord | None:
+    """Return the one function that computes what the call returns; None where it takes several."""
+    if call.function_name is not None:
+        return next((f for f in functions if f.name == call.function_name), None)
+    computing = [f for f in functions if any(t.dtype.is_floating_point for t in f.outputs)]
+    if hasattr(module, "padding_mode"):  # a convolution pads its input itself in other modes
+        computing = [f for f in computing if f.name != "pad"]
+    if hasattr(module, "parametrizations"):  # whose functions make its weight
+        computing = computing[-1:]
+    if not computing:
+        computing = list(functions)
+    return computing[0] if len(computing) == 1 else None
+
+
+def _kind(call: LayerCall, function: FunctionRecord | None) -> str:
+    name = call.function_name if function is None else function.name
+    if name is None:
+        return "identity" if call.returns_input and not call.operations else call.type
+    own = _OWN_WORD.get(call.type) or _OWN_WORD.get(name)
+    family = family_of_function(name)
+    if own is not None or family is not None:
+        return own or family.name  # type: ignore[union-attr]
+    return call.type
+
+
+def _module_geometry(
+    kind: str, module: nn.Module, function: FunctionRecord | None, training: bool
+) -> dict[str, Any]:
+    """Return a module's settings; `training` where it changes what is computed."""
+    called_with = {} if function is None else _bound(function)
+    geometry: dict[str, Any] = {}
+    for name in _ATTRIBUTES.get(kind, ()):
+        if hasattr(module, name):
+            geometry[name] = getattr(module, name)
+        elif name == "dim" and name in called_with:  # nn.Softmax2d
+            geometry[name] = called_with[name]
+    if kind == "linear" or spatial_dims(kind):
+        geometry["bias"] = module.bias is not None
+    if kind in _DEPEND_ON_MODE:
+        geometry["training"] = training
+    return geometry
+
+
+def _function_geometry(kind: str, function: FunctionRecord) -> dict[str, Any]:
+    """Return a function's settings, under the names that modules use."""
+    bound = _bound(function)
+    geometry = {
+        **_DEFAULTS.get(kind, {}),
+        **{name: value for name, value in bound.items() if _is_setting(value)},
+    }
+    weight = bound.get("weight")
+    if isinstance(weight, TensorRecord):
+        geometry |= _weight_geometry(kind, weight.shape, geometry)
+        geometry["bias"] = bound.get("bias") is not None
+    return geometry
+
+
+def _bound(function: FunctionRecord) -> dict[str, Any]:
+    """Return the arguments by name, of a function that has others than tensors."""
+    args, names = function.args, parameter_names(function.name)
+    if len(names) < 2:
+        return {}
+    if function.name == "permute" and len(args) > 1 and isinstance(args[1], int):
+        args = (args[0], args[1:])  # x.permute(0, 2, 1)
+    bound = {**dict(zip(names, args, strict=False)), **function.kwargs}
+    return {_SYNONYMS.get(name, name): value for name, value in bound.items()}
+
+
+def _weight_geometry(
+    kind: str, shape: tuple[int, ...], geometry: Mapping[str, Any]
+) -> dict[str, Any]:
+    if kind == "linear":
+        return {"in_features": shape[-1], "out_features": shape[0]}
+    if not spatial_dims(kind):
+        return {}
+    groups = geometry["groups"]
+    is_transposed = kind.startswith("conv_transpose")
+    return {
+        "in_channels": shape[0] if is_transposed else shape[1] * groups,
+        "out_channels": shape[1] * groups if is_transposed else shape[0],
+        "kernel_size": tuple(shape[2:]),
+    }
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(isinstance(item, int | float) for item in value)
+    return isinstance(value, bool | int | float | str)
+
+
+def _expanded(kind: str, geometry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a convolution's `kernel_size=3` as (3, 3)."""
+    dims = spatial_dims(kind)
+    return {
+        name: (value,) * dims if name in _SIZES and isinstance(value, int) and dims else value
+        for name, value in geometry.items()
+    }

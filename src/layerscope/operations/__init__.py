@@ -1,0 +1,102 @@
+"""What is known of torch's functions and ATen operations: a family, a file."""
+
+from layerscope.operations import (
+    convolution,
+    losses,
+    normalization,
+    pointwise,
+    pooling,
+    products,
+    profiler,
+    recurrent,
+    reductions,
+    resampling,
+    softmax,
+    transforms,
+    views,
+)
+from layerscope.operations.costs import (
+    FREE,
+    UNKNOWN,
+    Costs,
+    family_costs,
+    is_view,
+    unlisted_costs,
+)
+from layerscope.operations.family import QUANTITIES, Count, Family, Formula, Invocation
+from layerscope.operations.normalization import updates_statistics
+from layerscope.operations.products import TRACED_APART
+from layerscope.operations.words import SavedRole, saved_role
+
+__all__ = [
+    "FREE",
+    "QUANTITIES",
+    "TRACED_APART",
+    "UNKNOWN",
+    "Costs",
+    "Family",
+    "Formula",
+    "Invocation",
+    "SavedRole",
+    "counted_by_dispatcher",
+    "dispatcher_count",
+    "family_costs",
+    "family_of_function",
+    "family_of_operation",
+    "is_view",
+    "owns_its_operations",
+    "parameter_names",
+    "profiler",
+    "saved_role",
+    "unlisted_costs",
+    "updates_statistics",
+]
+
+_FAMILIES = (
+    *convolution.FAMILIES,
+    *products.FAMILIES,
+    *normalization.FAMILIES,
+    *pooling.FAMILIES,
+    *pointwise.FAMILIES,
+    *softmax.FAMILIES,
+    *losses.FAMILIES,
+    *recurrent.FAMILIES,
+    *transforms.FAMILIES,
+    *reductions.FAMILIES,
+    *resampling.FAMILIES,
+    *views.FAMILIES,
+)
+_BY_FUNCTION = {name: family for family in _FAMILIES for name in family.functions}
+_BY_OPERATION = {name: family for family in _FAMILIES for name in family.operations if name}
+_DISPATCHER: dict[str, Count] = {**convolution.DISPATCHER, **products.DISPATCHER}
+
+
+def family_of_function(name: str) -> Family | None:
+    """Return the family that the function of this name belongs to."""
+    return _BY_FUNCTION.get(name)
+
+
+def family_of_operation(base_name: str) -> Family | None:
+    """Return the family that the ATen operation of this name (`aten::mm`, in place too) is of."""
+    return _BY_OPERATION.get(base_name) or _BY_OPERATION.get(base_name.removesuffix("_"))
+
+
+def owns_its_operations(name: str) -> bool:
+    """Tell whether the cost of the operations inside a function is the function's."""
+    return name in _BY_FUNCTION
+
+
+def parameter_names(name: str) -> tuple[str, ...]:
+    """Return the names of a function's positional arguments, as far as its family tells them."""
+    family = _BY_FUNCTION.get(name)
+    return () if family is None else family.parameters
+
+
+def counted_by_dispatcher(base_name: str) -> bool:
+    """Tell whether the dispatcher's FLOP counter has a formula for an operation (`aten::mm`)."""
+    return base_name in _DISPATCHER
+
+
+def dispatcher_count(call: Invocation) -> int:
+    """Return what the dispatcher's FLOP counter counts of an operation."""
+    return _DISPATCHER[call.name](call)

@@ -1,0 +1,200 @@
+"""Convolutions and transposed convolutions in one, two and three dimensions."""
+
+from math import prod
+
+from layerscope.operations.family import (
+    Cost,
+    Family,
+    Invocation,
+    Number,
+    Sizes,
+    batch_size,
+    dimensions,
+    spatial_sizes,
+)
+
+
+def conv_macs(
+    N: Number,
+    C_out: Number,
+    C_in_per_group: Number,
+    W_out: Number,
+    k_w: Number,
+    H_out: Number = 1,
+    k_h: Number = 1,
+    D_out: Number = 1,
+    k_d: Number = 1,
+) -> Number:
+    """Each output element is a sum over one kernel's weights.
+
+    Stride, padding and dilation act through the output size alone; positions of the kernel that
+    lie on padding count.
+
+    Args:
+        C_in_per_group: C_in / groups; 1 for a depthwise convolution.
+    """
+    return N * D_out * H_out * W_out * C_out * C_in_per_group * k_d * k_h * k_w
+
+
+def conv_flops(**geometry: Number) -> Number:
+    """Forward, input gradient and weight gradient alike: 2 per MAC."""
+    return 2 * conv_macs(**geometry)
+
+
+def conv_transpose_macs(
+    N: Number,
+    C_in: Number,
+    C_out_per_group: Number,
+    W_in: Number,
+    k_w: Number,
+    H_in: Number = 1,
+    k_h: Number = 1,
+    D_in: Number = 1,
+    k_d: Number = 1,
+) -> Number:
+    """Each input element is spread over one kernel's weights; what the padding cuts off counts."""
+    return N * D_in * H_in * W_in * C_in * C_out_per_group * k_d * k_h * k_w
+
+
+def conv_transpose_flops(**geometry: Number) -> Number:
+    """Forward, input gradient and weight gradient alike: 2 per MAC."""
+    return 2 * conv_transpose_macs(**geometry)
+
+
+def bias_sum_flops(**output: Number) -> Number:
+    """A bias's gradient is the sum of the output's, over everything but the channels."""
+    return prod(output.values())
+
+
+def _conv_sizes(call: Invocation) -> Sizes:
+    weight = call.arguments["weight"].shape
+    dims = len(weight) - 2
+    return {
+        "N": batch_size(call.output_shape, dims),
+        "C_out": weight[0],
+        "C_in_per_group": weight[1],
+        **spatial_sizes(call.output_shape[-dims:], weight[2:], "out"),
+    }
+
+
+def _conv_transpose_sizes(call: Invocation) -> Sizes:
+    weight = call.arguments["weight"].shape
+    dims = len(weight) - 2
+    return {
+        "N": batch_size(call.input_shape, dims),
+        "C_in": weight[0],
+        "C_out_per_group": weight[1],
+        **spatial_sizes(call.input_shape[-dims:], weight[2:], "in"),
+    }
+
+
+def _output_sizes(call: Invocation) -> Sizes:
+    dims = len(call.arguments["weight"].shape) - 2
+    shape = call.output_shape
+    return dimensions((batch_size(shape, dims), *shape[-dims - 1 :]), "_out")
+
+
+def _is_padded_by_name(call: Invocation) -> bool:
+    return isinstance(call.arguments.get("padding"), str)
+
+
+def _fvcore(call: Invocation) -> int | None:
+    """A multiply-accumulate as one; fvcore knows no convolution whose padding is a name."""
+    return None if _is_padded_by_name(call) else conv_macs(**_conv_sizes(call))
+
+
+def _fvcore_transpose(call: Invocation) -> int:
+    return conv_transpose_macs(**_conv_transpose_sizes(call))
+
+
+def _profiler(call: Invocation) -> int | None:
+    """2 per MAC of a two-dimensional one; none where the padding is a name or the batch missing."""
+    if _is_padded_by_name(call) or len(call.input_shape) != 4:
+        return None
+    return conv_flops(**_conv_sizes(call))
+
+
+def _family(name: str, function: str) -> Family:
+    cost = Cost(conv_flops, _conv_sizes)
+    return Family(
+        name=name,
+        functions=(function,),
+        parameters=("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+        macs=Cost(conv_macs, _conv_sizes),
+        forward=cost,
+        input_gradient=cost,
+        weight_gradient=cost,
+        bias_gradient=Cost(bias_sum_flops, _output_sizes),
+        matrices=("input", "weight"),
+        fvcore=_fvcore,
+        profiler=_profiler if name == "conv2d" else None,
+    )
+
+
+def _transposed(name: str, function: str) -> Family:
+    cost = Cost(conv_transpose_flops, _conv_transpose_sizes)
+    return Family(
+        name=name,
+        functions=(function,),
+        parameters=(
+            *("input", "weight", "bias", "stride", "padding", "output_padding"),
+            *("groups", "dilation"),
+        ),
+        macs=Cost(conv_transpose_macs, _conv_transpose_sizes),
+        forward=cost,
+        input_gradient=cost,
+        weight_gradient=cost,
+        bias_gradient=Cost(bias_sum_flops, _output_sizes),
+        matrices=("input", "weight"),
+        fvcore=_fvcore_transpose,
+    )
+
+
+FAMILIES = (
+    *(_family(f"conv{n}d", f"conv{n}d") for n in (1, 2, 3)),
+    *(_transposed(f"conv_transpose{n}d", f"conv_transpose{n}d") for n in (1, 2, 3)),
+)
+
+
+# What the dispatcher's FLOP counter counts of an operation ---------------------------------------
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    return value.shape  # type: ignore[attr-defined]
+
+
+def convolution_flops(call: Invocation) -> int:
+    """2 per MAC of `aten::convolution`, transposed ones per input position."""
+    image, weight = _shape(call.arguments["input"]), _shape(call.arguments["weight"])
+    transposed = call.arguments["transposed"]
+    sizes = image[2:] if transposed else call.output_shape[2:]
+    return 2 * image[0] * prod(weight) * prod(sizes)
+
+
+def convolution_backward_flops(call: Invocation) -> int:
+    """The gradients that the mask asks for; a grouped weight gradient as if there were one group.
+
+    A transposed one's weight gradient is counted with all input channels for each group, too.
+    """
+    arguments = call.arguments
+    return _input_gradient_flops(call) * arguments["output_mask"][0] + (
+        _weight_gradient_flops(call) * arguments["output_mask"][1]
+    )
+
+
+def _input_gradient_flops(call: Invocation) -> int:
+    gradient = _shape(call.arguments["grad_output"])
+    image, weight = _shape(call.arguments["input"]), _shape(call.arguments["weight"])
+    sizes = image[2:] if call.arguments["transposed"] else gradient[2:]
+    return 2 * gradient[0] * prod(weight) * prod(sizes)
+
+
+def _weight_gradient_flops(call: Invocation) -> int:
+    return _input_gradient_flops(call) * (call.arguments["groups"] or 1)
+
+
+DISPATCHER = {
+    "aten::convolution": convolution_flops,
+    "aten::_convolution": convolution_flops,
+    "aten::convolution_backward": convolution_backward_flops,
+}

@@ -1,0 +1,230 @@
+"""What is known of a family of operations: which functions belong to it and what they cost.
+
+FLOPs count a multiplication and an addition as one each; one MAC is both. The conventions are the
+textbook's, as docs/accounting.md lists them. Formulas are plain functions of geometry: integers
+give the count, sympy symbols the formula.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from types import MappingProxyType
+from typing import Any, Protocol
+
+# An int, or a sympy expression.
+Number = Any
+Shape = tuple[int, ...]
+Sizes = Mapping[str, int]
+
+
+class TensorLike(Protocol):
+    """What a family asks of a tensor."""
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of its dimensions."""
+        ...
+
+    @property
+    def requires_grad(self) -> bool:
+        """True where autograd tracks it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of a function or an operation.
+
+    Args:
+        name: of the function (`conv2d`), or of the operation (`aten::convolution`).
+        arguments: by the names of torch's documentation.
+        inputs: all tensors among the arguments, in order.
+        outputs: the tensors that it returned.
+        needs_gradient: autograd records it.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    inputs: Sequence[TensorLike]
+    outputs: Sequence[TensorLike]
+    needs_gradient: bool = False
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the first output."""
+        return self.outputs[0].shape
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of the first input; of the output where it makes a tensor from nothing."""
+        return self.inputs[0].shape if self.inputs else self.output_shape
+
+    @cached_property
+    def output_elements(self) -> int:
+        """Elements of all outputs."""
+        return sum(prod(tensor.shape) for tensor in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """One quantity of one call: the function and this call's numbers for it.
+
+    Args:
+        quantity: `macs`, `forward_flops`, `input_gradient_flops`, `weight_gradient_flops`,
+            `bias_gradient_flops`.
+        arguments: by the parameters' names: N, C_in, H_out, k_h, ...
+    """
+
+    quantity: str
+    function: Callable[..., Number]
+    arguments: Sizes
+
+    @property
+    def value(self) -> int:
+        """The count."""
+        return self.function(**self.arguments)
+
+
+QUANTITIES = (
+    "macs",
+    "forward_flops",
+    "input_gradient_flops",
+    "weight_gradient_flops",
+    "bias_gradient_flops",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A formula, and where a call's numbers for it come from."""
+
+    function: Callable[..., Number]
+    sizes: Callable[[Invocation], Sizes]
+
+
+Count = Callable[[Invocation], int]
+# None: for this very call the instrument has no formula.
+MaybeCount = Callable[[Invocation], int | None]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Functions and operations that compute the same thing.
+
+    Args:
+        name: its usual name.
+        functions: names of the functions of torch that belong to it; each owns the cost of the
+            operations inside it.
+        operations: names of ATen operations, for those that no function of a family runs.
+        parameters: names of the positional arguments of the functions.
+        macs, forward, input_gradient, weight_gradient, bias_gradient: None where there is nothing
+            to compute.
+        is_view: it returns its input's memory, seen otherwise: the textbook stores no output.
+        has_bias: tells whether a call has one.
+        matrices: positions of the factors of a product: each needs a product for its gradient.
+        fvcore: what fvcore counts of a call; None where it has no formula.
+        fvcore_beyond: how much more that is than the MACs, or than the forward FLOPs of a family
+            without MACs; from the geometry, not from the formulas above.
+        profiler: what torch.profiler counts of the function itself, beside the operations inside.
+        profiler_backward: torch.profiler counts a product for each factor's gradient.
+        has_backends: torch chooses one of several kernels, which save and count differently.
+    """
+
+    name: str
+    functions: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ("input",)
+    macs: Cost | None = None
+    forward: Cost | None = None
+    input_gradient: Cost | None = None
+    weight_gradient: Cost | None = None
+    bias_gradient: Cost | None = None
+    is_view: bool = False
+    has_bias: Callable[[Invocation], bool] = lambda call: call.arguments.get("bias") is not None
+    matrices: tuple[str, ...] = ()
+    fvcore: MaybeCount | None = None
+    fvcore_beyond: Count = lambda call: 0
+    profiler: MaybeCount | None = None
+    profiler_backward: bool = False
+    has_backends: bool = False
+
+    def formulas(self, call: Invocation) -> tuple[Formula, ...]:
+        """Return one formula for each quantity that there is something to compute for."""
+        bias = self.bias_gradient
+        costs = {
+            "macs": self.macs,
+            "forward_flops": self.forward,
+            "input_gradient_flops": self.input_gradient,
+            "weight_gradient_flops": self.weight_gradient,
+            "bias_gradient_flops": bias if bias is not None and self.has_bias(call) else None,
+        }
+        return tuple(
+            Formula(quantity, cost.function, cost.sizes(call))
+            for quantity, cost in costs.items()
+            if cost is not None
+        )
+
+
+_DIMENSIONS: dict[int, tuple[str, ...]] = {
+    1: ("C",),
+    2: ("N", "C"),
+    3: ("N", "C", "L"),
+    4: ("N", "C", "H", "W"),
+    5: ("N", "C", "D", "H", "W"),
+}
+SPATIAL = ("D", "H", "W")
+
+
+def dimensions(shape: Shape, suffix: str = "") -> Sizes:
+    """Return a shape's sizes by their usual names, the spatial ones with a suffix."""
+    names = _DIMENSIONS.get(len(shape))
+    if names is None:
+        return {"elements": prod(shape)}
+    return {
+        name + suffix if name in (*SPATIAL, "L") else name: size
+        for name, size in zip(names, shape, strict=True)
+    }
+
+
+def on_output(function: Callable[..., Number]) -> Cost:
+    """Return a cost per output element."""
+    return Cost(function, lambda call: dimensions(call.output_shape, "_out"))
+
+
+def on_input(function: Callable[..., Number]) -> Cost:
+    """Return a cost per element of the first input."""
+    return Cost(function, lambda call: dimensions(call.input_shape, "_in"))
+
+
+def spatial_sizes(sizes: Shape, kernel_size: int | Sequence[int], suffix: str) -> Sizes:
+    """Return sizes and kernel sizes by name: H_out, k_h, W_out, k_w, ..."""
+    kernel = per_dimension(kernel_size, len(sizes))
+    named: dict[str, int] = {}
+    for name, size, k in zip(SPATIAL[-len(sizes) :], sizes, kernel, strict=True):
+        named |= {f"{name}_{suffix}": size, f"k_{name.lower()}": k}
+    return named
+
+
+def per_dimension(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    """Return one number per dimension from one number or one per dimension."""
+    numbers = (value,) if isinstance(value, int) else tuple(value)
+    return numbers * dims if len(numbers) == 1 else numbers
+
+
+def batch_size(shape: Shape, dims: int) -> int:
+    """Return N; 1 for a single image, which convolutions and pools also take."""
+    return shape[0] if len(shape) == dims + 2 else 1
+
+
+def elementwise_flops(**shape: Number) -> Number:
+    """One per element."""
+    return prod(shape.values())
+
+
+def two_per_element_flops(**shape: Number) -> Number:
+    """Two per element: a product's gradient goes to both factors."""
+    return 2 * prod(shape.values())
+
+
+NOTHING: Mapping[str, int] = MappingProxyType({})

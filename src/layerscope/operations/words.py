@@ -1,0 +1,82 @@
+"""What operations make on the way and autograd saves, in words."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SavedRole:
+    """Name and description of memory that is saved beside a layer's outputs."""
+
+    code: str
+    text: str
+
+
+_INDICES = SavedRole("indices", "where each maximum was: an int64 per output")
+_STATISTICS = SavedRole("statistics", "mean and inverse deviation of what it normalized")
+_MASK = SavedRole("mask", "which values were dropped")
+_NOISE = SavedRole("noise", "which rows were dropped")
+_PADDED = SavedRole("padded_input", "the input with its padding, made by an operation of its own")
+_COPY = SavedRole("input_copy", "a copy of its input")
+_REPEATED = SavedRole("repeated_weight", "a copy of its weight for every image")
+_AUTOCAST = SavedRole("autocast_copy", "the copy in the precision that autocast chose")
+_LOG = SavedRole("log_probabilities", "the logarithms of the probabilities")
+_SUM = SavedRole("weight_sum", "the sum of the labels' weights")
+
+_CONVERSIONS = frozenset(
+    {
+        "to",
+        "type",
+        "type_as",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+        "cpu",
+        "cuda",
+        "long",
+        "int",
+        "bool",
+    }
+)
+
+
+def saved_role(operation: str, result: int, function: str | None) -> SavedRole | None:
+    """Return what a result of an operation is called where autograd saves it; None: no name.
+
+    Args:
+        operation: the base name of the operation that made it (`aten::native_batch_norm`).
+        result: the position among the operation's results.
+        function: name of the function of torch that ran the operation.
+    """
+    name = operation.removeprefix("aten::").rstrip("_")
+    if name == "_to_copy" and function not in _CONVERSIONS:
+        return _AUTOCAST
+    for applies, role in _ROLES:
+        if applies(name, result, function or ""):
+            return role
+    return None
+
+
+_Applies = Callable[[str, int, str], bool]
+_ROLES: tuple[tuple[_Applies, SavedRole], ...] = (
+    (
+        lambda name, result, _: (
+            "norm" in name
+            and name.startswith(("native", "_native", "_batch", "_fused"))
+            and result > 0
+        ),
+        _STATISTICS,
+    ),
+    (lambda name, result, _: "pool" in name and result == 1, _INDICES),
+    (lambda name, _, function: function == "stochastic_depth", _NOISE),
+    (lambda name, _, function: "dropout" in function or name == "native_dropout", _MASK),
+    (lambda name, _, __: "pad" in name, _PADDED),
+    (
+        lambda name, _, function: function == "instance_norm" and name in ("repeat", "clone"),
+        _REPEATED,
+    ),
+    (lambda name, result, function: function == "cross_entropy" and name == "_log_softmax", _LOG),
+    (lambda name, result, function: function == "cross_entropy" and result == 1, _SUM),
+    (lambda name, _, __: name in ("clone", "contiguous", "_unsafe_view"), _COPY),
+)
