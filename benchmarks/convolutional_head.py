@@ -25,10 +25,10 @@ from layerscope.data.batches import Scale
 from layerscope.data.module import Preprocessing
 from layerscope.data.store import load_cifar10
 from layerscope.data.view import see_images, see_labels
+from layerscope.dry_run import dry_run
 from layerscope.errors import UserError
-from layerscope.layers import describe
 from layerscope.networks.convolutional import crops, to_convolutional, total_stride
-from layerscope.theory import cost_table
+from layerscope.theory import cost_table, textbook_units
 from layerscope.training.checkpoints import RunFacts, read_checkpoint
 
 PIXELS = 32  # of a CIFAR-10 image
@@ -71,7 +71,8 @@ def ratios(times: list[float], reference: list[float]) -> str:
 
 
 def forward_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
-    return cost_table(describe(network, shape), element_size=4).total().forward_flops
+    run = dry_run(network, (torch.zeros(shape),), backward=False)
+    return cost_table(run, textbook_units(run), element_size=4).total().forward_flops
 
 
 def has_padding(network: nn.Module) -> bool:

@@ -1,8 +1,9 @@
 """python benchmarks/profile_speed.py [--network resnet50] [--rounds 7]
 
-What a profile costs, as ratios measured in turn in one process: the theory table against
-torchinfo's forward-only summary, all instruments but clock and ceilings against a bare forward, the
-memory that a second call adds, and how the table's time grows with the number of layers.
+What a profile costs, as ratios measured in turn in one process: the dry run of a whole training
+step with all tables against torchinfo's forward-only summary, a whole profile without clock against
+a bare forward and against that summary, the first call, the memory that a second one adds, and how
+the time grows with the number of operations.
 """
 
 import argparse
@@ -18,22 +19,26 @@ import torchinfo
 import torchvision
 from torch import nn
 
-from layerscope.layers import describe
-from layerscope.measure import Step
-from layerscope.reconcile import EXACT_INSTRUMENTS, Settings
-from layerscope.reconcile.account import account
-from layerscope.reconcile.measurements import measure
-from layerscope.theory.step import step_memory
+import layerscope
+from layerscope.dry_run import dry_run
+from layerscope.reconcile.account import Account, account
 
 SHAPE = (1, 3, 224, 224)
 FAMILY = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
-def theory_table(network: nn.Module) -> None:
-    """Forward, backward, kept bytes and the peak of a step."""
-    theory = account(describe(network, SHAPE), element_size=4)
-    theory.costs.total()
-    step_memory(theory.network, theory.saved)
+def all_tables(network: nn.Module) -> Account:
+    """Run a step dry: forward and backward costs, saved bytes with reasons, peak, timeline."""
+    tables = account(dry_run(network, (torch.empty(SHAPE, device="meta"),)), element_size=4)
+    assert tables.costs.total().macs
+    assert tables.saved_by_layer
+    assert tables.run.live_peak_bytes
+    assert tables.run.timeline
+    return tables
+
+
+def whole_profile(network: nn.Module) -> None:
+    layerscope.profile(network, SHAPE)
 
 
 def bare_forward(network: nn.Module, image: torch.Tensor) -> None:
@@ -82,22 +87,25 @@ def peak_rss_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def second_calls_memory(network: nn.Module) -> tuple[int, int]:
-    """What the second theory table, and the second run of all instruments, add to the peak RSS."""
-    image = torch.randn(SHAPE)
-    settings = Settings("network", SHAPE)
-    works = (
-        lambda: theory_table(network),
-        lambda: measure(Step(network, image), settings, EXACT_INSTRUMENTS),
-    )
+def second_calls_memory(network: nn.Module) -> list[int]:
+    """Return what the second dry run, and the second profile, add to the peak RSS."""
     added: list[int] = []
-    for work in works:
-        work()
+    for work in (all_tables, whole_profile):
+        work(network)
         gc.collect()
         before = peak_rss_bytes()
-        work()
+        work(network)
         added.append(peak_rss_bytes() - before)
-    return added[0], added[1]
+    return added
+
+
+def built(name: str) -> nn.Module:
+    """Return a network of torchvision, or of timm where that is installed."""
+    if name in torchvision.models.list_models(module=torchvision.models):
+        return torchvision.models.get_model(name)
+    import timm  # pyright: ignore[reportMissingImports]
+
+    return timm.create_model(name)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,33 +113,38 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args(argv)
-    network = torchvision.models.get_model(options.network)
+    network = built(options.network)
     print(f"{options.network}, input {SHAPE}, torch {torch.__version__}")
     print(f"{torch.get_num_threads()} threads; median of {options.rounds} rounds (range)")
-    table_bytes, instrument_bytes = second_calls_memory(network)
-    print(f"second theory table adds to the peak RSS: {table_bytes / 2**20:.1f} MiB")
-    print(f"second run of the instruments adds:       {instrument_bytes / 2**20:.1f} MiB")
-    table, summary = in_turn(
+    print(f"first dry run with all tables: {seconds(lambda: all_tables(network)):.2f} s")
+    tables_bytes, profile_bytes = second_calls_memory(network)
+    print(f"second dry run adds to the peak RSS: {tables_bytes / 2**20:.1f} MiB")
+    print(f"second profile adds:                 {profile_bytes / 2**20:.1f} MiB")
+    tables, summary = in_turn(
         options.rounds,
-        lambda: theory_table(network),
+        lambda: all_tables(network),
         lambda: str(torchinfo.summary(network, SHAPE, verbose=0)),
     )
-    print(f"theory table: {1000 * median(table):.1f} ms, {ratios(table, summary)} of torchinfo's")
-    image, settings = torch.randn(SHAPE), Settings("network", SHAPE)
-    forward, step, instruments = in_turn(
+    print(f"dry run, all tables: {1000 * median(tables):.1f} ms, ", end="")
+    print(f"{ratios(tables, summary)} of torchinfo's")
+    image = torch.randn(SHAPE)
+    forward, step, profile, summary = in_turn(
         options.rounds,
         lambda: bare_forward(network, image),
         lambda: bare_step(network, image),
-        lambda: measure(Step(network, image), settings, EXACT_INSTRUMENTS),
+        lambda: whole_profile(network),
+        lambda: str(torchinfo.summary(network, SHAPE, verbose=0)),
     )
     print(f"bare step: {ratios(step, forward)} forwards")
-    print(f"all instruments but clock and ceilings: {ratios(instruments, forward)} forwards")
-    for name in FAMILY:
-        member = torchvision.models.get_model(name)
-        num_layers = len(describe(member, SHAPE).layers)
-        (times,) = in_turn(options.rounds, lambda member=member: theory_table(member))
-        each = 1e6 * median(times) / num_layers
-        print(f"{name}: {num_layers} layers, {1000 * median(times):.1f} ms, {each:.0f} us a layer")
+    print(f"whole profile without clock: {ratios(profile, forward)} forwards, ", end="")
+    print(f"{ratios(profile, summary)} of torchinfo's")
+    for name in FAMILY if options.network in FAMILY else ():
+        member = built(name)
+        num_operations = len(all_tables(member).run.operations)
+        (times,) = in_turn(options.rounds, lambda member=member: all_tables(member))
+        each = 1e6 * median(times) / num_operations
+        milliseconds = 1000 * median(times)
+        print(f"{name}: {num_operations} operations, {milliseconds:.1f} ms, {each:.0f} us each")
     return 0
 
 
