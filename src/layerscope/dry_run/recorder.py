@@ -572,7 +572,7 @@ class Recorder(CallObserver):
         )
 
     def end(self) -> None:
-        """What dies from here on has outlived the step."""
+        """Stop noting when memory is freed: what is still there has outlived the step."""
         self._has_ended = True
 
     @property

@@ -1,6 +1,5 @@
 """One training step, run dry: forward, loss, backward and, where there is one, optimizer."""
 
-import gc
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from layerscope.dry_run.records import (
 from layerscope.dry_run.recurrent import fused_layers
 from layerscope.errors import UserError
 from layerscope.layers.calls import unwrapped
+from layerscope.layers.garbage import no_garbage_collection
 from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in
 from layerscope.layers.untouched import untouched
 
@@ -192,7 +192,7 @@ def dry_run(
             why_real = _reason(error)
     try:
         return call.real(why_real)
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         raise UserError(_refusal(network, error)) from error
 
 
@@ -322,7 +322,7 @@ class _Step:
             stack.enter_context(_no_autocast(recorder.device_type))
             stack.enter_context(recorder.saving.python_savers())
             stack.enter_context(_random_states(recorder))
-            stack.enter_context(_no_collection())
+            stack.enter_context(no_garbage_collection())
             stack.enter_context(fused_layers(recorder.is_training_lstm))
             with mode:
                 with recorder.saving.hooks(), recorder.tracker:
@@ -509,18 +509,6 @@ def _random_states(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         torch.get_rng_state = original
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector away: it would free storages at moments of its own choice."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextmanager

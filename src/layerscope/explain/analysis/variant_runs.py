@@ -1,8 +1,6 @@
 """What a variant of a network costs: by theory, and measured where that is little enough work."""
 
-import gc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +9,7 @@ from torch import nn
 
 from layerscope.dry_run import DryRun, LayerCall, Shape, dry_run
 from layerscope.explain.analysis.variants import with_memory
+from layerscope.layers.garbage import no_garbage_collection
 from layerscope.measure import ActivationRecord, FlopCounts, MemoryRecord, Step
 from layerscope.measure.counted_step import activations_and_flops
 from layerscope.measure.memory import memory_timeline
@@ -166,7 +165,7 @@ class VariantRun:
         """One step under the profiler."""
         if self.too_large:
             return None
-        with _no_collection():
+        with no_garbage_collection():  # torch warns of garbage that the profiler sees freed
             return memory_timeline(self.step)
 
     @cached_property
@@ -197,18 +196,6 @@ class VariantRun:
             return predicted, None
         forward = self.counted[1].forward
         return predicted, sum(flops for key, flops in forward.items() if is_below(key, path))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Garbage of before: torch writes a warning where that is released under the profiler."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _sum(predictions: Iterable[Prediction]) -> int:
