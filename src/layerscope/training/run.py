@@ -18,7 +18,7 @@ from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
 from layerscope.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.files import remove_leftovers, write_json, write_text
-from layerscope.networks import build_network, check_network
+from layerscope.networks import build_network, check_deterministic, check_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
@@ -38,6 +38,7 @@ from layerscope.training.hardware import (
     num_processes,
     num_threads,
     resolved_precision,
+    uses_gpu,
 )
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
@@ -81,6 +82,8 @@ def check_training(request: Request) -> Job:
     view_for(config.data, config.model, CLASS_NAMES)
     network = build_network(config.model, target)
     num_outputs = check_network(network, config.model)
+    if config.trainer.deterministic and uses_gpu(config.trainer):
+        check_deterministic(network, config.model, torch.device("cuda"))
     start = start_of(config, request.directory)
     if config.resume is not None and is_finished(config, request.directory):
         return _say_finished
