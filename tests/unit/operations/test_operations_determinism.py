@@ -28,7 +28,9 @@ def test_the_table_has_every_entry_of_torchs_documentation():
         for entry in entries
         if "CUDA" in entry or not any(word in entry for word in of_other_devices)
     }
-    assert names == REFUSED_ON_CUDA.keys()
+    assert names >= REFUSED_ON_CUDA.keys()
+    if torch.__version__ >= (2, 15):  # earlier ones refused more
+        assert names == REFUSED_ON_CUDA.keys()
 
 
 def test_every_operation_of_the_table_exists():
