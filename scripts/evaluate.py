@@ -12,8 +12,8 @@ from pathlib import Path
 from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.cli import Command, run_command
-    from layerscope.training.evaluate import check_evaluation
+    from layerscope.commands.evaluate import check_evaluation
+    from layerscope.commands.runner import Command, run_command
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 OWN_KEYS = frozenset({"ckpt_path", "paths.outputs"})

@@ -11,8 +11,8 @@ from pathlib import Path
 from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.cli import Command, run_command
-    from layerscope.training.predict import check_prediction
+    from layerscope.commands.predict import check_prediction
+    from layerscope.commands.runner import Command, run_command
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 OWN_KEYS = frozenset({"ckpt_path", "image"})

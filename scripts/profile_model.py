@@ -10,8 +10,8 @@ from pathlib import Path
 from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.cli import Command, run_command
-    from layerscope.profiling.command import check_profile
+    from layerscope.commands.profile import check_profile
+    from layerscope.commands.runner import Command, run_command
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

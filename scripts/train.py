@@ -11,9 +11,9 @@ from pathlib import Path
 from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.cli import Command, run_command
+    from layerscope.commands.runner import Command, run_command
+    from layerscope.commands.train import check_training
     from layerscope.report.sweep import finish_sweep
-    from layerscope.training.run import check_training
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerscope.explaining import explain
+    from layerscope.library.explain import explain
+    from layerscope.library.profile import dry_run, profile
     from layerscope.networks.conv_matrix import conv_as_matrix
     from layerscope.networks.convolutional import to_convolutional
-    from layerscope.profiling import dry_run, profile
     from layerscope.reconcile import INSTRUMENTS
     from layerscope.training.checkpoints import load
 
@@ -34,10 +34,10 @@ __all__ = [
 _HOMES = {
     "INSTRUMENTS": "layerscope.reconcile",
     "conv_as_matrix": "layerscope.networks.conv_matrix",
-    "dry_run": "layerscope.profiling",
-    "explain": "layerscope.explaining",
+    "dry_run": "layerscope.library.profile",
+    "explain": "layerscope.library.explain",
     "load": "layerscope.training.checkpoints",
-    "profile": "layerscope.profiling",
+    "profile": "layerscope.library.profile",
     "to_convolutional": "layerscope.networks.convolutional",
 }
 

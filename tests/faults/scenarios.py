@@ -32,11 +32,11 @@ from harness import (
     run_and_signal,
 )
 
-from layerscope.config import parse_train_config
+from layerscope.base.errors import UserError
+from layerscope.config.schema import parse_train_config
 from layerscope.data import cifar10
 from layerscope.data.archives import read_archive
 from layerscope.data.store import load_cifar10, prepare_cifar10
-from layerscope.errors import UserError
 from layerscope.training import resume
 from layerscope.training.checkpoints import RunFacts, read_checkpoint
 

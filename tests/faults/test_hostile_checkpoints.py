@@ -20,8 +20,8 @@ from PIL import Image
 from torch import nn
 
 import layerscope
-from layerscope.config import parse_train_config
-from layerscope.errors import NonFiniteLoss, UserError
+from layerscope.base.errors import NonFiniteLoss, UserError
+from layerscope.config.schema import parse_train_config
 from layerscope.training.checkpoint_files import (
     MAX_FILE_BYTES,
     MAX_STRUCTURE_BYTES,

@@ -10,8 +10,8 @@ from harness import KEYS
 from hostile import Payload, assert_refused, call, give, plain_checkpoint, put
 
 import layerscope
-from layerscope.config import parse_train_config
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import parse_train_config
 from layerscope.networks import build_network
 from layerscope.training.checkpoint_files import save_sealed
 from layerscope.training.checkpoints import FACTS_KEY
@@ -26,7 +26,7 @@ TARGETS = [
     "torch.nn.functional.torch.load", "torch.nn.modules.module.torch.load",
     "torch.nn.functional.importlib.import_module",
     "torchvision.models._api.importlib.import_module",
-    "layerscope.networks.registry.importlib.import_module", "layerscope.files.os.system",
+    "layerscope.networks.registry.importlib.import_module", "layerscope.base.files.os.system",
     "layerscope.networks.registry.os.system", "torch.nn.Linear", "evil.Net",
 ]  # fmt: skip
 TRIED = ("evil.Net", "os.system")  # by every command; by a call, all of them
@@ -146,8 +146,8 @@ def test_a_network_of_all_memory(model, tmp_path):
 
 
 def test_a_directory_in_a_checkpoint_is_not_written_to(tmp_path, monkeypatch):
-    from layerscope.config import Cifar10Config
-    from layerscope.training.evaluate import _without_writing
+    from layerscope.commands.evaluate import _without_writing
+    from layerscope.config.schema import Cifar10Config
 
     (tmp_path / "private").mkdir()
     data = Cifar10Config.model_construct(name="cifar10", dir=str(tmp_path / "private"))

@@ -15,7 +15,7 @@ from time import perf_counter
 
 import torch
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure.timing import Spread
 
 _MIB = 2**20

@@ -28,7 +28,7 @@ from torch._C._profiler import (
 )
 from torch.autograd.profiler import profile
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.layers.calls import Call, CallTracker
 from layerscope.measure.node_layers import NodeLayers
 from layerscope.measure.quiet_convolutions import NODE, OPERATION, QuietConvolutions

@@ -8,14 +8,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from layerscope.config import (
+from layerscope.base.errors import UserError
+from layerscope.config.schema import (
     PreprocessingFacts,
     TrainConfig,
     first_problem,
     frozen,
     parse_train_config,
 )
-from layerscope.errors import UserError
 from layerscope.networks import build_network
 from layerscope.training.checkpoint_files import (
     DamagedCheckpoint,

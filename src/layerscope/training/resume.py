@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from layerscope.config import TrainConfig, parse_train_config
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import TrainConfig, parse_train_config
+from layerscope.config.yaml_files import load_yaml
 from layerscope.training.checkpoint_files import (
     BEST,
     LAST,
@@ -18,7 +19,6 @@ from layerscope.training.checkpoint_folder import best_in
 from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
 from layerscope.training.hardware import surroundings
 from layerscope.training.history import History
-from layerscope.yaml_files import load_yaml
 
 RESULTS_FILE = "results.json"  # the last file that a run writes
 CONFIG_FILE = "config.yaml"

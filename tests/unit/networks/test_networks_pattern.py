@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from layerscope.composition import compose
-from layerscope.config import parse_train_config
-from layerscope.errors import MarkedError, UserError
+from layerscope.base.errors import MarkedError, UserError
+from layerscope.commands.train import without_places
+from layerscope.config.compose import compose
+from layerscope.config.schema import parse_train_config
 from layerscope.networks import build_network, check_network
 from layerscope.networks.derivation import derivation
 from layerscope.networks.layer_calls import network_calls
 from layerscope.networks.pattern import PatternCNN
-from layerscope.training.run import without_places
 
 EXAMPLE = "Input → (Conv → ReLU → Pool) × 2 → FC → ReLU → FC"
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from layerscope.config import TrainerConfig
+from layerscope.config.schema import TrainerConfig
 from layerscope.training.hardware import num_threads
 
 

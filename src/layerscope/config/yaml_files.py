@@ -7,7 +7,7 @@ import yaml
 from omegaconf._utils import get_yaml_loader
 from yaml.constructor import ConstructorError
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 
 MAX_BYTES = 2**20
 MAX_VALUES = 10_000

@@ -9,9 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from layerscope.config import as_typed
-from layerscope.errors import UserError
-from layerscope.yaml_files import MAX_DEPTH
+from layerscope.base.errors import UserError
+from layerscope.config.schema import as_typed
+from layerscope.config.yaml_files import MAX_DEPTH
 
 
 def key_of(override: str) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from layerscope.config import Positive, Section
+from layerscope.config.schema import Positive, Section
 
 Index = Annotated[int, Field(ge=0)]
 Place = Annotated[tuple[Index, ...], Field(min_length=1)] | None

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 import yaml
 
-from layerscope.cli import Job, Request
-from layerscope.composition import Values
-from layerscope.config import TrainConfig, parse_train_config
+from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
+from layerscope.base.files import remove_leftovers, write_json, write_text
+from layerscope.commands.run_profile import profile_run, wants_profile
+from layerscope.commands.runner import Job, Request
+from layerscope.config.compose import Values
+from layerscope.config.schema import TrainConfig, parse_train_config
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import ImageData, count_images, default_padding, stored_size
 from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
-from layerscope.errors import NonFiniteLoss, RunFailed, UserError
-from layerscope.files import remove_leftovers, write_json, write_text
 from layerscope.networks import build_network, check_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
@@ -45,7 +46,6 @@ from layerscope.training.module import Classifier
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.restorable import check_restorable
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
-from layerscope.training.run_profile import profile_run, wants_profile
 from layerscope.training.scoring import score_checkpoint
 from layerscope.training.stop_request import StopRequest
 from layerscope.training.trainer import make_trainer

@@ -12,8 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from layerscope.config import as_typed
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import as_typed
 
 # Of Hydra's own part, these name what is called or imported: never taken from a file, nor needed.
 _UNUSED = {"callbacks": {}, "searchpath": []}

@@ -27,7 +27,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from layerscope.composition import (
+from layerscope.base.errors import (
+    Interrupted,
+    MarkedError,
+    NonFiniteLoss,
+    RunFailed,
+    Terminated,
+    UserError,
+)
+from layerscope.base.signals import Signals, Stopped
+from layerscope.config.compose import (
     Values,
     assignment,
     compose_config,
@@ -37,17 +46,8 @@ from layerscope.composition import (
     refuse_repeated_keys,
     sweep_jobs,
 )
-from layerscope.errors import (
-    Interrupted,
-    MarkedError,
-    NonFiniteLoss,
-    RunFailed,
-    Terminated,
-    UserError,
-)
 from layerscope.report.sweep import forget_failure, save_failure
 from layerscope.report.terminal import complain
-from layerscope.signals import Signals, Stopped
 from layerscope_signals import RUN_DIRECTORY
 
 Job = Callable[[Path], None]  # runs and writes into this directory

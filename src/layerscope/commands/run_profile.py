@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from layerscope.config import TrainConfig
+from layerscope.config.schema import TrainConfig
 from layerscope.networks import build_network
 from layerscope.reconcile import INSTRUMENTS, Settings, profile_network
 from layerscope.report.profile.report import ProfileReport

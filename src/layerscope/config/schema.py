@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 
 # Upper bounds are beyond what anyone means; they keep a slip, or a stranger's file, from asking for
 # all memory, or for numbers that torch cannot hold.

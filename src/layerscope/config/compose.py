@@ -30,10 +30,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.base import Container
 from omegaconf.errors import OmegaConfBaseException
 
-from layerscope.config import as_typed, local_path
-from layerscope.errors import UserError
-from layerscope.hydra_section import check_hydra_section, check_places, interpolations_named
-from layerscope.overrides import (
+from layerscope.base.errors import UserError
+from layerscope.config.hydra_section import check_hydra_section, check_places, interpolations_named
+from layerscope.config.overrides import (
     key_of,
     keys_of,
     no_sweep,
@@ -41,7 +40,8 @@ from layerscope.overrides import (
     refuse_repeated_keys,
     unknown_key,
 )
-from layerscope.yaml_files import load_yaml
+from layerscope.config.schema import as_typed, local_path
+from layerscope.config.yaml_files import load_yaml
 
 if not OmegaConf.has_resolver("pid"):
     OmegaConf.register_new_resolver("pid", os.getpid)

@@ -11,9 +11,11 @@ from pydantic import BeforeValidator, Field, ValidationError
 from torch import nn
 
 from layerscope.audit import Audit, audit_walkthrough
-from layerscope.cli import Job, Request
-from layerscope.composition import key_of, path_value
-from layerscope.config import (
+from layerscope.base.errors import RunFailed, UserError
+from layerscope.base.files import write_json
+from layerscope.commands.runner import Job, Request
+from layerscope.config.compose import key_of, path_value
+from layerscope.config.schema import (
     Count,
     CustomConfig,
     LocalPath,
@@ -26,8 +28,6 @@ from layerscope.config import (
     frozen,
 )
 from layerscope.dry_run import dry_run
-from layerscope.errors import RunFailed, UserError
-from layerscope.files import write_json
 from layerscope.networks import build_network
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import Settings, profile_network

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from layerscope.cli import Job, Request
-from layerscope.composition import path_value
+from layerscope.base.errors import UserError
+from layerscope.commands.evaluate import Opened, open_checkpoint
+from layerscope.commands.runner import Job, Request
+from layerscope.config.compose import path_value
 from layerscope.data.batches import Scale
 from layerscope.data.synthetic import SIZE
 from layerscope.data.view import see_images
-from layerscope.errors import UserError
 from layerscope.networks import build_network, first_output
 from layerscope.report.terminal import Screen, percent
 from layerscope.training.checkpoints import load_weights
-from layerscope.training.evaluate import Opened, open_checkpoint
 from layerscope.training.seen import preprocessing_of
 
 # Each is decoded in this process; of others, like EPS, Pillow lets another program run the file.

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from layerscope.cli import Job, Request
-from layerscope.composition import path_value
-from layerscope.config import (
+from layerscope.base.errors import UserError
+from layerscope.base.files import write_json
+from layerscope.commands.runner import Job, Request
+from layerscope.config.compose import path_value
+from layerscope.config.overrides import key_of, keys_of, parsed, unknown_key
+from layerscope.config.schema import (
     Cifar10Config,
     DataConfig,
     TrainConfig,
@@ -22,10 +25,7 @@ from layerscope.config import (
 )
 from layerscope.data.module import ImageData, count_images
 from layerscope.data.store import Provenance, load_cifar10
-from layerscope.errors import UserError
-from layerscope.files import write_json
 from layerscope.networks import build_network, check_network
-from layerscope.overrides import key_of, keys_of, parsed, unknown_key
 from layerscope.report.plots import save_confusion, save_examples
 from layerscope.report.tables import Row, write_table
 from layerscope.report.terminal import Screen, percent, percent_or_unknown

@@ -14,7 +14,7 @@ def photo(path: str, checkpoint: dict[str, Any]) -> Tensor:
     Raises:
         UserError: the file is missing, or no picture.
     """
-    from layerscope.training.predict import network_input, read_photo  # imports Lightning
+    from layerscope.commands.predict import network_input, read_photo  # imports Lightning
 
     return network_input(checkpoint, read_photo(Path(path)))
 
@@ -25,7 +25,7 @@ def picture(path: str) -> bytes:
     Raises:
         UserError: the file is missing, or no picture.
     """
-    from layerscope.training.predict import read_photo  # imports Lightning
+    from layerscope.commands.predict import read_photo  # imports Lightning
 
     (pixels,) = read_photo(Path(path))
     buffer = BytesIO()

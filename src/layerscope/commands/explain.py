@@ -9,9 +9,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from layerscope.cli import Job, Request
-from layerscope.composition import key_of, path_value
-from layerscope.config import (
+from layerscope.base.errors import UserError
+from layerscope.base.files import write_json
+from layerscope.commands.photo import photo, picture
+from layerscope.commands.profile import network_name, refuse_another_network, refuse_groups
+from layerscope.commands.runner import Job, Request
+from layerscope.config.choice import Choice
+from layerscope.config.compose import key_of, path_value
+from layerscope.config.schema import (
     Count,
     LocalPath,
     LossConfig,
@@ -21,15 +26,10 @@ from layerscope.config import (
     frozen,
 )
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.explain.instance import random_image, worked_image, worked_network
-from layerscope.explaining.choice import Choice
-from layerscope.explaining.photo import photo, picture
-from layerscope.files import write_json
 from layerscope.networks import build_network
-from layerscope.profiling.command import network_name, refuse_another_network, refuse_groups
 from layerscope.report.explain.report import ExplanationReport
 from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
