@@ -10,8 +10,7 @@ import torch
 from harness import ROOT, load_script
 from helpers import TINY
 
-from layerscope.commands.train import without_places
-from layerscope.config.compose import compose
+from layerscope.config.compose import compose, without_places
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.training.checkpoints import FACTS_KEY, FORMAT

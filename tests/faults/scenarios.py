@@ -33,7 +33,8 @@ from harness import (
 )
 
 from layerscope.base.errors import UserError
-from layerscope.config.schema import parse_train_config
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.data import cifar10
 from layerscope.data.archives import read_archive
 from layerscope.data.store import load_cifar10, prepare_cifar10
@@ -263,7 +264,7 @@ def damaged_checkpoints(count: int, seed: int, root: Path) -> Figure:
     assert ended.code == KILLED, ended
     last = directory / "checkpoints/last.ckpt"
     content = last.read_bytes()
-    config = parse_train_config(RunFacts.of(read_checkpoint(last)).config)
+    config = parse(TrainConfig, RunFacts.of(read_checkpoint(last)).config)
     for number in range(count):
         place = draw.randrange(len(content))
         cut = number % 4 == 3

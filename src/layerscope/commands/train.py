@@ -11,19 +11,21 @@ import yaml
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
-from layerscope.commands.run_profile import profile_run, wants_profile
-from layerscope.commands.runner import Job, Request
-from layerscope.config.compose import Values
-from layerscope.config.schema import TrainConfig, parse_train_config
+from layerscope.commands.runner import Command, Job, Request
+from layerscope.config.compose import without_places
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import ImageData, count_images, default_padding, stored_size
 from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
 from layerscope.networks import build_network, check_network
+from layerscope.reconcile import INSTRUMENTS, Settings, profile_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
 from layerscope.report.profile.report import ProfileReport
+from layerscope.report.sweep import finish_sweep
 from layerscope.report.terminal import Screen, complain, mebibytes, percent
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
@@ -39,10 +41,12 @@ from layerscope.training.hardware import (
     num_processes,
     num_threads,
     resolved_precision,
+    uses_gpu,
 )
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
+from layerscope.training.optimizers import optimizer_maker
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.restorable import check_restorable
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
@@ -50,7 +54,12 @@ from layerscope.training.scoring import score_checkpoint
 from layerscope.training.stop_request import StopRequest
 from layerscope.training.trainer import make_trainer
 
-NOT_OF_THE_RUN = ("paths", "experiment")  # where and by which recipe: not what is trained
+AUTO_STEPS = 2_000  # a profile costs seconds: of runs that are longer than that
+_DTYPES = {"32-true": "float32", "bf16-mixed": "bf16_autocast"}
+_DOES = (
+    "Train a network, test its best checkpoint, and write what every layer cost. -m sweeps: "
+    "model.width=0.5,1,2 seed=0,1 makes six runs."
+)
 
 
 @dataclass(frozen=True)
@@ -66,12 +75,23 @@ class Plan:
     largest_batch: int  # images in a full training batch, over all processes
 
 
+def command(config_dir: Path) -> Command:
+    """Return what `layerscope train` does.
+
+    Args:
+        config_dir: of the configurations' files.
+    """
+    return Command(
+        "train", config_dir, TrainConfig, _DOES, check_training, finish_sweep=finish_sweep
+    )
+
+
 def check_training(request: Request) -> Job:
     """Everything that can be wrong with the command, before anything is made.
 
     The one thing that this writes is the data cache, once it is complete and verified.
     """
-    config = parse_train_config(without_places(request.values))
+    config = parse(TrainConfig, without_places(request.values))
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
     if config.resume is not None and config.ckpt_path is not None:
         raise UserError("resume=auto finds its checkpoint itself: leave out ckpt_path")
@@ -89,11 +109,6 @@ def check_training(request: Request) -> Job:
     largest_batch = _check_sizes(config)
     plan = Plan(config, target, request, provenance, start, num_outputs, largest_batch)
     return partial(train, plan)
-
-
-def without_places(values: Values) -> Values:
-    """A composed configuration without the keys that are not of the run itself."""
-    return {key: value for key, value in values.items() if key not in NOT_OF_THE_RUN}
 
 
 def train(plan: Plan, directory: Path) -> None:
@@ -249,10 +264,10 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     }
     save_curves(directory / "curves.svg", history.metrics)
     report = None
-    if wants_profile(plan.config, results["steps"]):
+    if _wants_profile(plan.config, results["steps"]):
         batch_size = plan.largest_batch // num_processes(plan.config.trainer)
         try:
-            report = profile_run(plan.config, plan.target, batch_size, directory)
+            report = _profile_run(plan.config, plan.target, batch_size, directory)
         except UserError as error:  # the run is complete: that an instrument fails is no reason
             screen.say(f"no profile: {error}")
     write_json(directory / RESULTS_FILE, results)
@@ -280,3 +295,31 @@ def _panel(
 
 def _profile_line(report: ProfileReport, directory: Path) -> str:
     return f"{verdict(report.profile).removesuffix('.')}: {directory / 'profile.html'}"
+
+
+def _wants_profile(config: TrainConfig, num_steps: int) -> bool:
+    """Tell whether a run is profiled: `profile=true`, or `auto` and a run that took some time."""
+    return num_steps >= AUTO_STEPS if config.profile == "auto" else config.profile
+
+
+def _profile_run(
+    config: TrainConfig, target: str | None, batch_size: int, directory: Path
+) -> ProfileReport:
+    """Write profile.json, .csv, .md and .html into the run's directory.
+
+    Args:
+        batch_size: of one process. The loss is the sum of the outputs, as in every profile.
+    """
+    settings = Settings(
+        network=config.model.family,
+        input_shape=(batch_size, *config.model.input_shape),
+        dtype=_DTYPES[config.trainer.precision],
+        device="cuda" if uses_gpu(config.trainer) else "cpu",
+        channels_last=config.trainer.channels_last,
+        train=True,
+        optimizer=optimizer_maker(config.optimizer),
+    )
+    network = build_network(config.model, target)
+    report = ProfileReport(profile_network(network, settings, frozenset(INSTRUMENTS)))
+    report.save(directory)
+    return report

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from layerscope.base.errors import UserError
-from layerscope.config.schema import as_typed
+from layerscope.config.problems import as_typed
 
 # Of Hydra's own part, these name what is called or imported: never taken from a file, nor needed.
 _UNUSED = {"callbacks": {}, "searchpath": []}

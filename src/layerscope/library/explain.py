@@ -9,14 +9,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from layerscope.base.errors import UserError
-from layerscope.config.choice import Choice
-from layerscope.config.schema import (
-    CrossEntropyConfig,
-    LossConfig,
-    MSEConfig,
-    first_problem,
-    frozen,
-)
+from layerscope.config.problems import first_problem, frozen
+from layerscope.config.schema import Choice, CrossEntropyConfig, LossConfig, MSEConfig
 from layerscope.dry_run import Shape
 from layerscope.explain.engine import explain_network, preparation
 from layerscope.explain.explanation import Settings

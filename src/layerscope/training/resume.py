@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.base.errors import UserError
-from layerscope.config.schema import TrainConfig, parse_train_config
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.config.yaml_files import load_yaml
 from layerscope.training.checkpoint_files import (
     BEST,
@@ -162,7 +163,7 @@ def _configuration_in(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return _plain(parse_train_config({**LATER_KEYS, **load_yaml(path)}))
+        return _plain(parse(TrainConfig, {**LATER_KEYS, **load_yaml(path)}))
     except (TypeError, UserError) as error:
         raise UserError(f"{path} is not what a run writes: choose another directory") from error
 

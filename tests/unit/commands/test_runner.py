@@ -6,11 +6,20 @@ from omegaconf.errors import InterpolationKeyError
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.commands.runner import Command, Request, one_line, run_command
-from layerscope.config.compose import compose, key_of
+from layerscope.config.compose import compose
+from layerscope.config.overrides import key_of
+from layerscope.config.schema import TrainConfig
 
 
 def command(configs, check=None, **keys):
-    return Command("train", configs, check or (lambda request: lambda directory: None), **keys)
+    return Command(
+        "train",
+        configs,
+        TrainConfig,
+        "Train.",
+        check or (lambda request: lambda directory: None),
+        **keys,
+    )
 
 
 def test_keys_of_overrides():
