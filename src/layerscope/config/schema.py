@@ -127,11 +127,12 @@ class TinyCNNConfig(OwnNetworkBase):
     family: Literal["tiny_cnn"]
     channels: tuple[Channels, Channels, Channels] = Field(
         description=(
-            "Output channels of the two convolutions and of the head, before the multiplier "
-            "`width`."
+            "Output channels of the convolutions but the last, before the multiplier `width`."
         )
     )
-    head_kernel_size: KernelSize = Field(description="Size of the head's square kernel.")
+    head_kernel_size: KernelSize = Field(
+        description="Size of the last convolution's square kernel, which covers the whole map."
+    )
 
 
 class SimpleCNNConfig(OwnNetworkBase):
@@ -159,7 +160,7 @@ class PatternConfig(NetworkBase):
         description="Hidden FC layers of the template; null: 1."
     )
     pool: bool | None = Field(
-        description="Whether a block of the template ends with a pooling layer; null: true."
+        description="End each block of the template with a pooling layer; null: true."
     )
     channels: Annotated[tuple[Count, ...], Field(min_length=1)] | None = Field(
         description=(
@@ -180,7 +181,7 @@ class PatternConfig(NetworkBase):
     hidden_units: Count | tuple[Count, ...] = Field(
         description="Units of every hidden FC layer, or a list with one number for each."
     )
-    batch_norm: bool = Field(description="Whether a batch norm follows every convolution.")
+    batch_norm: bool = Field(description="Put a batch norm behind every convolution.")
     width: Width = Field(description="Multiplier of the channels.")
 
 
@@ -230,12 +231,12 @@ class DataBase(Section):
     """Keys that every data set has; null for a view means: what the network needs."""
 
     batch_size: Count = Field(description="Images in a batch, over all processes.")
-    drop_last: bool = Field(description="Whether the last short training batch is dropped.")
+    drop_last: bool = Field(description="Drop the last short training batch.")
     image_size: Size | None = Field(
         description="Height and width that the images are scaled to; null: what the network needs."
     )
     grayscale: bool | None = Field(
-        description="Whether the images become gray; null: what the network needs."
+        description="Make the images gray; null: what the network needs."
     )
     groups: dict[Name, tuple[str, ...]] | None = Field(
         description=(
@@ -287,9 +288,9 @@ class SyntheticConfig(DataBase):
     """A made-up set of the same shape."""
 
     name: Literal["synthetic"]
-    num_train: Images = Field(description="Images to train on.")
-    num_val: Images = Field(description="Images to validate on.")
-    num_test: Images = Field(description="Images to test on.")
+    num_train: Images = Field(description="Images to train on, at most 200,000.")
+    num_val: Images = Field(description="Images to validate on, at most 200,000.")
+    num_test: Images = Field(description="Images to test on, at most 200,000.")
 
 
 DataConfig = Annotated[Cifar10Config | SyntheticConfig, Field(discriminator="name")]
@@ -301,7 +302,7 @@ class SGDConfig(Section):
     name: Literal["sgd"]
     lr: Positive = Field(description="Learning rate at its highest.")
     momentum: Fraction = Field(description="Momentum; 0: none.")
-    nesterov: bool = Field(description="Whether the momentum is Nesterov's.")
+    nesterov: bool = Field(description="Use Nesterov's momentum.")
     weight_decay: NonNegative = Field(description="Weight decay.")
 
     @field_validator("nesterov")
@@ -421,7 +422,7 @@ class TrainerConfig(Section):
         )
     )
     channels_last: bool = Field(
-        description="Whether weights and images lie in memory with their channels last."
+        description="Lay weights and images out in memory with their channels last."
     )
     gradient_clip_norm: Positive | None = Field(
         description="Largest norm of the gradient, a longer one is shortened to it; null: no limit."
@@ -444,7 +445,7 @@ class TrainerConfig(Section):
             "null: none."
         )
     )
-    deterministic: bool = Field(description="Whether torch may use deterministic algorithms only.")
+    deterministic: bool = Field(description="Use deterministic algorithms only.")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         description="Threads of torch's operations on the CPU; null: torch's own choice."
     )
@@ -531,8 +532,8 @@ class TrainConfig(Section):
     )
     allow_changes: bool = Field(
         description=(
-            "Whether to resume although the configuration, the seed, the threads, the processes or "
-            "the device differ from the checkpoint's, so that the run will end differently."
+            "Resume although the configuration, the seed, the threads, the processes or the device "
+            "differ from the checkpoint's, so that the run will end differently."
         )
     )
     checkpoint_every_n_steps: Count | None = Field(
@@ -543,8 +544,7 @@ class TrainConfig(Section):
     )
     profile: bool | Literal["auto"] = Field(
         description=(
-            "Whether a profile is written at the end: true, false, or auto, for runs of 2,000 "
-            "steps and more."
+            "Write a profile at the end: true, false, or auto, for runs of 2,000 steps and more."
         )
     )
 
@@ -570,15 +570,15 @@ class PredictConfig(Section):
 class InstrumentsConfig(Section):
     """Which instruments run."""
 
-    outputs: bool = Field(description="Whether the layers' outputs are measured.")
-    saved: bool = Field(description="Whether what autograd saves for backward is measured.")
-    fvcore: bool = Field(description="Whether fvcore counts.")
-    flop_counter: bool = Field(description="Whether torch's FLOP counter counts.")
-    profiler: bool = Field(description="Whether torch's profiler counts FLOPs.")
-    memory: bool = Field(description="Whether the peak of a step is measured.")
-    time: bool = Field(description="Whether the layers are timed.")
+    outputs: bool = Field(description="Measure the layers' outputs.")
+    saved: bool = Field(description="Measure what autograd saves for backward.")
+    fvcore: bool = Field(description="Let fvcore count.")
+    flop_counter: bool = Field(description="Let torch's FLOP counter count.")
+    profiler: bool = Field(description="Let torch's profiler count FLOPs.")
+    memory: bool = Field(description="Measure the peak of a step.")
+    time: bool = Field(description="Time the layers.")
     machine: bool = Field(
-        description="Whether the machine's copy and matrix product rates are measured."
+        description="Measure how fast the machine copies and multiplies matrices."
     )
 
     @property
@@ -617,18 +617,16 @@ class ProfileConfig(Section):
         )
     )
     channels_last: bool = Field(
-        description="Whether weights and images lie in memory with their channels last."
+        description="Lay weights and images out in memory with their channels last."
     )
-    train: bool = Field(description="Whether the network is in train mode; false: eval mode.")
+    train: bool = Field(description="Put the network into train mode; false: eval mode.")
     freeze: OneOrSeveral[Annotated[str, Field(min_length=1)]] = Field(
         description=(
             "Modules by their paths, or beginnings of parameter names, that require no gradient, "
             "[block1,block2]; modes stay."
         )
     )
-    input_requires_grad: bool = Field(
-        description="Whether the gradient of the input is computed too."
-    )
+    input_requires_grad: bool = Field(description="Compute the gradient of the input too.")
     instruments: InstrumentsConfig = Field(description="Instruments that run.")
     depth: Count | None = Field(
         description=(
@@ -705,12 +703,12 @@ class ExplainConfig(Choice):
         description="Data type of the weights and images."
     )
     train: bool | None = Field(
-        description="Whether the network is in train mode; null: true, but false for a checkpoint."
+        description="Put the network into train mode; null: true, but false for a checkpoint."
     )
     analysis: bool = Field(
         description=(
-            "Whether variants of the network (wider, deeper, separable, …) are built and measured "
-            "for the Analysis."
+            "Build and measure variants of the network (wider, deeper, separable, …) for the "
+            "Analysis."
         )
     )
 
