@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.base.errors import UserError
+from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Request
 from layerscope.config.compose import path_value
 from layerscope.config.overrides import key_of, override_plain
@@ -12,6 +13,7 @@ from layerscope.config.problems import as_typed, parse
 from layerscope.config.schema import Cifar10Config, DataConfig, TrainConfig
 from layerscope.data.store import load_cifar10
 from layerscope.networks import build_network, check_network
+from layerscope.report.terminal import complain
 from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
 from layerscope.training.hardware import resolved_precision
 from layerscope.training.seen import preprocessing_of
@@ -45,6 +47,9 @@ def open_checkpoint(request: Request, config_dir: Path) -> Opened:
     target = request.typed("model._target_")
     network = build_network(config.model, target)
     check_network(network, config.model)
+    warning = warning_of_random_buffers(network, config.model, target)
+    if warning:
+        complain(f"warning: {warning}")
     load_weights(network, checkpoint)
     return Opened(path, checkpoint, config, target)
 

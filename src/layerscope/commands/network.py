@@ -3,13 +3,15 @@
 import re
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.commands.runner import Request
 from layerscope.config.compose import path_value
 from layerscope.config.overrides import key_of
 from layerscope.config.schema import CustomConfig, NetworkConfig, TorchvisionConfig
+from layerscope.networks import build_network
 from layerscope.training.checkpoints import read_checkpoint
 
 
@@ -18,6 +20,35 @@ def given_checkpoint(request: Request) -> dict[str, Any] | None:
     if request.values["ckpt_path"] is None:
         return None
     return read_checkpoint(path_value(request.values, "ckpt_path"))
+
+
+def warning_of_random_buffers(network: nn.Module, config: NetworkConfig, target: str | None) -> str:
+    """Warn of buffers that are random and in no checkpoint, since they are `persistent=False`.
+
+    Args:
+        network: what `build_network` has made of the configuration; another one is made to compare.
+    """
+    saved = network.state_dict().keys()
+    unsaved = {name: value for name, value in network.named_buffers() if name not in saved}
+    if not unsaved:
+        return ""
+    again = dict(build_network(config, target).named_buffers())
+    random = [n for n, value in unsaved.items() if n in again and not _same(value, again[n])]
+    if not random:
+        return ""
+    return (
+        f"the buffer {random[0]} is random and in no checkpoint, so that each program that opens "
+        "one has other numbers in it: register it with persistent=True"
+    )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Compare values; nan equals nan."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if torch.equal(one, other) or not one.is_floating_point():
+        return torch.equal(one, other)
+    return bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
 
 
 def network_name(config: NetworkConfig, network: nn.Module) -> str:

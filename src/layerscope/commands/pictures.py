@@ -33,7 +33,7 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
             with Image.open(path, formats=FORMATS) as image:
                 if image.mode.startswith(("I", "F")):
                     raise UserError(f"image={path} has more than 8 bits: convert it to 8 first")
-                photo = ImageOps.exif_transpose(image).convert("RGB")
+                photo = _on_white(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise UserError(f"image={path} does not exist: give a picture file") from error
     except UserError:
@@ -52,6 +52,14 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     if side != SIZE:
         square = square.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     return np.asarray(square, dtype=np.uint8)[None]
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay what is transparent on white, since the colours that it hides are nobody's choice."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    picture = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def network_input(checkpoint: dict[str, Any], images: NDArray[np.uint8]) -> Tensor:

@@ -27,7 +27,7 @@ from layerscope.base.errors import (
 from layerscope.base.output import CLOSED_PIPE, safe_output
 from layerscope.base.signals import Signals, Stopped
 from layerscope.config.command_line import Arguments, help_text, parse_arguments
-from layerscope.config.compose import Composed, Composer, Values, open_composer
+from layerscope.config.compose import Composed, Composer, Values, job_in_errors, open_composer
 from layerscope.config.overrides import key_of, refuse_repeated_keys, value_of
 from layerscope.report.sweep import forget_failure, save_failure
 from layerscope.report.terminal import Screen, complain
@@ -216,7 +216,8 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
         )
 
     for job in sweep.jobs:
-        command.check(request(job))
+        with job_in_errors(job.directory.name, job.overrides):
+            command.check(request(job))
 
     def run_job(job: Composed) -> None:
         _run_sweep_job(command, request(job))

@@ -21,6 +21,8 @@ from hydra import initialize
 # Private: Hydra makes its repository of files by this name, and has no setting for how many files a
 # configuration may be composed of. See _BoundedRepository.
 from hydra._internal import config_loader_impl
+
+# Private: what _BoundedRepository adds to.
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
@@ -111,7 +113,9 @@ class Composer:
         jobs = []
         folders: set[Path] = set()
         for number, job_overrides in enumerate(_jobs(self._loader, config, overrides)):
-            job_config = self._compose(job_overrides, RunMode.MULTIRUN)
+            with job_in_errors(str(number), job_overrides):
+                job_config = self._compose(job_overrides, RunMode.MULTIRUN)
+                values = plain_values(job_config)
             subdirectory = _subdirectory(job_config, number)
             folder = directory / subdirectory
             leaves = Path(subdirectory).is_absolute() or ".." in Path(subdirectory).parts
@@ -121,7 +125,7 @@ class Composer:
                     "hydra.sweep.dir; leave it out, or let it name ${hydra.job.num}"
                 )
             folders.add(folder)
-            jobs.append(Composed(plain_values(job_config), folder, tuple(job_overrides)))
+            jobs.append(Composed(values, folder, tuple(job_overrides)))
         if not jobs:
             raise UserError("the sweep has no job: give each swept key a value")
         return Sweep(plain_values(config), directory, tuple(jobs))
@@ -167,6 +171,16 @@ class Composer:
 
     def _compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         return _compose(self._loader, self._name, overrides, mode)
+
+
+@contextmanager
+def job_in_errors(job: str, overrides: Sequence[str]) -> Iterator[None]:
+    """Let a UserError say which job of a sweep it is about."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (f"job {job}, {' '.join(overrides)}: {error}",)
+        raise
 
 
 def _local(directory: object) -> Path:

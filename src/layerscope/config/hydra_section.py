@@ -53,9 +53,10 @@ def _unknown_in(section: DictConfig, name: str) -> Iterator[str]:
     for key in section:
         if known is not None and key not in known:
             yield f"{name}.{key}"
-        inner = section._get_node(key)
-        if isinstance(inner, DictConfig) and not (inner._is_none() or inner._is_missing()):
-            yield from _unknown_in(inner, f"{name}.{key}")
+        if OmegaConf.is_missing(section, key) or OmegaConf.is_interpolation(section, str(key)):
+            continue
+        if isinstance(section[key], DictConfig):
+            yield from _unknown_in(section[key], f"{name}.{key}")
 
 
 def check_places(config: DictConfig) -> None:
