@@ -21,12 +21,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import layerscope
+from layerscope.base.errors import UserError
 from layerscope.data.batches import Scale
 from layerscope.data.module import Preprocessing
 from layerscope.data.store import load_cifar10
 from layerscope.data.view import see_images, see_labels
 from layerscope.dry_run import dry_run
-from layerscope.errors import UserError
 from layerscope.networks.convolutional import crops, to_convolutional, total_stride
 from layerscope.theory import cost_table, textbook_units
 from layerscope.training.checkpoints import RunFacts, read_checkpoint

@@ -177,13 +177,13 @@ def report(rounds: list[dict[str, float]]) -> None:
 
 
 def _default_run():  # a TrainConfig and a network, which are imported late
-    from layerscope.composition import compose
-    from layerscope.config import parse_train_config
+    from layerscope.config.compose import compose, without_places
+    from layerscope.config.problems import parse
+    from layerscope.config.schema import TrainConfig
     from layerscope.networks import build_network
     from layerscope.training.hardware import resolved_precision
-    from layerscope.training.run import without_places
 
-    config = parse_train_config(without_places(compose(ROOT / "configs", "train")))
+    config = parse(TrainConfig, without_places(compose(ROOT / "configs", "train")))
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
     return config, build_network(config.model)
 

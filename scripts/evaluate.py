@@ -6,22 +6,19 @@ can be overridden: data.batch_size=100 trainer=cpu
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.cli import Command, run_command
-    from layerscope.training.evaluate import check_evaluation
+    from layerscope.commands.evaluate import command
+    from layerscope.commands.runner import run_command
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-OWN_KEYS = frozenset({"ckpt_path", "paths.outputs"})
 
 
 def main(argv: Sequence[str]) -> int:
-    check = partial(check_evaluation, CONFIGS)
-    return run_command(argv, Command("evaluate", CONFIGS, check, own_keys=OWN_KEYS))
+    return run_command(argv, command(CONFIGS))
 
 
 if __name__ == "__main__":

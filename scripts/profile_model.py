@@ -10,14 +10,14 @@ from pathlib import Path
 from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.cli import Command, run_command
-    from layerscope.profiling.command import check_profile
+    from layerscope.commands.profile import command
+    from layerscope.commands.runner import run_command
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def main(argv: Sequence[str]) -> int:
-    return run_command(argv, Command("profile", CONFIGS, check_profile))
+    return run_command(argv, command(CONFIGS))
 
 
 if __name__ == "__main__":

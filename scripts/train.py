@@ -11,15 +11,14 @@ from pathlib import Path
 from layerscope_signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.cli import Command, run_command
-    from layerscope.report.sweep import finish_sweep
-    from layerscope.training.run import check_training
+    from layerscope.commands.runner import run_command
+    from layerscope.commands.train import command
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def main(argv: Sequence[str]) -> int:
-    return run_command(argv, Command("train", CONFIGS, check_training, finish_sweep=finish_sweep))
+    return run_command(argv, command(CONFIGS))
 
 
 if __name__ == "__main__":

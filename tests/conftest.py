@@ -7,8 +7,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from layerscope.base.errors import UserError
 from layerscope.data.store import default_directory, load_cifar10
-from layerscope.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,11 +14,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerscope.errors import UserError
-    from layerscope.explaining import explain
+    from layerscope.base.errors import UserError
+    from layerscope.library.explain import explain
+    from layerscope.library.profile import dry_run, profile
     from layerscope.networks.conv_matrix import conv_as_matrix
     from layerscope.networks.convolutional import to_convolutional
-    from layerscope.profiling import dry_run, profile
     from layerscope.reconcile import INSTRUMENTS
     from layerscope.training.checkpoints import load
 
@@ -35,12 +35,12 @@ __all__ = [
 
 _HOMES = {
     "INSTRUMENTS": "layerscope.reconcile",
-    "UserError": "layerscope.errors",
+    "UserError": "layerscope.base.errors",
     "conv_as_matrix": "layerscope.networks.conv_matrix",
-    "dry_run": "layerscope.profiling",
-    "explain": "layerscope.explaining",
+    "dry_run": "layerscope.library.profile",
+    "explain": "layerscope.library.explain",
     "load": "layerscope.training.checkpoints",
-    "profile": "layerscope.profiling",
+    "profile": "layerscope.library.profile",
     "to_convolutional": "layerscope.networks.convolutional",
 }
 

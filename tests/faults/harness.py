@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("integration", "unit/data", "faults")]
 from helpers import load_script  # noqa: E402
 
-from layerscope.training import run as training_run  # noqa: E402
+from layerscope.commands import train as training_run  # noqa: E402
 
 # A network with dropout, batch norm and momentum; two epochs of five steps, checkpoints inside.
 KEYS = (

@@ -10,11 +10,10 @@ import torch
 from harness import ROOT, load_script
 from helpers import TINY
 
-from layerscope.composition import compose
+from layerscope.config.compose import compose, without_places
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.training.checkpoints import FACTS_KEY, FORMAT
-from layerscope.training.run import without_places
 
 # Every way of opening a checkpoint; load() is called by itself.
 COMMANDS = {

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from lightning.pytorch.callbacks import EarlyStopping
 
-from layerscope import files
+from layerscope.base import files
+from layerscope.commands import train as run
 from layerscope.report import tables
-from layerscope.training import checkpoint_files, checkpoint_folder, module, run, trainer
+from layerscope.training import checkpoint_files, checkpoint_folder, module, trainer
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
 from layerscope.training.callbacks.within_epoch import WithinEpoch

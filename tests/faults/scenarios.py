@@ -32,11 +32,12 @@ from harness import (
     run_and_signal,
 )
 
-from layerscope.config import parse_train_config
+from layerscope.base.errors import UserError
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.data import cifar10
 from layerscope.data.archives import read_archive
 from layerscope.data.store import load_cifar10, prepare_cifar10
-from layerscope.errors import UserError
 from layerscope.training import resume
 from layerscope.training.checkpoints import RunFacts, read_checkpoint
 
@@ -263,7 +264,7 @@ def damaged_checkpoints(count: int, seed: int, root: Path) -> Figure:
     assert ended.code == KILLED, ended
     last = directory / "checkpoints/last.ckpt"
     content = last.read_bytes()
-    config = parse_train_config(RunFacts.of(read_checkpoint(last)).config)
+    config = parse(TrainConfig, RunFacts.of(read_checkpoint(last)).config)
     for number in range(count):
         place = draw.randrange(len(content))
         cut = number % 4 == 3

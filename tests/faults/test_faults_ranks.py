@@ -11,7 +11,7 @@ import scenarios
 import torch
 from faulty_network import Small
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.training.checkpoints import FACTS_KEY, RunFacts, read_checkpoint
 from layerscope.training.restorable import check_restorable
 

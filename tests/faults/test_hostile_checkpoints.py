@@ -20,8 +20,9 @@ from PIL import Image
 from torch import nn
 
 import layerscope
-from layerscope.config import parse_train_config
-from layerscope.errors import NonFiniteLoss, UserError
+from layerscope.base.errors import NonFiniteLoss, UserError
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.training.checkpoint_files import (
     MAX_FILE_BYTES,
     MAX_STRUCTURE_BYTES,
@@ -546,7 +547,7 @@ def test_a_best_of_another_future_is_not_adopted(best, last, is_adopted):
 def test_what_a_resume_would_refuse_is_not_saved(tmp_path):
     """Of Adam a large gradient's square can be infinite where the gradient is not."""
     module = Classifier(
-        nn.Linear(2, 2), parse_train_config(plain_checkpoint()[FACTS_KEY]["config"])
+        nn.Linear(2, 2), parse(TrainConfig, plain_checkpoint()[FACTS_KEY]["config"])
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=0.0)
     saved = []

@@ -10,8 +10,9 @@ from harness import KEYS
 from hostile import Payload, assert_refused, call, give, plain_checkpoint, put
 
 import layerscope
-from layerscope.config import parse_train_config
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.networks import build_network
 from layerscope.training.checkpoint_files import save_sealed
 from layerscope.training.checkpoints import FACTS_KEY
@@ -26,7 +27,7 @@ TARGETS = [
     "torch.nn.functional.torch.load", "torch.nn.modules.module.torch.load",
     "torch.nn.functional.importlib.import_module",
     "torchvision.models._api.importlib.import_module",
-    "layerscope.networks.registry.importlib.import_module", "layerscope.files.os.system",
+    "layerscope.networks.registry.importlib.import_module", "layerscope.base.files.os.system",
     "layerscope.networks.registry.os.system", "torch.nn.Linear", "evil.Net",
 ]  # fmt: skip
 TRIED = ("evil.Net", "os.system")  # by every command; by a call, all of them
@@ -67,9 +68,9 @@ def test_a_target_in_a_users_file_or_beside_a_key():
     for section in ("optimizer", "scheduler", "loss", "data", "trainer", "callbacks", "logger"):
         changed = {**config, section: {**config[section], "_target_": "os.system"}}
         with pytest.raises(UserError, match=f"{section}._target_ is not a key"):
-            parse_train_config(changed)
+            parse(TrainConfig, changed)
         with pytest.raises(UserError, match=section):
-            parse_train_config({**config, section: {"_target_": "os.system"}})
+            parse(TrainConfig, {**config, section: {"_target_": "os.system"}})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -95,7 +96,7 @@ def test_only_the_command_line_names_a_class(tmp_path):
     model = {
         "family": "custom", "_target_": "evil.Net", "input_shape": [3, 32, 32], "num_classes": 10,
     }  # fmt: skip
-    config = parse_train_config({**plain_checkpoint()[FACTS_KEY]["config"], "model": model})
+    config = parse(TrainConfig, {**plain_checkpoint()[FACTS_KEY]["config"], "model": model})
     assert type(build_network(config.model, "faulty_network.Small")).__name__ == "Small"
     with pytest.raises(UserError, match="never taken from a file"):
         build_network(config.model)
@@ -146,8 +147,8 @@ def test_a_network_of_all_memory(model, tmp_path):
 
 
 def test_a_directory_in_a_checkpoint_is_not_written_to(tmp_path, monkeypatch):
-    from layerscope.config import Cifar10Config
-    from layerscope.training.evaluate import _without_writing
+    from layerscope.commands.checkpoint import _without_writing
+    from layerscope.config.schema import Cifar10Config
 
     (tmp_path / "private").mkdir()
     data = Cifar10Config.model_construct(name="cifar10", dir=str(tmp_path / "private"))

@@ -145,7 +145,7 @@ TRAIN = {
     "one wrong job of a sweep": (["-m", "model.width=0.5,-1"], "model.width=-1"),
     "one folder for all jobs": (["-m", "seed=0,1", "hydra.sweep.subdir=x"], "hydra.sweep.subdir"),
     "folders outside": (["-m", "seed=0,1", "hydra.sweep.subdir=../x"], "hydra.sweep.subdir"),
-    "swept, a range of reals": (["-m", "seed=interval(0,1)"], "INTERVAL"),
+    "swept, a range of reals": (["-m", "seed=interval(0,1)"], "lists no values"),
     "sweep of no name": (["-m", "seed=0,1", "hydra.sweep.dir="], "hydra.sweep.dir= names no"),
     "unknown key of a launcher": (
         ["-m", "seed=0,1", "+hydra.launcher.foo=1"], "hydra.launcher.foo is not a key",

@@ -12,7 +12,7 @@ from helpers import SCRIPTS, TINY, read_json
 from torch import nn
 
 import layerscope
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import EXACT_QUANTITIES
 

@@ -17,13 +17,17 @@ raise AssertionError("the signal was not heard")
 """
 
 
+def searched_first(folder):
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", NAMES)
 def test_one_line(name, number, tmp_path):
     (tmp_path / "torch.py").write_text(TORCH.format(number=int(number)))
     ended = subprocess.run(
         [sys.executable, SCRIPTS / f"{name}.py"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": searched_first(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -37,7 +41,7 @@ def test_of_several_processes_the_first_one_complains(tmp_path):
     (tmp_path / "torch.py").write_text(TORCH.format(number=int(signal.SIGTERM)))
     ended = subprocess.run(
         [sys.executable, SCRIPTS / "train.py"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "LAYERSCOPE_RUN_DIRECTORY": "x"},
+        env={**os.environ, "PYTHONPATH": searched_first(tmp_path), "LAYERSCOPE_RUN_DIRECTORY": "x"},
         capture_output=True,
         check=False,
     )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layerscope.config import DataConfig, SyntheticConfig, TrainConfig
+from layerscope.config.schema import DataConfig, SyntheticConfig, TrainConfig
 from layerscope.data import synthetic
 from layerscope.data.batches import (
     Batch,

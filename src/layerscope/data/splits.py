@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 
 # The key of the split's generator: fixed, so that every run validates on the same images.
 SPLIT_KEY = np.array([0x5A11D, 0], dtype=np.uint64)

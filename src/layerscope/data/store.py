@@ -24,12 +24,12 @@ from typing import Any, TypedDict
 import numpy as np
 from filelock import FileLock, Timeout
 
+from layerscope.base.errors import RunFailed, UserError
+from layerscope.base.files import write_atomically, write_json
 from layerscope.data import cifar10
 from layerscope.data.cifar10 import ARRAY_NAMES, Cifar10Arrays, SourceError
 from layerscope.data.sources import Source, find_sources
 from layerscope.data.transfer import Report
-from layerscope.errors import RunFailed, UserError
-from layerscope.files import write_atomically, write_json
 
 MANIFEST = "manifest.json"
 _LOCK = ".prepare.lock"

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerscope.config import DataBase, NetworkBase
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import DataBase, NetworkBase
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what most programs call grayscale
 TWO_GROUPS = {

@@ -6,8 +6,8 @@ import gc
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run.recorder import Recorder
-from layerscope.errors import UserError
 
 
 def empty_caches(network: nn.Module, recorder: Recorder, mode: FakeTensorMode) -> bool:

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.nn.parameter import is_lazy
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run.fake import ObservedFakeMode
 from layerscope.dry_run.leaks import empty_caches
 from layerscope.dry_run.real import ObservedRealMode, real_alias
@@ -28,7 +29,6 @@ from layerscope.dry_run.records import (
     TensorRecord,
 )
 from layerscope.dry_run.recurrent import fused_layers
-from layerscope.errors import UserError
 from layerscope.layers.calls import unwrapped
 from layerscope.layers.garbage import no_garbage_collection
 from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in

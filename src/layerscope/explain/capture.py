@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from layerscope.config import CrossEntropyConfig, LossConfig
+from layerscope.base.errors import UserError
+from layerscope.config.schema import CrossEntropyConfig, LossConfig
 from layerscope.dry_run.recorder import named_arguments
-from layerscope.errors import UserError
 from layerscope.explain.captured import Captured, CapturedLoss
 from layerscope.explain.graph import Edge, batch_statistics, edge_of, leaving_edges
 from layerscope.explain.values import Floats
 from layerscope.layers import Call, CallObserver, track_calls
 from layerscope.layers.tensors import tensors_in
-from layerscope.losses import loss_of
 from layerscope.measure import Step
 from layerscope.networks import first_output
 from layerscope.networks.layer_calls import DescribedCall
+from layerscope.training.losses import loss_of
 
 
 @dataclass(eq=False)

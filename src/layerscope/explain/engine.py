@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.explain.all_numbers import all_numbers
 from layerscope.explain.analysis import analyse
 from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step

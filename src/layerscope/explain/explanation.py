@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from layerscope.config import CrossEntropyConfig, LossConfig
+from layerscope.config.schema import CrossEntropyConfig, LossConfig
 from layerscope.dry_run import Shape
 from layerscope.explain.all_numbers import Numbers
 from layerscope.explain.analysis.findings import Finding

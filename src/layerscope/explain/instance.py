@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.networks.tiny_cnn import TinyCNN
 
 # A worked example of TinyCNN of which only these numbers are known. Of conv2, conv3 and conv_out it

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.explanation import Settings
 from layerscope.explain.values import Position

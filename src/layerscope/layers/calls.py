@@ -19,7 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils.hooks import RemovableHandle
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.layers.tensors import tensors_in
 
 # Functions that torch.fx records as one operation and that the module of that name only wraps.

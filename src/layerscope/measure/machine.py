@@ -18,7 +18,7 @@ from time import perf_counter
 
 import torch
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure.step import synchronize
 from layerscope.measure.timing import Spread
 

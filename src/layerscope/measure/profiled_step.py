@@ -29,7 +29,7 @@ from torch._C._profiler import (
 )
 from torch.autograd.profiler import profile
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.layers.calls import Call, CallTracker
 from layerscope.measure.cuda_memory import AllocatorTrace, allocator_trace, requested_sizes
 from layerscope.measure.node_layers import NodeLayers

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.layers.calls import unwrapped
 from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in
 from layerscope.layers.untouched import untouched

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from layerscope.config import NetworkBase
+from layerscope.base.errors import UserError
+from layerscope.config.schema import NetworkBase
 from layerscope.dry_run import dry_run
-from layerscope.errors import UserError
 from layerscope.layers import untouched
 from layerscope.networks.layer_calls import blank_image
 from layerscope.operations.determinism import is_refused_on_cuda

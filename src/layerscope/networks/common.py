@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 
 
 def scaled_channels(channels: tuple[int, ...], width: float) -> tuple[int, ...]:

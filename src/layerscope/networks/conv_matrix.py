@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.networks.common import image_shape
 from layerscope.operations.shapes import conv_output_size
 

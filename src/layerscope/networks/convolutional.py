@@ -8,8 +8,8 @@ from typing import NoReturn
 
 from torch import Tensor, nn
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.networks.common import image_shape
 from layerscope.networks.layer_calls import DescribedCall, network_calls
 

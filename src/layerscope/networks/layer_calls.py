@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun, FunctionRecord, LayerCall, TensorRecord, dry_run
-from layerscope.errors import UserError
 from layerscope.layers.calls import unwrapped
 from layerscope.operations import family_of_function, parameter_names
 

@@ -1,6 +1,6 @@
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.networks.pattern_layers import ACTIVATIONS
 from layerscope.networks.pattern_plan import PlannedLayer, Recipe, plan_network, template
 

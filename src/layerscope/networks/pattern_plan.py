@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import NoReturn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.networks.common import scaled_channels
 from layerscope.networks.pattern_layers import POOLS, PatternLayer, pattern_layers
 from layerscope.networks.pattern_order import WINDOWED, blocks_of, check_order, completed, keys_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
-from layerscope.errors import MarkedError, UserError
+from layerscope.base.errors import MarkedError, UserError
 
 MAX_CHARACTERS = 2_000
 MAX_DEPTH = 16  # brackets in brackets

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerscope.config import CustomConfig, NetworkBase, TorchvisionConfig
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import CustomConfig, NetworkBase, TorchvisionConfig
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.pattern import PatternCNN
 from layerscope.networks.simple_cnn import SimpleCNN

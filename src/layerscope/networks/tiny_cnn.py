@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.networks.common import pooled_size, scaled_channels, start_alive
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun, Moment
-from layerscope.errors import UserError
 from layerscope.measure import CudaMemory, MemoryPoint, MemoryRecord, Step
 from layerscope.reconcile.account import Account
 from layerscope.reconcile.measurements import Measurements

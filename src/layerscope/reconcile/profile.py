@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun
-from layerscope.errors import UserError
 from layerscope.measure import MachineCeilings, TimeRecord
 from layerscope.measure.available import available_bytes
 from layerscope.reconcile.account import Account, account

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun, dry_run
 from layerscope.dry_run.records import Shape
 from layerscope.dry_run.step import Loss, MakeOptimizer
-from layerscope.errors import UserError
 from layerscope.layers.calls import unwrapped
 from layerscope.layers.tensors import map_tensors
 from layerscope.measure import Step

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layerscope.files import write_json
+from layerscope.base.files import write_json
 from layerscope.measure import ActivationRecord, LayerActivations
 from layerscope.report.tables import parse_rows, write_table
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from layerscope.files import write_json
+from layerscope.base.files import write_json
 from layerscope.layers import untouched
 from layerscope.measure import FvcoreCounts, FvcoreFailed, Step, fvcore_counts
 from layerscope.networks.layer_calls import blank_image, network_calls

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from layerscope.files import write_atomically
+from layerscope.base.files import write_atomically
 
 TRAIN_COLOUR, VAL_COLOUR = "#1f77b4", "#d95f02"
 

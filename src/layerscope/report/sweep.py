@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from layerscope.errors import RunFailed
-from layerscope.files import write_json
+from layerscope.base.errors import RunFailed
+from layerscope.base.files import write_json
 from layerscope.report.tables import write_table
 from layerscope.report.terminal import Screen, count_or_unknown, percent
 

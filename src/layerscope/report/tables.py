@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from layerscope.files import named_in_errors, write_text
+from layerscope.base.files import named_in_errors, write_text
 
 Row = Mapping[str, object]
 

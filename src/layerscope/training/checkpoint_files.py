@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from layerscope.errors import UserError
-from layerscope.files import write_atomically
+from layerscope.base.errors import UserError
+from layerscope.base.files import write_atomically
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 

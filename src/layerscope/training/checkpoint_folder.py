@@ -8,8 +8,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from layerscope.errors import NonFiniteLoss, UserError
-from layerscope.files import remove_leftovers, sync_directory, write_atomically
+from layerscope.base.errors import NonFiniteLoss, UserError
+from layerscope.base.files import remove_leftovers, sync_directory, write_atomically
 from layerscope.training.checkpoint_files import BEST, LAST, PREVIOUS
 from layerscope.training.checkpoints import read_checkpoint
 from layerscope.training.history import Best, History

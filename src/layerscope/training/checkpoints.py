@@ -8,14 +8,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from layerscope.config import (
-    PreprocessingFacts,
-    TrainConfig,
-    first_problem,
-    frozen,
-    parse_train_config,
-)
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.problems import first_problem, frozen, parse
+from layerscope.config.schema import PreprocessingFacts, TrainConfig
 from layerscope.networks import build_network
 from layerscope.training.checkpoint_files import (
     DamagedCheckpoint,
@@ -92,7 +87,7 @@ class RunFacts:
 
     def parsed_config(self) -> TrainConfig:
         """Checked like one that a user typed."""
-        return parse_train_config(self.config)
+        return parse(TrainConfig, self.config)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from layerscope.config import TrainConfig, TrainerConfig
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import TrainConfig, TrainerConfig
 from layerscope.measure.machine import tf32_switches
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and Arm, as Linux spells them

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.report.tables import parse_rows
 
 HISTORY_KEY = "EndOfEpoch"  # among a checkpoint's callbacks: the one that writes all this

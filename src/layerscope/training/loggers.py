@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
-from layerscope.config import LoggerConfig
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import LoggerConfig
 
 _print_traceback = threading.excepthook
 

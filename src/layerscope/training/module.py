@@ -12,15 +12,15 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from layerscope.config import TrainConfig
+from layerscope.base.errors import NonFiniteLoss
+from layerscope.config.schema import TrainConfig
 from layerscope.data.batches import Batch
 from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
-from layerscope.errors import NonFiniteLoss
-from layerscope.losses import loss_of
 from layerscope.networks import first_output
 from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
 from layerscope.training.hardware import surroundings
+from layerscope.training.losses import loss_of
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
 from layerscope.training.stop_request import StopRequest

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerscope.config import AdamConfig, MuonConfig, OptimizerConfig, SGDConfig
+from layerscope.config.schema import AdamConfig, MuonConfig, OptimizerConfig, SGDConfig
 
 # Coefficients of the quintic iteration: Jordan et al., Muon, 2024.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from layerscope.config import Cifar10Config, DataConfig, TrainConfig
+from layerscope.config.schema import Cifar10Config, DataConfig, TrainConfig
 from layerscope.data.store import Provenance, prepare_cifar10
 from layerscope.data.transfer import Report
 from layerscope.training.hardware import describe_hardware

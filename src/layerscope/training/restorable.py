@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor, nn
 
-from layerscope.config import TrainConfig
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import TrainConfig
 from layerscope.training.checkpoint_folder import all_are_finite
 from layerscope.training.checkpoints import RunFacts
 from layerscope.training.history import History

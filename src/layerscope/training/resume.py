@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from layerscope.config import TrainConfig, parse_train_config
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
+from layerscope.config.yaml_files import load_yaml
 from layerscope.training.checkpoint_files import (
     BEST,
     LAST,
@@ -18,7 +20,6 @@ from layerscope.training.checkpoint_folder import best_in
 from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
 from layerscope.training.hardware import surroundings
 from layerscope.training.history import History
-from layerscope.yaml_files import load_yaml
 
 RESULTS_FILE = "results.json"  # the last file that a run writes
 CONFIG_FILE = "config.yaml"
@@ -163,7 +164,7 @@ def _configuration_in(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return _plain(parse_train_config({**LATER_KEYS, **load_yaml(path)}))
+        return _plain(parse(TrainConfig, {**LATER_KEYS, **load_yaml(path)}))
     except (TypeError, UserError) as error:
         raise UserError(f"{path} is not what a run writes: choose another directory") from error
 

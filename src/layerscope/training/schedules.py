@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from layerscope.config import ConstantConfig, SchedulerConfig, StepsConfig, WarmupConfig
+from layerscope.config.schema import ConstantConfig, SchedulerConfig, StepsConfig, WarmupConfig
 
 
 def _constant(config: ConstantConfig, progress: float) -> float:

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from layerscope.config import TrainConfig
+from layerscope.base.errors import NonFiniteLoss, RunFailed
+from layerscope.config.schema import TrainConfig
 from layerscope.data.module import ImageData
-from layerscope.errors import NonFiniteLoss, RunFailed
 from layerscope.networks import build_network
 from layerscope.training.checkpoints import load_weights
 from layerscope.training.module import Classifier, as_number

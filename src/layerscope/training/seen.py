@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from layerscope.base.errors import UserError
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import Preprocessing
 from layerscope.data.view import view_for
-from layerscope.errors import UserError
 from layerscope.training.checkpoints import RunFacts
 
 

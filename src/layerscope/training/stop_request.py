@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from layerscope.errors import Interrupted, Terminated
+from layerscope.base.errors import Interrupted, Terminated
 
 _ERRORS: dict[int, type[Terminated | Interrupted]] = {
     signal.SIGTERM: Terminated,

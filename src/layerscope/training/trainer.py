@@ -13,7 +13,7 @@ from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfile
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from layerscope.config import TrainerConfig
+from layerscope.config.schema import TrainerConfig
 from layerscope.training.checkpoint_files import open_plain, save_sealed
 from layerscope.training.hardware import num_processes, uses_gpu
 from layerscope.training.processes.strategy import Processes

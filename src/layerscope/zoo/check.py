@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.reconcile import Call, Profile, Row, Settings, profile_network
 from layerscope.report.terminal import Screen, complain, count_or_unknown
 from layerscope.zoo.networks import GROUPS, Entry, Group

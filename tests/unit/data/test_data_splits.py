@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerscope.base.errors import UserError
 from layerscope.data.splits import stratified_split
-from layerscope.errors import UserError
 
 
 @settings(max_examples=40)

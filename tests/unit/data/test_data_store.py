@@ -12,10 +12,10 @@ import fake_cifar10 as fake
 import numpy as np
 import pytest
 
+from layerscope.base.errors import RunFailed, UserError
 from layerscope.data import cifar10, store
 from layerscope.data.cifar10 import ARRAY_NAMES, SourceError
 from layerscope.data.store import default_directory, load_cifar10, prepare_cifar10
-from layerscope.errors import RunFailed, UserError
 
 FILES = sorted([*(f"{name}.npy" for name in ARRAY_NAMES), "manifest.json"])
 GOOD = fake.source_of(lambda: fake.BINARY.members)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from layerscope.config import SimpleCNNConfig, SyntheticConfig
+from layerscope.base.errors import UserError
+from layerscope.config.schema import SimpleCNNConfig, SyntheticConfig
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.view import View, see_images, see_labels, view_for
-from layerscope.errors import UserError
 
 ALL = tuple((name, (index,)) for index, name in enumerate(CLASS_NAMES))
 

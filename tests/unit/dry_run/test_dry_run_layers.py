@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import dry_run
-from layerscope.errors import UserError
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN

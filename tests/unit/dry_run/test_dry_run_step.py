@@ -9,8 +9,8 @@ from small_networks import CALLS, NETWORKS, Small
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun, dry_run, saved_storages
-from layerscope.errors import UserError
 from layerscope.measure import Step, memory_timeline
 from layerscope.measure.optimizer_state import optimizer_state
 from layerscope.networks.cifar_cnn import CifarCNN

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.explain.analysis import Finding, analyse
 from layerscope.explain.analysis.variant_runs import VariantRun
 from layerscope.explain.analysis.variants import skeleton

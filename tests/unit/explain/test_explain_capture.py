@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerscope.config import CrossEntropyConfig, MSEConfig
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import CrossEntropyConfig, MSEConfig
 from layerscope.explain.capture import capture_step
 from layerscope.measure import Step
 from layerscope.networks.layer_calls import network_calls

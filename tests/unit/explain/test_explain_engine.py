@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import layerscope
-from layerscope.config import CrossEntropyConfig, MSEConfig
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import CrossEntropyConfig, MSEConfig
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.networks.cifar_cnn import CifarCNN

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.config import CrossEntropyConfig
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import CrossEntropyConfig
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.explain.values import Factor, Origin, Terms, Value
-from layerscope.explaining.library import explain
+from layerscope.library.explain import explain
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
 from layerscope.report.document.page import html_page

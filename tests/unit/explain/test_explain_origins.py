@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerscope.config import CrossEntropyConfig, MSEConfig
+from layerscope.config.schema import CrossEntropyConfig, MSEConfig
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.networks.cifar_cnn import CifarCNN

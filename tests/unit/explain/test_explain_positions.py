@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.explain.explanation import Settings
 from layerscope.explain.positions import check_choice, default_position, places
 from layerscope.networks.layer_calls import network_calls

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.explain.analysis.fitting import fitted
 from layerscope.explain.analysis.variants import (
     checkpointed,

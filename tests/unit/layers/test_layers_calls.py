@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.layers import CallObserver, track_calls
 
 

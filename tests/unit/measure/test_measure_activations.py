@@ -5,7 +5,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure import record_activations
 from layerscope.networks.cifar_cnn import CifarCNN
 

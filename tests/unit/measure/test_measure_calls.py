@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure import (
     Step,
     activations_and_flops,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure import FvcoreFailed, Step, fvcore_counts, profile_step
 from layerscope.networks.cifar_cnn import CifarCNN
 

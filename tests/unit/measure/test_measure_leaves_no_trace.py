@@ -17,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import dry_run
-from layerscope.errors import UserError
 from layerscope.measure import (
     FvcoreFailed,
     Step,

@@ -3,7 +3,7 @@ import platform
 import pytest
 import torch
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure import machine_ceilings
 
 

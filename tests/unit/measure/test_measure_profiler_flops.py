@@ -8,7 +8,7 @@ from torch.autograd.profiler import profile
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure import Step, flop_counts, profile_step, profiler_flops
 from layerscope.networks.cifar_cnn import CifarCNN
 

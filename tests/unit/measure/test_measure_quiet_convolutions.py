@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.autograd.profiler import profile
 from torch.utils.checkpoint import checkpoint
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure import Step, memory_record, profile_step, profiler_flops
 
 CHANNELS = 12

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.measure import Step
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import layerscope
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.conv_matrix import conv_as_matrix
 from layerscope.networks.convolutional import crops, to_convolutional, total_stride

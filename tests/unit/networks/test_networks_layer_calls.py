@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.networks.layer_calls import calls_by_layer, network_calls
 
 

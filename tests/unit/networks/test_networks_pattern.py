@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from layerscope.composition import compose
-from layerscope.config import parse_train_config
-from layerscope.errors import MarkedError, UserError
+from layerscope.base.errors import MarkedError, UserError
+from layerscope.config.compose import compose, without_places
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.networks import build_network, check_network
 from layerscope.networks.derivation import derivation
 from layerscope.networks.layer_calls import network_calls
 from layerscope.networks.pattern import PatternCNN
-from layerscope.training.run import without_places
 
 EXAMPLE = "Input → (Conv → ReLU → Pool) × 2 → FC → ReLU → FC"
 
@@ -194,12 +194,12 @@ def test_the_full_size_ones_are_torchvisions(pattern, channels, other):
     [("lenet", 61_706), ("alexnet_style", None), ("vgg_style", None), ("pattern", 268_650)],
 )
 def test_configured_ones(configs, name, parameters):
-    config = parse_train_config(without_places(compose(configs, "train", [f"model={name}"])))
+    config = parse(TrainConfig, without_places(compose(configs, "train", [f"model={name}"])))
     network = build_network(config.model)
     assert check_network(network, config.model) == 1
     if parameters is not None:
         assert num_parameters(network) == parameters
-    as_in_a_checkpoint = parse_train_config(config.model_dump(mode="json", by_alias=True))
+    as_in_a_checkpoint = parse(TrainConfig, config.model_dump(mode="json", by_alias=True))
     assert str(build_network(as_in_a_checkpoint.model)) == str(network)
 
 

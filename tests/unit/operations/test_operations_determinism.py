@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerscope.config import TorchvisionConfig
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.schema import TorchvisionConfig
 from layerscope.networks import check_deterministic
 from layerscope.networks.registry import build_network
 from layerscope.operations.determinism import REFUSED_ON_CUDA, is_refused_on_cuda

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 import layerscope
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 
 CACHE = {}
 

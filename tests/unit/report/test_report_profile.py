@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.reconcile import Call, Reason, Row
 from layerscope.report.profile.findings import (
     leaders,

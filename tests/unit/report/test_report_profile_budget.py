@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.report.profile.budget import compare_with_budget, read_budget, show_budget
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import TextScreen

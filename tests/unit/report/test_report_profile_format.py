@@ -1,6 +1,6 @@
 import pytest
 
-from layerscope.formatting import (
+from layerscope.base.formatting import (
     amount,
     bytes_exact,
     bytes_short,

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from layerscope.config import TrainerConfig
+from layerscope.config.schema import TrainerConfig
 from layerscope.training.hardware import describe_hardware, num_threads, surroundings
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.config import AdamConfig, MuonConfig, SGDConfig
+from layerscope.config.schema import AdamConfig, MuonConfig, SGDConfig
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.training.optimizers import build_optimizer, orthogonal
 

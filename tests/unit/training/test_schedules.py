@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerscope.config import ConstantConfig, StepsConfig, WarmupConfig
+from layerscope.config.schema import ConstantConfig, StepsConfig, WarmupConfig
 from layerscope.training.schedules import rate_at
 
 LINEAR = WarmupConfig(name="linear", warmup=0.1, final=0.0)

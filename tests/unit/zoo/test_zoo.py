@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.reconcile import Call
 from layerscope.report.terminal import TextScreen
 from layerscope.zoo.check import read_results, run_zoo

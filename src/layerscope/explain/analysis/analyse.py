@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.explain.analysis.checkpoints import checkpointing
 from layerscope.explain.analysis.findings import Figure, Finding, Said, Subject
 from layerscope.explain.analysis.insights import (

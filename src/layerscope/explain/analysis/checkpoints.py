@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.explain.analysis.findings import (
     Figure,
     Said,

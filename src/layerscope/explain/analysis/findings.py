@@ -6,8 +6,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.explain.analysis.variant_runs import Totals, VariantRun
 from layerscope.explain.analysis.variants import skeleton
 from layerscope.explain.analysis.words import bytes_, listed, ratio, times

@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.hooks import RemovableHandle
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.explain.analysis.words import code
 
 

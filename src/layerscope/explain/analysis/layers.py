@@ -4,7 +4,7 @@ from math import prod
 
 from torch import nn
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.explain.analysis.findings import (
     Figure,
     Said,

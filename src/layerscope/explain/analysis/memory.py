@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun
-from layerscope.errors import UserError
 from layerscope.explain.analysis.findings import (
     Figure,
     Said,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.explain.analysis.findings import Said, Subject, without_formula
 from layerscope.explain.analysis.proportion import joined_sizes, where_it_begins
 from layerscope.explain.analysis.scaling import (

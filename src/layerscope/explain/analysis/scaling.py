@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 from layerscope.explain.analysis.findings import (
     Said,
     Subject,

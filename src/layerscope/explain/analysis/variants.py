@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.explain.analysis.fitting import fitted, is_convolution, scale_outputs
 from layerscope.explain.analysis.words import code
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from layerscope.formatting import bytes_exact, share
+from layerscope.base.formatting import bytes_exact, share
 
 
 def code(name: str) -> str:

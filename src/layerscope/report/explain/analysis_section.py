@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from layerscope.base.formatting import bytes_exact
 from layerscope.explain.analysis.findings import Finding
-from layerscope.formatting import bytes_exact
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
 

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from layerscope.base.files import write_atomically
 from layerscope.explain.explanation import Explanation
-from layerscope.files import write_atomically
 
 DRAWING, PICTURE = "explain.svg", "explain.png"
 

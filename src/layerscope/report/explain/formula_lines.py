@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from layerscope.formatting import bytes_exact, count_short
+from layerscope.base.formatting import bytes_exact, count_short
 from layerscope.operations import Formula
 from layerscope.report.profile.formulas import (
     general_latex,

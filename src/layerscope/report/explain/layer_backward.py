@@ -1,8 +1,8 @@
 """One layer's part of the backward pass: its gradients, their cost, and one of each explained."""
 
+from layerscope.base.formatting import bytes_exact
 from layerscope.explain.explanation import LayerExplanation
 from layerscope.explain.values import Value
-from layerscope.formatting import bytes_exact
 from layerscope.operations import Formula
 from layerscope.report.document.escape import escaped
 from layerscope.report.explain.formula_lines import (

@@ -2,10 +2,10 @@
 
 from math import prod
 
+from layerscope.base.formatting import bytes_exact
 from layerscope.dry_run import Shape, TensorRecord
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import LayerExplanation
-from layerscope.formatting import bytes_exact
 from layerscope.networks.layer_calls import DescribedCall
 from layerscope.operations import Formula
 from layerscope.report.document.escape import escaped

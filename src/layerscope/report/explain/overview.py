@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerscope.base.formatting import shapes_tuple
 from layerscope.dry_run import Shape
-from layerscope.formatting import shapes_tuple
 from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
 from layerscope.report.document.page import resource
 from layerscope.report.explain.explained_settings import settings_short

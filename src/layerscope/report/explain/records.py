@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from layerscope.base.files import write_text
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import Explanation, LayerExplanation, Settings, Update
 from layerscope.explain.values import Floats, Terms, Value
-from layerscope.files import write_text
 
 FORMAT = 2
 

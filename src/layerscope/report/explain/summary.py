@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from layerscope.base.formatting import UNKNOWN, wrapped
 from layerscope.dry_run import Shape
 from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
-from layerscope.formatting import UNKNOWN, wrapped
 from layerscope.report.explain.value_block import is_noise
 from layerscope.report.terminal import Screen
 

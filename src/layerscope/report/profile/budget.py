@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from layerscope.errors import UserError
-from layerscope.formatting import share, unit_of
+from layerscope.base.errors import UserError
+from layerscope.base.formatting import share, unit_of
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import EXACT_QUANTITIES
 from layerscope.reconcile.settings import Settings

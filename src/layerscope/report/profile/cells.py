@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layerscope.dry_run import Shape
-from layerscope.formatting import (
+from layerscope.base.formatting import (
     UNKNOWN,
     at_least,
     bytes_exact,
@@ -13,6 +12,7 @@ from layerscope.formatting import (
     shapes_tuple,
     share,
 )
+from layerscope.dry_run import Shape
 
 Unit = Literal["text", "shapes", "count", "bytes", "flops", "share"]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from layerscope.formatting import count_short, number, rate, seconds_short, share
+from layerscope.base.formatting import count_short, number, rate, seconds_short, share
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.report.profile.findings import bound_by
 from layerscope.report.profile.svg import (

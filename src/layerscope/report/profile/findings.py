@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from layerscope.formatting import (
+from layerscope.base.formatting import (
     UNKNOWN,
     at_least,
     bytes_exact,

@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 from layerscope.audit import Audit
-from layerscope.formatting import amount, share
+from layerscope.base.formatting import amount, share
 from layerscope.reconcile.profile import Profile
 from layerscope.report.profile.answer import answer_html
 from layerscope.report.profile.audit import audit_line

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layerscope.formatting import (
+from layerscope.base.formatting import (
     bytes_exact,
     bytes_short,
     count_exact,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from layerscope.audit import Audit
-from layerscope.formatting import amount, number, rate, seconds_short, share
+from layerscope.base.formatting import amount, number, rate, seconds_short, share
 from layerscope.measure.timing import Spread
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import Row

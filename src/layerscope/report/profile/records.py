@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.audit import Audit
-from layerscope.files import write_json
-from layerscope.formatting import amount
+from layerscope.base.files import write_json
+from layerscope.base.formatting import amount
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.rows import Reason, Row
 from layerscope.reconcile.settings import Settings

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerscope.audit import Audit
-from layerscope.errors import UserError
-from layerscope.files import write_text
+from layerscope.base.errors import UserError
+from layerscope.base.files import write_text
 from layerscope.reconcile.profile import Peak, Profile
 from layerscope.reconcile.rows import Comparisons, Row
 from layerscope.report.profile.records import (

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from layerscope.formatting import (
+from layerscope.base.formatting import (
     UNKNOWN,
     amount,
     at_least,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from layerscope.audit import Audit
-from layerscope.formatting import (
+from layerscope.base.formatting import (
     amount,
     at_least,
     bytes_short,

@@ -5,7 +5,7 @@ profile.json, the Markdown and the HTML page write the same tables.
 
 from collections.abc import Sequence
 
-from layerscope.formatting import at_least, count_exact
+from layerscope.base.formatting import at_least, count_exact
 from layerscope.report.profile.cells import BLANK, Cell, Column, Sum, Table
 from layerscope.theory.table import CostTable, LayerCost, Total
 

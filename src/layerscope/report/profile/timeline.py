@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
+from layerscope.base.formatting import bytes_short
 from layerscope.dry_run import Moment
-from layerscope.formatting import bytes_short
 from layerscope.reconcile.profile import Peak
 from layerscope.report.profile.svg import (
     FONT_SIZE,

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from layerscope.config import TrainConfig
+from layerscope.config.schema import TrainConfig
 from layerscope.data.batches import Batch
 from layerscope.measure import ActivationRecord, ActivationRecorder, record_activations
 from layerscope.report.activation_table import ActivationTable

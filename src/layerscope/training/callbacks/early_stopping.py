@@ -1,6 +1,6 @@
 from lightning.pytorch.callbacks import EarlyStopping
 
-from layerscope.config import EarlyStoppingConfig
+from layerscope.config.schema import EarlyStoppingConfig
 
 
 def early_stopping(config: EarlyStoppingConfig) -> list[EarlyStopping]:

@@ -9,8 +9,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from layerscope.base.errors import NonFiniteLoss
 from layerscope.data.batches import Batch
-from layerscope.errors import NonFiniteLoss
 from layerscope.report.tables import GrowingTable
 from layerscope.report.terminal import Screen, complain, percent
 from layerscope.training.checkpoint_files import open_plain

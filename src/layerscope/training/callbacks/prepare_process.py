@@ -1,7 +1,7 @@
 import lightning as L
 import torch
 
-from layerscope.config import TrainerConfig
+from layerscope.config.schema import TrainerConfig
 from layerscope.training.processes.scripts import end_with_starter
 from layerscope.training.silence import silence_lightning
 

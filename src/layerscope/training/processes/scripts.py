@@ -13,7 +13,7 @@ from lightning.fabric.strategies.launchers.subprocess_script import _basic_subpr
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from layerscope.errors import Interrupted, NonFiniteLoss, RunFailed, Terminated
+from layerscope.base.errors import Interrupted, NonFiniteLoss, RunFailed, Terminated
 from layerscope.report.terminal import complain
 from layerscope.training.processes.lifetime import (
     FOLLOW_SECONDS,

@@ -21,7 +21,7 @@ from lightning.pytorch.strategies.launchers.multiprocessing import (
 )
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from layerscope.errors import Interrupted, NonFiniteLoss, RunFailed, Terminated, UserError
+from layerscope.base.errors import Interrupted, NonFiniteLoss, RunFailed, Terminated, UserError
 from layerscope.training.processes.lifetime import (
     FOLLOW_SECONDS,
     POLL_SECONDS,

@@ -1,76 +1,51 @@
-"""A checkpoint on the test set: scripts/evaluate.py."""
+"""Evaluate a checkpoint on the test set."""
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
-from layerscope.cli import Job, Request
-from layerscope.composition import path_value
-from layerscope.config import (
-    Cifar10Config,
-    DataConfig,
-    TrainConfig,
-    as_typed,
-    parse_train_config,
-)
+from layerscope.base.errors import UserError
+from layerscope.base.files import write_json
+from layerscope.commands.checkpoint import Opened, open_checkpoint
+from layerscope.commands.runner import Command, Job, Request
+from layerscope.config.schema import EvaluateConfig
 from layerscope.data.module import ImageData, count_images
-from layerscope.data.store import Provenance, load_cifar10
-from layerscope.errors import UserError
-from layerscope.files import write_json
-from layerscope.networks import build_network, check_network
-from layerscope.overrides import key_of, keys_of, parsed, unknown_key
+from layerscope.data.store import Provenance
 from layerscope.report.plots import save_confusion, save_examples
 from layerscope.report.tables import Row, write_table
 from layerscope.report.terminal import Screen, percent, percent_or_unknown
 from layerscope.training.callbacks.prepare_process import prepare_process
-from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
-from layerscope.training.hardware import resolved_precision, uses_gpu
+from layerscope.training.hardware import uses_gpu
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.scoring import Scored, score_checkpoint
-from layerscope.training.seen import preprocessing_of
 
 MOST_EXAMPLES = 64
-OTHER_THAN_TRAINED = ("data", "trainer")  # groups of which an evaluation can choose another option
 PER_CLASS = ("class", "num_images", "num_correct", "recall", "num_predicted", "precision")
+_DOES = (
+    "Score a checkpoint on the test set. Everything but ckpt_path comes from the checkpoint "
+    "itself and can be overridden: data.batch_size=100 trainer=cpu."
+)
+_OWN_KEYS = frozenset({*EvaluateConfig.model_fields, "paths.outputs"})
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A checkpoint that has passed every check, and the configuration to use it with."""
-
-    path: Path
-    checkpoint: dict[str, Any]
-    config: TrainConfig
-    target: str | None
-
-
-def open_checkpoint(request: Request, config_dir: Path) -> Opened:
-    """The checkpoint that the request names, with its own configuration and the user's overrides.
+def command(config_dir: Path) -> Command:
+    """Return what `layerscope evaluate` does.
 
     Args:
-        config_dir: where a group's options are, for an override like trainer=cpu.
+        config_dir: of the configurations' files.
     """
-    path = path_value(request.values, "ckpt_path")
-    checkpoint = read_checkpoint(path)
-    preprocessing_of(checkpoint)
-    values = RunFacts.of(checkpoint).config
-    config = parse_train_config(override_plain(values, request.foreign, config_dir))
-    _refuse_another_view(parse_train_config(values), config)
-    config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
-    if "data.dir" not in map(key_of, request.foreign):
-        config = config.model_copy(update={"data": _without_writing(config.data)})
-    target = request.typed("model._target_")
-    network = build_network(config.model, target)
-    check_network(network, config.model)
-    load_weights(network, checkpoint)
-    return Opened(path, checkpoint, config, target)
+    return Command(
+        "evaluate",
+        config_dir,
+        EvaluateConfig,
+        _DOES,
+        partial(check_evaluation, config_dir),
+        own_keys=_OWN_KEYS,
+    )
 
 
 def check_evaluation(config_dir: Path, request: Request) -> Job:
@@ -121,30 +96,6 @@ def evaluate(
     _show(screen, scored, classes, directory)
 
 
-def _without_writing(data: DataConfig) -> DataConfig:
-    """A file does not say where data is put: its directory counts if it holds the data already."""
-    if not isinstance(data, Cifar10Config) or data.dir is None:
-        return data
-    try:
-        load_cifar10(Path(data.dir))
-    except UserError:
-        return data.model_copy(update={"dir": None})
-    return data
-
-
-def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:
-    """What the network was trained to see is in the checkpoint and stays."""
-    for section, names in (("model", None), ("data", ("image_size", "grayscale", "groups"))):
-        old, new = getattr(trained, section), getattr(asked, section)
-        for name in names or type(old).model_fields:
-            value = getattr(new, name)
-            if value != getattr(old, name) and value is not None and name != "target":
-                raise UserError(
-                    f"{section}.{name}={as_typed(value)}: the checkpoint's network was trained "
-                    f"with {as_typed(getattr(old, name))}, and that stays: leave it out"
-                )
-
-
 def confusion_counts(scored: Scored, num_classes: int) -> NDArray[np.int64]:
     """(num_classes, num_classes): images by true class (row) and predicted class (column)."""
     counts = np.zeros((num_classes, num_classes), dtype=np.int64)
@@ -170,51 +121,6 @@ def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> list[dict[s
             }
         )
     return rows
-
-
-def override_plain(
-    values: dict[str, Any], overrides: Sequence[str], config_dir: Path
-) -> dict[str, Any]:
-    """A plain configuration with Hydra-style overrides applied: key=value and group=option."""
-    changed = copy.deepcopy(values)
-    for override in parsed(overrides):
-        has_package = override.package is not None
-        if override.is_sweep_override() or override.is_delete() or has_package:
-            raise UserError(f"{override.input_line}: only key=value is understood here")
-        if "${" in str(override.value()):
-            raise UserError(f"{override.input_line}: write the value itself, without ${{...}}")
-        key, value = override.key_or_group, override.value()
-        if (config_dir / key).is_dir():
-            _choose_option(changed, config_dir, key, as_typed(value))
-        else:
-            _set(changed, key, value, add=override.is_add())
-    return changed
-
-
-def _choose_option(values: dict[str, Any], config_dir: Path, group: str, option: str) -> None:
-    if group not in OTHER_THAN_TRAINED:
-        raise UserError(
-            f"{group}={option}: a checkpoint can get another {' or '.join(OTHER_THAN_TRAINED)}"
-        )
-    file = config_dir / group / f"{option}.yaml"
-    if not file.is_file():
-        options = ", ".join(sorted(path.stem for path in (config_dir / group).glob("*.yaml")))
-        raise UserError(f"{group}={option} cannot be chosen: options of {group} are {options}")
-    section = OmegaConf.to_container(OmegaConf.load(file))
-    assert isinstance(section, dict)
-    # A file that builds on another names only what differs: the rest stays the checkpoint's.
-    partial_section = section.pop("defaults", None) is not None
-    values[group] = {**values[group], **section} if partial_section else section
-
-
-def _set(values: dict[str, Any], key: str, value: Any, add: bool) -> None:
-    *parents, name = key.split(".")
-    section = values
-    for parent in parents:
-        section = section.get(parent) if isinstance(section, dict) else None
-    if not isinstance(section, dict) or (name not in section and not add):
-        raise UserError(unknown_key(key, keys_of(values), "the run's config.yaml lists them"))
-    section[name] = value
 
 
 def _save_misclassified(path: Path, scored: Scored, data: ImageData) -> None:

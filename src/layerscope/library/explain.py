@@ -8,13 +8,13 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from layerscope.config import CrossEntropyConfig, LossConfig, MSEConfig, first_problem, frozen
+from layerscope.base.errors import UserError
+from layerscope.config.problems import first_problem, frozen
+from layerscope.config.schema import Choice, CrossEntropyConfig, LossConfig, MSEConfig
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network, preparation
 from layerscope.explain.explanation import Settings
 from layerscope.explain.instance import random_image
-from layerscope.explaining.choice import Choice
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.explain.report import ExplanationReport
 

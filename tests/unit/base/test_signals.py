@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from layerscope.errors import Interrupted, Terminated
-from layerscope.signals import Signals, Stopped
+from layerscope.base.errors import Interrupted, Terminated
+from layerscope.base.signals import Signals, Stopped
 
 ERRORS = {signal.SIGTERM: Terminated, signal.SIGINT: Interrupted}
 

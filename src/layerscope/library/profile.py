@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun
 from layerscope.dry_run import dry_run as run_dry
 from layerscope.dry_run.step import Loss, MakeOptimizer
-from layerscope.errors import UserError
 from layerscope.reconcile import (
     EXACT_INSTRUMENTS,
     INSTRUMENTS,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from layerscope.errors import Interrupted, Terminated
+from layerscope.base.errors import Interrupted, Terminated
 
 _ERRORS: dict[int, Callable[[str], Terminated | Interrupted]] = {
     signal.SIGTERM: lambda hint: Terminated(f"ended by SIGTERM{hint}"),

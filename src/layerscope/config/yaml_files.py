@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+# Private: only OmegaConf's own loader knows what it takes for a number, and OmegaConf.load, which
+# is public, uses it without bounds.
 from omegaconf._utils import get_yaml_loader
 from yaml.constructor import ConstructorError
 
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
 
 MAX_BYTES = 2**20
 MAX_VALUES = 10_000

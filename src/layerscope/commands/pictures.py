@@ -1,9 +1,9 @@
-"""One photo through a checkpoint's network: scripts/predict.py."""
+"""Pictures that predict and explain show to a trained network."""
 
 import os
 import struct
 import warnings
-from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from layerscope.cli import Job, Request
-from layerscope.composition import path_value
+from layerscope.base.errors import UserError
 from layerscope.data.batches import Scale
 from layerscope.data.synthetic import SIZE
 from layerscope.data.view import see_images
-from layerscope.errors import UserError
-from layerscope.networks import build_network, first_output
-from layerscope.report.terminal import Screen, percent
-from layerscope.training.checkpoints import load_weights
-from layerscope.training.evaluate import Opened, open_checkpoint
 from layerscope.training.seen import preprocessing_of
 
 # Each is decoded in this process; of others, like EPS, Pillow lets another program run the file.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-
-def check_prediction(config_dir: Path, request: Request) -> Job:
-    """Open the checkpoint and the photo."""
-    opened = open_checkpoint(request, config_dir)
-    path = path_value(request.values, "image")
-    return partial(show_prediction, opened, path, read_photo(path))
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
@@ -46,7 +33,7 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
             with Image.open(path, formats=FORMATS) as image:
                 if image.mode.startswith(("I", "F")):
                     raise UserError(f"image={path} has more than 8 bits: convert it to 8 first")
-                photo = ImageOps.exif_transpose(image).convert("RGB")
+                photo = _on_white(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise UserError(f"image={path} does not exist: give a picture file") from error
     except UserError:
@@ -67,19 +54,12 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     return np.asarray(square, dtype=np.uint8)[None]
 
 
-def predict(opened: Opened, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Softmax probabilities (N, num_classes) of images (N, 32, 32, 3), in float32 on the CPU."""
-    network = build_network(opened.config.model, opened.target)
-    load_weights(network, opened.checkpoint)
-    with torch.no_grad():
-        outputs = first_output(network.eval()(network_input(opened.checkpoint, images)))
-    shares = outputs.double().softmax(1).numpy()
-    if not np.isfinite(shares).all():
-        raise UserError(
-            f"ckpt_path={opened.path} answers with numbers that are not finite: give an earlier "
-            "checkpoint"
-        )
-    return shares
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay what is transparent on white, since the colours that it hides are nobody's choice."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    picture = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def network_input(checkpoint: dict[str, Any], images: NDArray[np.uint8]) -> Tensor:
@@ -90,13 +70,13 @@ def network_input(checkpoint: dict[str, Any], images: NDArray[np.uint8]) -> Tens
     return scale(pixels)
 
 
-def show_prediction(opened: Opened, path: Path, images: NDArray[np.uint8], _: Path) -> None:
-    """The classes, most probable first."""
-    (shares,) = predict(opened, images)
-    names = preprocessing_of(opened.checkpoint).view.class_names
-    order = np.argsort(-shares, kind="stable")
-    Screen().table(
-        f"{path.name}: {names[order[0]]}",
-        ("class", "probability"),
-        [(names[index], percent(float(shares[index]))) for index in order],
-    )
+def picture(path: Path) -> bytes:
+    """Return what `read_photo` reads as a PNG, to look at.
+
+    Raises:
+        UserError: the file is missing, or no picture.
+    """
+    (pixels,) = read_photo(path)
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

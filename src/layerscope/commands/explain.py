@@ -1,89 +1,48 @@
-"""scripts/explain.py: from a configuration to a saved explanation."""
+"""Explain a network: the arithmetic of every layer with its own numbers."""
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from layerscope.cli import Job, Request
-from layerscope.composition import key_of, path_value
-from layerscope.config import (
-    Count,
-    LocalPath,
-    LossConfig,
-    NetworkConfig,
-    TinyCNNConfig,
-    first_problem,
-    frozen,
+from layerscope.base.errors import UserError
+from layerscope.base.files import write_json
+from layerscope.commands.network import (
+    given_checkpoint,
+    network_name,
+    refuse_another_network,
+    refuse_groups,
 )
+from layerscope.commands.runner import Command, Job, Request
+from layerscope.config.overrides import key_of
+from layerscope.config.problems import parse
+from layerscope.config.schema import ExplainConfig, TinyCNNConfig
 from layerscope.dry_run import Shape
-from layerscope.errors import UserError
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.explain.instance import random_image, worked_image, worked_network
-from layerscope.explaining.choice import Choice
-from layerscope.explaining.photo import photo, picture
-from layerscope.files import write_json
 from layerscope.networks import build_network
-from layerscope.profiling.command import network_name, refuse_another_network, refuse_groups
 from layerscope.report.explain.report import ExplanationReport
 from layerscope.report.terminal import Screen
-from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
+from layerscope.training.checkpoints import RunFacts, load_weights
 from layerscope.training.provenance import describe_environment
 
 # Groups that come with a network's recipe and say nothing about an explanation.
 _RECIPE = ("optimizer", "trainer")
 _NOT_OURS = (*_RECIPE, "paths")
+_DOES = "Show the arithmetic of every layer with its own numbers in it, forward and backward."
 
 
-class ExplainConfig(Choice):
-    """A whole explanation."""
+def command(config_dir: Path) -> Command:
+    """Return what `layerscope explain` does.
 
-    model: NetworkConfig
-    loss: LossConfig
-    ckpt_path: LocalPath | None
-    image: LocalPath | None
-    instance: Literal["random", "seed"]
-    batch_size: Count
-    dtype: Literal["float32", "float64", "bfloat16"]
-    train: bool | None
-    analysis: bool
-
-    @property
-    def input_shape(self) -> Shape:
-        """With the batch."""
-        return (self.batch_size, *self.model.input_shape)
-
-    @property
-    def origin(self) -> tuple[tuple[str, str], ...]:
-        """Where weights and image come from."""
-        random, example = f"random, seed {self.seed}", "of the worked example"
-        if self.instance == "seed":
-            rest = f"{example}; those that it leaves open fit its other numbers, seed {self.seed}"
-            return (("weights", rest), ("image", example))
-        weights = random if self.ckpt_path is None else f"of the checkpoint {self.ckpt_path}"
-        return (("weights", weights), ("image", self.image or random))
-
-    def settings(self, name: str) -> Settings:
-        """What the engine needs of it."""
-        return Settings(
-            network=name,
-            input_shape=self.input_shape,
-            dtype=self.dtype,
-            train=self.ckpt_path is None if self.train is None else self.train,
-            layer=self.layer,
-            position=self.position,
-            input_position=self.input_position,
-            weight_position=self.weight_position,
-            loss=self.loss,
-            target=self.target,
-            learning_rate=self.learning_rate,
-            origin=self.origin,
-        )
+    Args:
+        config_dir: of the configurations' files.
+    """
+    return Command("explain", config_dir, ExplainConfig, _DOES, check_explain)
 
 
 def check_explain(request: Request) -> Job:
@@ -93,18 +52,51 @@ def check_explain(request: Request) -> Job:
         UserError: a key, the checkpoint or the image is wrong, a layer or position is not there, or
             the network does not run.
     """
-    given = request.values["ckpt_path"] is not None
-    checkpoint = read_checkpoint(path_value(request.values, "ckpt_path")) if given else None
+    checkpoint = given_checkpoint(request)
     config = _parsed(request, checkpoint)
     _check_together(config)
     network = _network(config, checkpoint, request.typed("model._target_"))
     settings = replace(
-        config.settings(network_name(config.model, network)), class_names=_class_names(checkpoint)
+        _settings(config, network_name(config.model, network)),
+        class_names=_class_names(checkpoint),
     )
     explanation = explain_network(network, settings, _image(config, checkpoint), config.analysis)
     if config.image is not None:
-        explanation = replace(explanation, picture=picture(config.image))
+        from layerscope.commands.pictures import picture  # imports Lightning
+
+        explanation = replace(explanation, picture=picture(Path(config.image)))
     return partial(_save, ExplanationReport(explanation), request.overrides)
+
+
+def _settings(config: ExplainConfig, network: str) -> Settings:
+    return Settings(
+        network=network,
+        input_shape=_input_shape(config),
+        dtype=config.dtype,
+        train=config.ckpt_path is None if config.train is None else config.train,
+        layer=config.layer,
+        position=config.position,
+        input_position=config.input_position,
+        weight_position=config.weight_position,
+        loss=config.loss,
+        target=config.target,
+        learning_rate=config.learning_rate,
+        origin=_origin(config),
+    )
+
+
+def _input_shape(config: ExplainConfig) -> Shape:
+    return (config.batch_size, *config.model.input_shape)
+
+
+def _origin(config: ExplainConfig) -> tuple[tuple[str, str], ...]:
+    """Tell where weights and image come from."""
+    random, example = f"random, seed {config.seed}", "of the worked example"
+    if config.instance == "seed":
+        rest = f"{example}; those that it leaves open fit its other numbers, seed {config.seed}"
+        return (("weights", rest), ("image", example))
+    weights = random if config.ckpt_path is None else f"of the checkpoint {config.ckpt_path}"
+    return (("weights", weights), ("image", config.image or random))
 
 
 def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
@@ -126,10 +118,7 @@ def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ExplainConfi
         values["model"] = trained["model"]
         if not any(key_of(override).split(".")[0] == "loss" for override in request.overrides):
             values["loss"] = trained["loss"]
-    try:
-        return ExplainConfig.model_validate(frozen(values))
-    except ValidationError as error:
-        raise UserError(first_problem(error)) from error
+    return parse(ExplainConfig, values)
 
 
 def _check_together(config: ExplainConfig) -> None:
@@ -179,8 +168,10 @@ def _image(config: ExplainConfig, checkpoint: dict[str, Any] | None) -> Tensor:
     if config.instance == "seed":
         return worked_image()
     if config.image is not None and checkpoint is not None:
-        return photo(config.image, checkpoint)
-    return random_image(config.input_shape, config.seed)
+        from layerscope.commands.pictures import network_input, read_photo  # imports Lightning
+
+        return network_input(checkpoint, read_photo(Path(config.image)))
+    return random_image(_input_shape(config), config.seed)
 
 
 def _save(report: ExplanationReport, overrides: tuple[str, ...], directory: Path) -> None:

@@ -12,8 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from layerscope.config import as_typed
-from layerscope.errors import UserError
+from layerscope.base.errors import UserError
+from layerscope.config.problems import as_typed
 
 # Of Hydra's own part, these name what is called or imported: never taken from a file, nor needed.
 _UNUSED = {"callbacks": {}, "searchpath": []}
@@ -53,9 +53,10 @@ def _unknown_in(section: DictConfig, name: str) -> Iterator[str]:
     for key in section:
         if known is not None and key not in known:
             yield f"{name}.{key}"
-        inner = section._get_node(key)
-        if isinstance(inner, DictConfig) and not (inner._is_none() or inner._is_missing()):
-            yield from _unknown_in(inner, f"{name}.{key}")
+        if OmegaConf.is_missing(section, key) or OmegaConf.is_interpolation(section, str(key)):
+            continue
+        if isinstance(section[key], DictConfig):
+            yield from _unknown_in(section[key], f"{name}.{key}")
 
 
 def check_places(config: DictConfig) -> None:

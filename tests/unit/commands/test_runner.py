@@ -4,14 +4,22 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from layerscope import cli
-from layerscope.cli import Command, Request, one_line, run_command
-from layerscope.composition import compose, key_of
-from layerscope.errors import NonFiniteLoss, RunFailed, UserError
+from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
+from layerscope.commands.runner import Command, Request, one_line, run_command
+from layerscope.config.compose import compose
+from layerscope.config.overrides import key_of
+from layerscope.config.schema import TrainConfig
 
 
 def command(configs, check=None, **keys):
-    return Command("train", configs, check or (lambda request: lambda directory: None), **keys)
+    return Command(
+        "train",
+        configs,
+        TrainConfig,
+        "Train.",
+        check or (lambda request: lambda directory: None),
+        **keys,
+    )
 
 
 def test_keys_of_overrides():
@@ -112,7 +120,7 @@ def test_a_disk_that_cannot_hold_the_reason_of_a_failed_job_ends_the_sweep(
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cli, "save_failure", full)
+    monkeypatch.setattr("layerscope.commands.runner.save_failure", full)
     argv = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep"]
     train = command(configs, lambda request: fail, finish_sweep=lambda directory: 0)
     assert run_command(argv, train) == 1

@@ -1,33 +1,24 @@
-"""scripts/profile_model.py: from a configuration to a saved profile."""
+"""Profile a network: theory beside measurement for every layer."""
 
-import re
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BeforeValidator, Field, ValidationError
-from torch import nn
 
 from layerscope.audit import Audit, audit_walkthrough
-from layerscope.cli import Job, Request
-from layerscope.composition import key_of, path_value
-from layerscope.config import (
-    Count,
-    CustomConfig,
-    LocalPath,
-    NetworkConfig,
-    NonNegative,
-    OptimizerConfig,
-    Section,
-    TorchvisionConfig,
-    first_problem,
-    frozen,
+from layerscope.base.errors import RunFailed, UserError
+from layerscope.base.files import write_json
+from layerscope.commands.network import (
+    given_checkpoint,
+    network_name,
+    refuse_another_network,
+    refuse_groups,
 )
+from layerscope.commands.runner import Command, Job, Request
+from layerscope.config.problems import parse
+from layerscope.config.schema import ProfileConfig
 from layerscope.dry_run import dry_run
-from layerscope.errors import RunFailed, UserError
-from layerscope.files import write_json
 from layerscope.networks import build_network
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import Settings, profile_network
@@ -42,7 +33,7 @@ from layerscope.report.profile.budget import (
 )
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen
-from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
+from layerscope.training.checkpoints import RunFacts, load_weights
 from layerscope.training.optimizers import optimizer_maker
 from layerscope.training.provenance import describe_environment
 
@@ -53,63 +44,18 @@ WALKTHROUGH_ELEMENT_SIZE = 4
 # Groups that come with a network's recipe and say nothing about a profile.
 _RECIPE = ("loss", "trainer")
 _NOT_OURS = (*_RECIPE, "paths")
+_DOES = (
+    "Say what every layer costs in theory, what the instruments measured, and why the two differ."
+)
 
 
-class InstrumentsConfig(Section):
-    """Which of them run."""
+def command(config_dir: Path) -> Command:
+    """Return what `layerscope profile` does.
 
-    outputs: bool
-    saved: bool
-    fvcore: bool
-    flop_counter: bool
-    profiler: bool
-    memory: bool
-    time: bool
-    machine: bool
-
-    @property
-    def chosen(self) -> frozenset[str]:
-        """Names of those that are on."""
-        return frozenset(name for name, is_on in self if is_on)
-
-
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class ProfileConfig(Section):
-    """A whole profile."""
-
-    model: NetworkConfig
-    optimizer: OptimizerConfig
-    ckpt_path: LocalPath | None
-    batch_size: Count
-    input_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None
-    dtype: Literal["float32", "bfloat16", "bf16_autocast"]
-    device: str
-    channels_last: bool
-    train: bool
-    freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
-    input_requires_grad: bool
-    instruments: InstrumentsConfig
-    depth: Count | None
-    budget: LocalPath | None
-    tolerance: NonNegative
-
-    @property
-    def settings(self) -> Settings:
-        """What reconcile/ needs of it."""
-        return Settings(
-            network=self.model.family,
-            input_shape=(self.batch_size, *(self.input_shape or self.model.input_shape)),
-            dtype=self.dtype,
-            device=self.device,
-            channels_last=self.channels_last,
-            train=self.train,
-            freeze=self.freeze,
-            input_requires_grad=self.input_requires_grad,
-            optimizer=optimizer_maker(self.optimizer),
-        )
+    Args:
+        config_dir: of the configurations' files.
+    """
+    return Command("profile", config_dir, ProfileConfig, _DOES, check_profile)
 
 
 def check_profile(request: Request) -> Job:
@@ -118,13 +64,12 @@ def check_profile(request: Request) -> Job:
     Raises:
         UserError: a key, the checkpoint or the budget is wrong, or the network does not run.
     """
-    given = request.values["ckpt_path"] is not None
-    checkpoint = read_checkpoint(path_value(request.values, "ckpt_path")) if given else None
+    checkpoint = given_checkpoint(request)
     config = _parsed(request, checkpoint)
     network = build_network(config.model, request.typed("model._target_"))
     if checkpoint is not None:
         load_weights(network, checkpoint)
-    settings = replace(config.settings, network=network_name(config.model, network))
+    settings = _settings(config, network_name(config.model, network))
     if config.budget is not None:
         check_budget_settings(read_budget(Path(config.budget)), settings)
     check_settings(network, settings)
@@ -140,17 +85,24 @@ def check_profile(request: Request) -> Job:
     return partial(_save, config, ProfileReport(profile, audit), changes, request.overrides)
 
 
+def _settings(config: ProfileConfig, network: str) -> Settings:
+    return Settings(
+        network=network,
+        input_shape=(config.batch_size, *(config.input_shape or config.model.input_shape)),
+        dtype=config.dtype,
+        device=config.device,
+        channels_last=config.channels_last,
+        train=config.train,
+        freeze=config.freeze,
+        input_requires_grad=config.input_requires_grad,
+        optimizer=optimizer_maker(config.optimizer),
+    )
+
+
 def _what_runs(settings: Settings, num_instruments: int) -> str:
     if settings.is_forecast:
         return f"profiling {settings.network} by a dry run: no {settings.device} is here ..."
     return f"profiling {settings.network} by a dry run and {num_instruments} instruments ..."
-
-
-def network_name(config: NetworkConfig, network: nn.Module) -> str:
-    """For the reports: torchvision's own name, a user's class, or the name of ours."""
-    if isinstance(config, TorchvisionConfig):
-        return config.name
-    return type(network).__name__ if isinstance(config, CustomConfig) else config.family
 
 
 def walkthrough_audit() -> Audit:
@@ -166,10 +118,7 @@ def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfi
     if checkpoint is not None:
         refuse_another_network(request.overrides)
         values["model"] = RunFacts.of(checkpoint).config["model"]
-    try:
-        config = ProfileConfig.model_validate(frozen(values))
-    except ValidationError as error:
-        raise UserError(first_problem(error)) from error
+    config = parse(ProfileConfig, values)
     if config.tolerance and config.budget is None:
         raise UserError(f"tolerance={config.tolerance} is of a budget: give budget=FILE")
     if len(config.input_shape or ()) > len(config.model.input_shape):
@@ -177,21 +126,6 @@ def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfi
             f"input_shape={list(config.input_shape or ())}: give [C,H,W]; the batch is batch_size"
         )
     return config
-
-
-def refuse_groups(overrides: tuple[str, ...], groups: tuple[str, ...], what: str) -> None:
-    """Refuse parts of a network's recipe, which the configuration holds without using them."""
-    for override in overrides:
-        if re.split("[.@]", key_of(override))[0] in groups:
-            raise UserError(f"{override} says nothing about {what}: leave it out")
-
-
-def refuse_another_network(overrides: tuple[str, ...]) -> None:
-    """Beside a checkpoint only a user's own class is named again."""
-    for override in overrides:
-        is_own_class = override == "model=custom" or key_of(override) == "model._target_"
-        if key_of(override).split(".")[0] == "model" and not is_own_class:
-            raise UserError(f"{override}: the checkpoint says which network it is; leave it out")
 
 
 def _save(

@@ -9,35 +9,14 @@ import errno
 import fcntl
 import os
 import re
-import sys
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-import hydra
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
-from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
 
-from layerscope.composition import (
-    Values,
-    assignment,
-    compose_config,
-    key_of,
-    open_hydra,
-    plain_values,
-    refuse_repeated_keys,
-    sweep_jobs,
-)
-from layerscope.errors import (
+from layerscope.base.errors import (
     Interrupted,
     MarkedError,
     NonFiniteLoss,
@@ -45,9 +24,13 @@ from layerscope.errors import (
     Terminated,
     UserError,
 )
+from layerscope.base.output import CLOSED_PIPE, safe_output
+from layerscope.base.signals import Signals, Stopped
+from layerscope.config.command_line import Arguments, help_text, parse_arguments
+from layerscope.config.compose import Composed, Composer, Values, job_in_errors, open_composer
+from layerscope.config.overrides import key_of, refuse_repeated_keys, value_of
 from layerscope.report.sweep import forget_failure, save_failure
-from layerscope.report.terminal import complain
-from layerscope.signals import Signals, Stopped
+from layerscope.report.terminal import Screen, complain
 from layerscope_signals import RUN_DIRECTORY
 
 Job = Callable[[Path], None]  # runs and writes into this directory
@@ -80,7 +63,7 @@ class Request:
             return None
         for override in self.overrides:
             if key_of(override) == key:
-                return str(OverridesParser.create().parse_override(override).value())
+                return str(value_of(override))
         return None
 
 
@@ -90,6 +73,8 @@ class Command:
 
     config_name: str
     config_dir: Path
+    schema: type[BaseModel]  # of its own keys, for --help
+    does: str  # for --help
     check: Callable[[Request], Job]  # raises UserError; leaves the disk alone
     writes_files: bool = True  # False: the job is called without a directory being made for it
     finish_sweep: Callable[[Path], int] | None = None  # directory to exit code; None: no sweeps
@@ -106,30 +91,28 @@ class Command:
 
 
 def run_command(argv: Sequence[str], command: Command) -> int:
-    """The exit code of docs/reference.md; errors stand in one line on stderr."""
+    """Return the exit code of docs/reference.md; errors stand in one line on stderr."""
+    with safe_output() as output:
+        code = _exit_code(argv, command)
+    if output.lost is None or code != 0:
+        return code
+    if isinstance(output.lost, BrokenPipeError):
+        return CLOSED_PIPE
+    return _complain(RunFailed(f"standard output: {_of_system(output.lost)}"), RunFailed.exit_code)
+
+
+def _exit_code(argv: Sequence[str], command: Command) -> int:
     signals = Signals()
     try:
         with signals.raised():
             return _run(argv, command, signals)
     except (UserError, RunFailed, NonFiniteLoss, Terminated, Interrupted) as error:
         return _complain(error, error.exit_code)
-    except OverrideParseException as error:
-        return _complain(UserError(_unread(error)), UserError.exit_code)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _complain(error, UserError.exit_code)
     except OSError as error:
         return _complain(RunFailed(_of_system(error)), RunFailed.exit_code)
     except (KeyboardInterrupt, Stopped):
         error = signals.error() or Interrupted("ended by Ctrl-C")
         return _complain(error, error.exit_code)
-
-
-def _unread(error: OverrideParseException) -> str:
-    """An override that Hydra cannot read; quotes let a value hold arrows and the like."""
-    key, _, value = str(error.override).partition("=")
-    if "Lexer" in str(error) and "'" not in value:
-        return f"{error.override} cannot be read: quote the value, \"{key}='{value}'\""
-    return f"{error.override}: {error}"
 
 
 def one_line(error: BaseException) -> str:
@@ -151,31 +134,41 @@ def _of_system(error: OSError, directory: Path | None = None) -> str:
 
 
 def _run(argv: Sequence[str], command: Command, signals: Signals) -> int:
-    arguments = _parse(argv)
-    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
-        return _show(argv, arguments, command)
-    if arguments.config_path or arguments.experimental_rerun:
-        raise UserError("--config-path, --experimental-rerun: not used here, see --config-dir")
+    arguments = parse_arguments(argv)
     overrides = list(arguments.overrides)
     refuse_repeated_keys(overrides)
     name = arguments.config_name or command.config_name
-    with open_hydra(name, command.config_dir, arguments.config_dir) as loader:
-        if arguments.multirun:
-            return _run_sweep(loader, command, signals, name, overrides)
-        return _run_one(loader, command, signals, name, overrides)
+    with open_composer(name, command.config_dir, arguments.config_dir) as composer:
+        if arguments.wants_help or arguments.shown is not None:
+            return _show(composer, command, arguments)
+        if arguments.is_sweep:
+            return _run_sweep(composer, command, signals, overrides)
+        return _run_one(composer, command, signals, overrides)
 
 
-def _run_one(
-    loader: Hydra, command: Command, signals: Signals, name: str, overrides: list[str]
-) -> int:
-    composed = command.composed(overrides)
-    config = compose_config(loader, name, composed)
-    foreign = tuple(override for override in overrides if override not in composed)
-    values = plain_values(config)
+def _show(composer: Composer, command: Command, arguments: Arguments) -> int:
+    """Answer --help, --cfg and --info, which make nothing."""
+    overrides = command.composed(arguments.overrides)
+    if arguments.shown is not None:
+        composer.show(arguments.shown, overrides, arguments.parser)
+    else:
+        sweeps = command.finish_sweep is not None
+        screen = Screen()
+        screen.say(
+            help_text(command.does, command.schema, composer, overrides, sweeps, screen.width)
+        )
+    return 0
+
+
+def _run_one(composer: Composer, command: Command, signals: Signals, overrides: list[str]) -> int:
+    own = command.composed(overrides)
+    foreign = tuple(override for override in overrides if override not in own)
+    composed = composer.run(own)
+    values = composed.values
     if not command.writes_files:
         command.check(Request(values, tuple(overrides), foreign=foreign))(Path())
         return 0
-    directory = Path(os.environ.get(RUN_DIRECTORY) or config.hydra.run.dir)
+    directory = Path(os.environ.get(RUN_DIRECTORY) or composed.directory)
     resumes = _resumes(values, overrides, "hydra.run.dir")
     is_there = directory.is_dir()
     request = Request(
@@ -201,56 +194,40 @@ def _run_one(
     return 0
 
 
-def _run_sweep(
-    loader: Hydra, command: Command, signals: Signals, name: str, overrides: list[str]
-) -> int:
+def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides: list[str]) -> int:
     if command.finish_sweep is None:
         raise UserError("only scripts/train.py sweeps: leave out -m")
-    config = compose_config(loader, name, overrides, RunMode.MULTIRUN)
-    directory = Path(config.hydra.sweep.dir)
-    values = plain_values(config)
-    marker = None if _resumes(values, overrides, "hydra.sweep.dir") else "multirun.yaml"
-    how_to_go_on = _how_to_go_on(values, f"hydra.sweep.dir={directory}")
+    sweep = composer.sweep(overrides)
+    directory = sweep.directory
+    resumes = _resumes(sweep.values, overrides, "hydra.sweep.dir")
+    marker = None if resumes else "multirun.yaml"
+    how_to_go_on = _how_to_go_on(sweep.values, f"hydra.sweep.dir={directory}")
     _refuse_used(directory, marker, "hydra.sweep.dir")
-    jobs = sweep_jobs(loader, config, overrides)
-    if not jobs:
-        raise UserError("the sweep has no job: give each swept key a value")
     typed_keys = frozenset(map(key_of, overrides))
-    folders: set[Path] = set()
-    for number, job_overrides in enumerate(jobs):
-        job_config = compose_config(loader, name, job_overrides, RunMode.MULTIRUN)
-        subdirectory = _subdirectory(job_config, number)
-        folder = directory / subdirectory
-        leaves = Path(subdirectory).is_absolute() or ".." in Path(subdirectory).parts
-        if leaves or folder in (directory, *folders):
-            raise UserError(
-                f"hydra.sweep.subdir={subdirectory}: each job needs a folder of its own in "
-                "hydra.sweep.dir; leave it out, or let it name ${hydra.job.num}"
-            )
-        folders.add(folder)
-        values = plain_values(job_config)
-        typed = tuple(job_overrides)
-        command.check(Request(values, typed, folder, in_sweep=True, typed_keys=typed_keys))
 
-    def task(job_config: DictConfig) -> None:
-        typed = tuple(HydraConfig.get().overrides.task)
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        request = Request(
-            plain_values(job_config),
-            typed,
-            folder,
+    def request(job: Composed) -> Request:
+        return Request(
+            job.values,
+            job.overrides,
+            job.directory,
             in_sweep=True,
             how_to_go_on=how_to_go_on,
             typed_keys=typed_keys,
         )
-        _run_sweep_job(command, request)
+
+    for job in sweep.jobs:
+        with job_in_errors(job.directory.name, job.overrides):
+            command.check(request(job))
+
+    def run_job(job: Composed) -> None:
+        _run_sweep_job(command, request(job))
         signals.check()
 
     _make(directory, "hydra.sweep.dir")
     with _alone_in(directory), _ended_from_outside(signals, directory, how_to_go_on):
         _refuse_used(directory, marker, "hydra.sweep.dir")  # made by another since
         try:
-            loader.multirun(name, task, [*overrides, assignment("hydra.sweep.dir", directory)])
+            composer.run_sweep(overrides, directory, run_job)
         except _SweepEnded as end:
             raise end.error from end
         return command.finish_sweep(directory)
@@ -262,14 +239,6 @@ class _SweepEnded(BaseException):
     def __init__(self, error: Terminated | Interrupted | RunFailed) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-def _subdirectory(config: DictConfig, number: int) -> str:
-    """Of a job of the sweep, as Hydra will name it."""
-    with open_dict(config):
-        config.hydra.job.num = number
-        config.hydra.job.id = str(number)
-    return config.hydra.sweep.subdir
 
 
 def _run_sweep_job(command: Command, request: Request) -> None:
@@ -398,39 +367,6 @@ def _environment(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = previous
-
-
-def _parse(argv: Sequence[str]) -> Namespace:
-    parser = get_args_parser()
-    parser.error = _refuse_arguments  # argparse would print its usage beside the error
-    return parser.parse_intermixed_args(list(argv))
-
-
-def _refuse_arguments(message: str) -> NoReturn:
-    raise UserError(f"{message}: see --help")
-
-
-def _show(argv: Sequence[str], arguments: Namespace, command: Command) -> int:
-    """Hydra's own --help, --cfg and --info, which make nothing."""
-    composed = command.composed(arguments.overrides)
-    if arguments.config_path:
-        raise UserError("--config-path is not used here, see --config-dir")
-    name = arguments.config_name or command.config_name
-    with open_hydra(name, command.config_dir, arguments.config_dir) as loader:
-        compose_config(loader, name, composed)
-    previous = sys.argv
-    sys.argv = [previous[0], *argv]
-    try:
-        hydra.main(
-            version_base="1.3",
-            config_path=str(command.config_dir),
-            config_name=command.config_name,
-        )(lambda _: None)()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = previous
-    return 0
 
 
 def _complain(error: BaseException, exit_code: int) -> int:

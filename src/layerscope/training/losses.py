@@ -4,7 +4,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerscope.config import CrossEntropyConfig, LossConfig, MSEConfig
+from layerscope.config.schema import CrossEntropyConfig, LossConfig, MSEConfig
 
 
 def _cross_entropy(outputs: Tensor, labels: Tensor, config: CrossEntropyConfig) -> Tensor:

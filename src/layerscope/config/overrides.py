@@ -1,22 +1,32 @@
 """A command line's overrides: read, and what to say of one that is wrong."""
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
-from layerscope.config import as_typed
-from layerscope.errors import UserError
-from layerscope.yaml_files import MAX_DEPTH
+from layerscope.base.errors import UserError
+from layerscope.config.problems import as_typed
+from layerscope.config.yaml_files import MAX_DEPTH
+
+OTHER_THAN_TRAINED = ("data", "trainer")  # groups of which a checkpoint can get another option
 
 
 def key_of(override: str) -> str:
     """Of `+a.b=1`: a.b."""
     return override.partition("=")[0].lstrip("+~")
+
+
+def value_of(override: str) -> Any:
+    """Return the value that an override gives its key."""
+    return OverridesParser.create().parse_override(override).value()
 
 
 def refuse_repeated_keys(overrides: Sequence[str]) -> None:
@@ -120,3 +130,48 @@ def keys_of(values: dict[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, dict):
             names += keys_of(value, f"{prefix}{key}.")
     return names
+
+
+def override_plain(
+    values: dict[str, Any], overrides: Sequence[str], config_dir: Path
+) -> dict[str, Any]:
+    """A plain configuration with Hydra-style overrides applied: key=value and group=option."""
+    changed = copy.deepcopy(values)
+    for override in parsed(overrides):
+        has_package = override.package is not None
+        if override.is_sweep_override() or override.is_delete() or has_package:
+            raise UserError(f"{override.input_line}: only key=value is understood here")
+        if "${" in str(override.value()):
+            raise UserError(f"{override.input_line}: write the value itself, without ${{...}}")
+        key, value = override.key_or_group, override.value()
+        if (config_dir / key).is_dir():
+            _choose_option(changed, config_dir, key, as_typed(value))
+        else:
+            _set(changed, key, value, add=override.is_add())
+    return changed
+
+
+def _choose_option(values: dict[str, Any], config_dir: Path, group: str, option: str) -> None:
+    if group not in OTHER_THAN_TRAINED:
+        raise UserError(
+            f"{group}={option}: a checkpoint can get another {' or '.join(OTHER_THAN_TRAINED)}"
+        )
+    file = config_dir / group / f"{option}.yaml"
+    if not file.is_file():
+        options = ", ".join(sorted(path.stem for path in (config_dir / group).glob("*.yaml")))
+        raise UserError(f"{group}={option} cannot be chosen: options of {group} are {options}")
+    section = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(section, dict)
+    # A file that builds on another names only what differs: the rest stays the checkpoint's.
+    partial_section = section.pop("defaults", None) is not None
+    values[group] = {**values[group], **section} if partial_section else section
+
+
+def _set(values: dict[str, Any], key: str, value: Any, add: bool) -> None:
+    *parents, name = key.split(".")
+    section = values
+    for parent in parents:
+        section = section.get(parent) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or (name not in section and not add):
+        raise UserError(unknown_key(key, keys_of(values), "the run's config.yaml lists them"))
+    section[name] = value

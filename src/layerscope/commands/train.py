@@ -8,21 +8,35 @@ from typing import Any
 
 import torch
 import yaml
+from torch.nn.parameter import is_lazy
 
-from layerscope.cli import Job, Request
-from layerscope.composition import Values
-from layerscope.config import TrainConfig, parse_train_config
+from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
+from layerscope.base.files import remove_leftovers, write_json, write_text
+from layerscope.commands.network import warning_of_random_buffers
+from layerscope.commands.runner import Command, Job, Request
+from layerscope.config.compose import without_places
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.data.cifar10 import CLASS_NAMES
-from layerscope.data.module import ImageData, count_images, default_padding, stored_size
+from layerscope.data.module import (
+    ImageData,
+    count_images,
+    default_padding,
+    limited,
+    stored_size,
+)
 from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
-from layerscope.errors import NonFiniteLoss, RunFailed, UserError
-from layerscope.files import remove_leftovers, write_json, write_text
+from layerscope.dry_run import dry_run
+from layerscope.layers import untouched
 from layerscope.networks import build_network, check_deterministic, check_network
+from layerscope.networks.layer_calls import blank_image
+from layerscope.reconcile import INSTRUMENTS, Settings, profile_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
 from layerscope.report.profile.report import ProfileReport
+from layerscope.report.sweep import finish_sweep
 from layerscope.report.terminal import Screen, complain, mebibytes, percent
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
@@ -43,15 +57,29 @@ from layerscope.training.hardware import (
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
+from layerscope.training.optimizers import optimizer_maker
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.restorable import check_restorable
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
-from layerscope.training.run_profile import profile_run, wants_profile
 from layerscope.training.scoring import score_checkpoint
 from layerscope.training.stop_request import StopRequest
 from layerscope.training.trainer import make_trainer
 
-NOT_OF_THE_RUN = ("paths", "experiment")  # where and by which recipe: not what is trained
+AUTO_STEPS = 2_000  # a profile costs seconds: of runs that are longer than that
+_DTYPES = {"32-true": "float32", "bf16-mixed": "bf16_autocast"}
+_DOES = (
+    "Train a network, test its best checkpoint, and write what every layer cost. -m sweeps: "
+    "model.width=0.5,1,2 seed=0,1 makes six runs."
+)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The training batches of one epoch, over all processes."""
+
+    num_batches: int
+    largest_batch: int  # images
+    last_batch: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +92,19 @@ class Plan:
     data: Provenance
     start: Start
     num_outputs: int  # tensors that the network returns
-    largest_batch: int  # images in a full training batch, over all processes
+    epoch: Epoch
+    warnings: tuple[str, ...]
+
+
+def command(config_dir: Path) -> Command:
+    """Return what `layerscope train` does.
+
+    Args:
+        config_dir: of the configurations' files.
+    """
+    return Command(
+        "train", config_dir, TrainConfig, _DOES, check_training, finish_sweep=finish_sweep
+    )
 
 
 def check_training(request: Request) -> Job:
@@ -72,7 +112,7 @@ def check_training(request: Request) -> Job:
 
     The one thing that this writes is the data cache, once it is complete and verified.
     """
-    config = parse_train_config(without_places(request.values))
+    config = parse(TrainConfig, without_places(request.values))
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
     if config.resume is not None and config.ckpt_path is not None:
         raise UserError("resume=auto finds its checkpoint itself: leave out ckpt_path")
@@ -81,6 +121,7 @@ def check_training(request: Request) -> Job:
     check_logger(config.logger)
     view_for(config.data, config.model, CLASS_NAMES)
     network = build_network(config.model, target)
+    _check_parameters(network)
     num_outputs = check_network(network, config.model)
     if config.trainer.deterministic and uses_gpu(config.trainer):
         check_deterministic(network, config.model, torch.device("cuda"))
@@ -89,14 +130,16 @@ def check_training(request: Request) -> Job:
         return _say_finished
     _check_start(network, config, start)
     provenance = prepare_data(config.data, Screen(silent=in_child_process()).say)
-    largest_batch = _check_sizes(config)
-    plan = Plan(config, target, request, provenance, start, num_outputs, largest_batch)
+    epoch = _check_sizes(config)
+    _check_smallest_batch(network, config, epoch)
+    warnings = (
+        start.warning,
+        _warning_of_accumulation(config, epoch),
+        warning_of_random_buffers(network, config.model, target),
+    )
+    told = tuple(warning for warning in warnings if warning)
+    plan = Plan(config, target, request, provenance, start, num_outputs, epoch, told)
     return partial(train, plan)
-
-
-def without_places(values: Values) -> Values:
-    """A composed configuration without the keys that are not of the run itself."""
-    return {key: value for key, value in values.items() if key not in NOT_OF_THE_RUN}
 
 
 def train(plan: Plan, directory: Path) -> None:
@@ -111,8 +154,8 @@ def train(plan: Plan, directory: Path) -> None:
         remove_leftovers(directory)
         CheckpointFolder(directory).remove_leftovers()
         (directory / RESULTS_FILE).unlink(missing_ok=True)  # of fewer epochs
-        if plan.start.warning:
-            complain(f"warning: {plan.start.warning}")
+        for warning in plan.warnings:
+            complain(f"warning: {warning}")
         _describe(plan, network, directory, screen)
     if not plan.start.has_trained:
         _fit(plan, Classifier(network, config), directory, screen)
@@ -152,8 +195,63 @@ def _check_start(network: torch.nn.Module, config: TrainConfig, start: Start) ->
         )
 
 
-def _check_sizes(config: TrainConfig) -> int:
-    """Images in the largest training batch; a UserError if a split has nothing to give."""
+def _check_parameters(network: torch.nn.Module) -> None:
+    """Refuse a network that a run cannot begin, or not save.
+
+    Raises:
+        UserError: it has lazy layers, or states that are no tensors.
+    """
+    state = network.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"{name.replace('_extra_state', 'get_extra_state')} of the network returns a "
+                f"{type(value).__name__}: return a tensor, since a checkpoint holds nothing else"
+            )
+        if is_lazy(value):
+            raise UserError(
+                f"{name} of the network is lazy, and its size not known before a batch has been "
+                "seen: give sizes, or call the network once at the end of its __init__"
+            )
+
+
+def _check_smallest_batch(network: torch.nn.Module, config: TrainConfig, epoch: Epoch) -> None:
+    """Refuse a batch of one image where the network cannot train on one, as batch norm cannot.
+
+    Raises:
+        UserError: names the key that makes such a batch.
+    """
+    processes = num_processes(config.trainer)
+    if min(epoch.last_batch, epoch.largest_batch) // processes != 1:
+        return
+    image = blank_image(network, (1, *config.model.input_shape))
+    try:
+        with untouched(network):
+            dry_run(network.train(), (image,), backward=False)
+    except UserError as error:
+        if epoch.largest_batch // processes == 1:
+            mend = f"data.batch_size={config.data.batch_size} gives a process one image: raise it"
+        else:
+            mend = "data.drop_last=false leaves a last batch of one image: set it to true"
+        raise UserError(f"{mend}, the network cannot train on one image ({error})") from error
+
+
+def _warning_of_accumulation(config: TrainConfig, epoch: Epoch) -> str:
+    accumulated = config.trainer.accumulate_grad_batches
+    if accumulated <= epoch.num_batches:
+        return ""
+    return (
+        f"trainer.accumulate_grad_batches={accumulated} is more than the {epoch.num_batches} "
+        "training batches of an epoch, whose end takes a step in any case: one step an epoch"
+    )
+
+
+def _check_sizes(config: TrainConfig) -> Epoch:
+    """Return the batches of an epoch.
+
+    Raises:
+        UserError: a split has nothing to give.
+    """
     counts = count_images(config)
     data = config.data
     for split, count in counts.items():
@@ -169,7 +267,16 @@ def _check_sizes(config: TrainConfig) -> int:
             f"data.crop_padding={data.crop_padding}: must be below {stored_size(config)}, the size "
             "of the images"
         )
-    return min(data.batch_size, counts["train"])
+    return _epoch(config, counts["train"])
+
+
+def _epoch(config: TrainConfig, num_images: int) -> Epoch:
+    size = config.data.batch_size
+    whole, rest = divmod(num_images, size)
+    num_batches = whole if config.data.drop_last or rest == 0 else whole + 1
+    used = limited(num_batches, config.trainer.limit_train_batches)
+    last = size if used <= whole else rest
+    return Epoch(used, min(size, num_images), last)
 
 
 def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Screen) -> None:
@@ -204,7 +311,7 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         PrepareProcess(config.trainer),
         BatchProgress(screen),
         *early_stopping(config.callbacks.early_stopping),
-        ActivationMemory(directory, config, plan.largest_batch),
+        ActivationMemory(directory, config, plan.epoch.largest_batch),
         EndOfEpoch(directory, folder, screen),
         WithinEpoch(folder, config.checkpoint_every_n_steps, request),
     ]
@@ -252,10 +359,10 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     }
     save_curves(directory / "curves.svg", history.metrics)
     report = None
-    if wants_profile(plan.config, results["steps"]):
-        batch_size = plan.largest_batch // num_processes(plan.config.trainer)
+    if _wants_profile(plan.config, results["steps"]):
+        batch_size = plan.epoch.largest_batch // num_processes(plan.config.trainer)
         try:
-            report = profile_run(plan.config, plan.target, batch_size, directory)
+            report = _profile_run(plan.config, plan.target, batch_size, directory)
         except UserError as error:  # the run is complete: that an instrument fails is no reason
             screen.say(f"no profile: {error}")
     write_json(directory / RESULTS_FILE, results)
@@ -283,3 +390,31 @@ def _panel(
 
 def _profile_line(report: ProfileReport, directory: Path) -> str:
     return f"{verdict(report.profile).removesuffix('.')}: {directory / 'profile.html'}"
+
+
+def _wants_profile(config: TrainConfig, num_steps: int) -> bool:
+    """Tell whether a run is profiled: `profile=true`, or `auto` and a run that took some time."""
+    return num_steps >= AUTO_STEPS if config.profile == "auto" else config.profile
+
+
+def _profile_run(
+    config: TrainConfig, target: str | None, batch_size: int, directory: Path
+) -> ProfileReport:
+    """Write profile.json, .csv, .md and .html into the run's directory.
+
+    Args:
+        batch_size: of one process. The loss is the sum of the outputs, as in every profile.
+    """
+    settings = Settings(
+        network=config.model.family,
+        input_shape=(batch_size, *config.model.input_shape),
+        dtype=_DTYPES[config.trainer.precision],
+        device="cuda" if uses_gpu(config.trainer) else "cpu",
+        channels_last=config.trainer.channels_last,
+        train=True,
+        optimizer=optimizer_maker(config.optimizer),
+    )
+    network = build_network(config.model, target)
+    report = ProfileReport(profile_network(network, settings, frozenset(INSTRUMENTS)))
+    report.save(directory)
+    return report

@@ -1,0 +1,78 @@
+"""Open a checkpoint with its own configuration and the user's changes to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerscope.base.errors import UserError
+from layerscope.commands.network import warning_of_random_buffers
+from layerscope.commands.runner import Request
+from layerscope.config.compose import path_value
+from layerscope.config.overrides import key_of, override_plain
+from layerscope.config.problems import as_typed, parse
+from layerscope.config.schema import Cifar10Config, DataConfig, TrainConfig
+from layerscope.data.store import load_cifar10
+from layerscope.networks import build_network, check_network
+from layerscope.report.terminal import complain
+from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
+from layerscope.training.hardware import resolved_precision
+from layerscope.training.seen import preprocessing_of
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint that has passed every check, and the configuration to use it with."""
+
+    path: Path
+    checkpoint: dict[str, Any]
+    config: TrainConfig
+    target: str | None
+
+
+def open_checkpoint(request: Request, config_dir: Path) -> Opened:
+    """The checkpoint that the request names, with its own configuration and the user's overrides.
+
+    Args:
+        config_dir: where a group's options are, for an override like trainer=cpu.
+    """
+    path = path_value(request.values, "ckpt_path")
+    checkpoint = read_checkpoint(path)
+    preprocessing_of(checkpoint)
+    values = RunFacts.of(checkpoint).config
+    config = parse(TrainConfig, override_plain(values, request.foreign, config_dir))
+    _refuse_another_view(parse(TrainConfig, values), config)
+    config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
+    if "data.dir" not in map(key_of, request.foreign):
+        config = config.model_copy(update={"data": _without_writing(config.data)})
+    target = request.typed("model._target_")
+    network = build_network(config.model, target)
+    check_network(network, config.model)
+    warning = warning_of_random_buffers(network, config.model, target)
+    if warning:
+        complain(f"warning: {warning}")
+    load_weights(network, checkpoint)
+    return Opened(path, checkpoint, config, target)
+
+
+def _without_writing(data: DataConfig) -> DataConfig:
+    """A file does not say where data is put: its directory counts if it holds the data already."""
+    if not isinstance(data, Cifar10Config) or data.dir is None:
+        return data
+    try:
+        load_cifar10(Path(data.dir))
+    except UserError:
+        return data.model_copy(update={"dir": None})
+    return data
+
+
+def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:
+    """What the network was trained to see is in the checkpoint and stays."""
+    for section, names in (("model", None), ("data", ("image_size", "grayscale", "groups"))):
+        old, new = getattr(trained, section), getattr(asked, section)
+        for name in names or type(old).model_fields:
+            value = getattr(new, name)
+            if value != getattr(old, name) and value is not None and name != "target":
+                raise UserError(
+                    f"{section}.{name}={as_typed(value)}: the checkpoint's network was trained "
+                    f"with {as_typed(getattr(old, name))}, and that stays: leave it out"
+                )

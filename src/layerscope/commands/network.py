@@ -1,0 +1,73 @@
+"""The network of a profile or an explanation: one that is configured, or a checkpoint's."""
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerscope.base.errors import UserError
+from layerscope.commands.runner import Request
+from layerscope.config.compose import path_value
+from layerscope.config.overrides import key_of
+from layerscope.config.schema import CustomConfig, NetworkConfig, TorchvisionConfig
+from layerscope.networks import build_network
+from layerscope.training.checkpoints import read_checkpoint
+
+
+def given_checkpoint(request: Request) -> dict[str, Any] | None:
+    """Return the checkpoint that `ckpt_path` names; None where there is none."""
+    if request.values["ckpt_path"] is None:
+        return None
+    return read_checkpoint(path_value(request.values, "ckpt_path"))
+
+
+def warning_of_random_buffers(network: nn.Module, config: NetworkConfig, target: str | None) -> str:
+    """Warn of buffers that are random and in no checkpoint, since they are `persistent=False`.
+
+    Args:
+        network: what `build_network` has made of the configuration; another one is made to compare.
+    """
+    saved = network.state_dict().keys()
+    unsaved = {name: value for name, value in network.named_buffers() if name not in saved}
+    if not unsaved:
+        return ""
+    again = dict(build_network(config, target).named_buffers())
+    random = [n for n, value in unsaved.items() if n in again and not _same(value, again[n])]
+    if not random:
+        return ""
+    return (
+        f"the buffer {random[0]} is random and in no checkpoint, so that each program that opens "
+        "one has other numbers in it: register it with persistent=True"
+    )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Compare values; nan equals nan."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if torch.equal(one, other) or not one.is_floating_point():
+        return torch.equal(one, other)
+    return bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
+
+
+def network_name(config: NetworkConfig, network: nn.Module) -> str:
+    """For the reports: torchvision's own name, a user's class, or the name of ours."""
+    if isinstance(config, TorchvisionConfig):
+        return config.name
+    return type(network).__name__ if isinstance(config, CustomConfig) else config.family
+
+
+def refuse_groups(overrides: tuple[str, ...], groups: tuple[str, ...], what: str) -> None:
+    """Refuse parts of a network's recipe, which the configuration holds without using them."""
+    for override in overrides:
+        if re.split("[.@]", key_of(override))[0] in groups:
+            raise UserError(f"{override} says nothing about {what}: leave it out")
+
+
+def refuse_another_network(overrides: tuple[str, ...]) -> None:
+    """Beside a checkpoint only a user's own class is named again."""
+    for override in overrides:
+        is_own_class = override == "model=custom" or key_of(override) == "model._target_"
+        if key_of(override).split(".")[0] == "model" and not is_own_class:
+            raise UserError(f"{override}: the checkpoint says which network it is; leave it out")

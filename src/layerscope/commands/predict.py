@@ -1,0 +1,75 @@
+"""Show what a checkpoint's network takes a picture for."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from layerscope.base.errors import UserError
+from layerscope.commands.checkpoint import Opened, open_checkpoint
+from layerscope.commands.pictures import network_input, read_photo
+from layerscope.commands.runner import Command, Job, Request
+from layerscope.config.compose import path_value
+from layerscope.config.schema import PredictConfig
+from layerscope.networks import build_network, first_output
+from layerscope.report.terminal import Screen, percent
+from layerscope.training.checkpoints import load_weights
+from layerscope.training.seen import preprocessing_of
+
+_DOES = (
+    "Print what a checkpoint's network takes a photo for: the softmax probability of each class."
+)
+_OWN_KEYS = frozenset(PredictConfig.model_fields)
+
+
+def command(config_dir: Path) -> Command:
+    """Return what `layerscope predict` does.
+
+    Args:
+        config_dir: of the configurations' files.
+    """
+    return Command(
+        "predict",
+        config_dir,
+        PredictConfig,
+        _DOES,
+        partial(check_prediction, config_dir),
+        writes_files=False,
+        own_keys=_OWN_KEYS,
+    )
+
+
+def check_prediction(config_dir: Path, request: Request) -> Job:
+    """Open the checkpoint and the photo."""
+    opened = open_checkpoint(request, config_dir)
+    path = path_value(request.values, "image")
+    return partial(show_prediction, opened, path, read_photo(path))
+
+
+def predict(opened: Opened, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Softmax probabilities (N, num_classes) of images (N, 32, 32, 3), in float32 on the CPU."""
+    network = build_network(opened.config.model, opened.target)
+    load_weights(network, opened.checkpoint)
+    with torch.no_grad():
+        outputs = first_output(network.eval()(network_input(opened.checkpoint, images)))
+    shares = outputs.double().softmax(1).numpy()
+    if not np.isfinite(shares).all():
+        raise UserError(
+            f"ckpt_path={opened.path} answers with numbers that are not finite: give an earlier "
+            "checkpoint"
+        )
+    return shares
+
+
+def show_prediction(opened: Opened, path: Path, images: NDArray[np.uint8], _: Path) -> None:
+    """The classes, most probable first."""
+    (shares,) = predict(opened, images)
+    names = preprocessing_of(opened.checkpoint).view.class_names
+    order = np.argsort(-shares, kind="stable")
+    Screen().table(
+        f"{path.name}: {names[order[0]]}",
+        ("class", "probability"),
+        [(names[index], percent(float(shares[index]))) for index in order],
+    )

@@ -1,0 +1,732 @@
+"""The schema of each command's configuration: every key, its type, its range and what it means.
+
+Defaults stand in configs/*.yaml and nowhere else, so every key is required here. A key's sentence
+is its description: `--help` prints it, and so does docs/reference.md.
+"""
+
+import os
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+# Upper bounds are beyond what anyone means; they keep a slip, or a stranger's file, from asking for
+# all memory, or for numbers that torch cannot hold.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Size = Annotated[int, Field(ge=1, le=16_384)]  # of an image, in pixels or channels
+Channels = Annotated[int, Field(ge=1, le=65_536)]
+KernelSize = Annotated[int, Field(ge=1, le=1023)]
+Images = Annotated[int, Field(ge=1, le=200_000)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+NonNegative = Annotated[float, Field(ge=0, le=1e30)]
+Width = Annotated[float, Field(gt=0, le=64)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _is_printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("must be printable text")
+    return name
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Index = Annotated[int, Field(ge=0)]
+Place = Annotated[tuple[Index, ...], Field(min_length=1)] | None  # of a value in a tensor
+# Of a class, as reports show it.
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_printable)]
+
+
+def local_path(path: str) -> str:
+    """Return the path with `~` replaced by the home directory.
+
+    Raises:
+        ValueError: it names no local file.
+    """
+    if not path.strip() or "\0" in path:
+        raise ValueError("names no file, give its path")
+    if "://" in path:
+        raise ValueError("only local files are opened, download it first")
+    return os.path.expanduser(path)
+
+
+LocalPath = Annotated[str, AfterValidator(local_path)]
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+_T = TypeVar("_T")
+OneOrSeveral = Annotated[tuple[_T, ...], BeforeValidator(_several)]  # a single text, or a list
+
+
+def _is_a_limit(limit: int | float) -> int | float:
+    share = isinstance(limit, float)
+    if not (0 < limit <= 1 if share else limit >= 1):
+        raise ValueError(
+            "must be a number of batches (1, 2, ...) or a share of them (above 0, to 1.0)"
+        )
+    return limit
+
+
+# How much of a loader is used.
+Limit = Annotated[int | float, AfterValidator(_is_a_limit)]
+
+
+class Section(BaseModel):
+    """Part of a configuration: frozen, no unknown keys, no conversion of types."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class NetworkBase(Section):
+    """Keys that every network has."""
+
+    input_shape: tuple[Size, Size, Size] = Field(description="Shape of one image, [C,H,W].")
+    num_classes: Channels = Field(description="Number of classes, which is the number of outputs.")
+
+
+class OwnNetworkBase(NetworkBase):
+    """Keys of the networks that this project defines."""
+
+    channels: tuple[Channels, ...] = Field(
+        description="Output channels of each convolution, before the multiplier `width`."
+    )
+    kernel_size: KernelSize = Field(description="Size of the square kernels, an odd number.")
+    width: Width = Field(description="Multiplier of the channels.")
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _keeps_the_size(cls, kernel_size: int) -> int:
+        if kernel_size % 2 == 0:
+            raise ValueError("must be odd, so that the convolution keeps the size of the image")
+        return kernel_size
+
+
+class CifarCNNConfig(OwnNetworkBase):
+    """networks/cifar_cnn.py."""
+
+    family: Literal["cifar_cnn"]
+    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=14)] = Field(
+        description="Output channels of each block, before the multiplier `width`."
+    )
+
+
+class TinyCNNConfig(OwnNetworkBase):
+    """networks/tiny_cnn.py."""
+
+    family: Literal["tiny_cnn"]
+    channels: tuple[Channels, Channels, Channels] = Field(
+        description=(
+            "Output channels of the convolutions but the last, before the multiplier `width`."
+        )
+    )
+    head_kernel_size: KernelSize = Field(
+        description="Size of the last convolution's square kernel, which covers the whole map."
+    )
+
+
+class SimpleCNNConfig(OwnNetworkBase):
+    """networks/simple_cnn.py."""
+
+    family: Literal["simple_cnn"]
+    channels: tuple[Channels] = Field(
+        description="Output channels of the one convolution, before the multiplier `width`."
+    )
+
+
+class PatternConfig(NetworkBase):
+    """networks/pattern.py; null for a key of the template means: as in its example."""
+
+    family: Literal["pattern"]
+    pattern: Annotated[str, Field(min_length=1)] | None = Field(
+        description=(
+            "The network as it is written, 'Input → (Conv → ReLU → Pool) × 2 → FC → ReLU → FC'; "
+            "null: the template of M, N, K and pool. See docs/patterns.md."
+        )
+    )
+    M: Annotated[int, Field(ge=0)] | None = Field(description="Blocks of the template; null: 2.")
+    N: Count | None = Field(description="Convolutions in a block of the template; null: 1.")
+    K: Annotated[int, Field(ge=0)] | None = Field(
+        description="Hidden FC layers of the template; null: 1."
+    )
+    pool: bool | None = Field(
+        description="End each block of the template with a pooling layer; null: true."
+    )
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] | None = Field(
+        description=(
+            "Output channels of each block, or of each convolution; null: 16, doubled from block "
+            "to block."
+        )
+    )
+    kernel_size: Count = Field(
+        description="Size of the square kernels where the pattern names none."
+    )
+    stride: Count = Field(description="Stride of the convolutions where the pattern names none.")
+    padding: Annotated[int, Field(ge=0)] | None = Field(
+        description=(
+            "Padding of the convolutions where the pattern names none; null: as much as keeps the "
+            "size."
+        )
+    )
+    hidden_units: Count | tuple[Count, ...] = Field(
+        description="Units of every hidden FC layer, or a list with one number for each."
+    )
+    batch_norm: bool = Field(description="Put a batch norm behind every convolution.")
+    width: Width = Field(description="Multiplier of the channels.")
+
+
+class TorchvisionConfig(NetworkBase):
+    """A torchvision classifier with random weights."""
+
+    family: Literal["torchvision"]
+    name: str = Field(
+        description="torchvision's name of a classifier, such as resnet18; its weights are random."
+    )
+
+
+class CustomConfig(NetworkBase):
+    """A user's own class; keys that are not listed here are passed to it, and so are `num_classes`
+    and `input_shape` where it has parameters of these names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    family: Literal["custom"]
+    target: str = Field(
+        alias="_target_",
+        description=(
+            "Your own class, module.Class, given on the command line only; further keys "
+            "(+model.hidden=64) are passed to it, and num_classes and input_shape where it has "
+            "parameters of these names."
+        ),
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the user's class is called with."""
+        return dict(self.model_extra or {})
+
+
+NetworkConfig = Annotated[
+    CifarCNNConfig
+    | TinyCNNConfig
+    | SimpleCNNConfig
+    | PatternConfig
+    | TorchvisionConfig
+    | CustomConfig,
+    Field(discriminator="family"),
+]
+
+
+class DataBase(Section):
+    """Keys that every data set has; null for a view means: what the network needs."""
+
+    batch_size: Count = Field(description="Images in a batch, over all processes.")
+    drop_last: bool = Field(description="Drop the last short training batch.")
+    image_size: Size | None = Field(
+        description="Height and width that the images are scaled to; null: what the network needs."
+    )
+    grayscale: bool | None = Field(
+        description="Make the images gray; null: what the network needs."
+    )
+    groups: dict[Name, tuple[str, ...]] | None = Field(
+        description=(
+            "Classes put together under new names, {pets: [cat,dog], wild: [deer,frog]}, the "
+            "others left out; null: what the network needs."
+        )
+    )
+    crop_padding: Annotated[int, Field(ge=0, le=16_384)] | None = Field(
+        description=(
+            "Pixels of reflected padding before a random crop of the training images; null: a 16th "
+            "of the image's size."
+        )
+    )
+    flip: Literal["alternate", "random", "none"] = Field(
+        description=(
+            "Horizontal flips of the training images: alternate (random at first, then every other "
+            "epoch), random or none."
+        )
+    )
+    loader: Literal["device", "workers"] = Field(
+        description=(
+            "device: the whole set as uint8 on the training device; workers: a DataLoader with "
+            "torchvision's transforms, for what does not fit."
+        )
+    )
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        description="Processes of the DataLoader."
+    )
+
+
+class Cifar10Config(DataBase):
+    """The verified CIFAR-10."""
+
+    name: Literal["cifar10"]
+    dir: LocalPath | None = Field(
+        description=(
+            "Directory of the verified arrays; null: LAYERSCOPE_DATA_DIR, else your cache folder."
+        )
+    )
+    val_size: Count = Field(
+        description=(
+            "Validation images out of the 50,000 training images, the same number of each class "
+            "and the same images for every seed."
+        )
+    )
+
+
+class SyntheticConfig(DataBase):
+    """A made-up set of the same shape."""
+
+    name: Literal["synthetic"]
+    num_train: Images = Field(description="Images to train on, at most 200,000.")
+    num_val: Images = Field(description="Images to validate on, at most 200,000.")
+    num_test: Images = Field(description="Images to test on, at most 200,000.")
+
+
+DataConfig = Annotated[Cifar10Config | SyntheticConfig, Field(discriminator="name")]
+
+
+class SGDConfig(Section):
+    """torch.optim.SGD."""
+
+    name: Literal["sgd"]
+    lr: Positive = Field(description="Learning rate at its highest.")
+    momentum: Fraction = Field(description="Momentum; 0: none.")
+    nesterov: bool = Field(description="Use Nesterov's momentum.")
+    weight_decay: NonNegative = Field(description="Weight decay.")
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise ValueError("needs a momentum above 0: set optimizer.momentum, or this to false")
+        return nesterov
+
+
+class AdamConfig(Section):
+    """torch.optim.Adam or AdamW."""
+
+    name: Literal["adam", "adamw"]
+    lr: Positive = Field(description="Learning rate at its highest.")
+    betas: tuple[Fraction, Fraction] = Field(
+        description="Decay rates of the running means of the gradient and of its square."
+    )
+    eps: Positive = Field(description="Summand in the denominator, against division by 0.")
+    weight_decay: NonNegative = Field(
+        description="Weight decay, which adamw keeps out of the gradient."
+    )
+
+
+class MuonConfig(Section):
+    """training/optimizers.py: convolutions by Muon, everything else by SGD."""
+
+    name: Literal["muon"]
+    lr: Positive = Field(description="Learning rate of the convolutions' weights at its highest.")
+    momentum: Fraction = Field(description="Momentum of the convolutions' weights.")
+    weight_decay: NonNegative = Field(description="Weight decay of the convolutions' weights.")
+    newton_schulz_steps: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="Steps of the iteration that orthogonalizes an update."
+    )
+    sgd_lr: Positive = Field(
+        description="Learning rate of all other parameters, which SGD updates."
+    )
+    sgd_momentum: Fraction = Field(description="Nesterov momentum of all other parameters.")
+    sgd_weight_decay: NonNegative = Field(description="Weight decay of all other parameters.")
+
+
+OptimizerConfig = Annotated[SGDConfig | AdamConfig | MuonConfig, Field(discriminator="name")]
+
+
+class ConstantConfig(Section):
+    """The learning rate as it is."""
+
+    name: Literal["constant"]
+
+
+class WarmupConfig(Section):
+    """Up over a share of the steps, then down to a share of the learning rate."""
+
+    name: Literal["linear", "cosine"]
+    warmup: Fraction = Field(description="Share of all steps in which the learning rate rises.")
+    final: Fraction = Field(description="Share of the learning rate that is left at the end.")
+
+
+class StepsConfig(Section):
+    """Times `factor` at each milestone, a share of all steps."""
+
+    name: Literal["milestones"]
+    milestones: tuple[Fraction, ...] = Field(
+        description="Shares of all steps after which the learning rate is multiplied by `factor`."
+    )
+    factor: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="What the learning rate is multiplied by at each milestone."
+    )
+
+
+SchedulerConfig = Annotated[
+    ConstantConfig | WarmupConfig | StepsConfig, Field(discriminator="name")
+]
+
+
+class CrossEntropyConfig(Section):
+    """Cross-entropy of the logits."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: Fraction = Field(
+        description="Share of the label that is spread over all classes."
+    )
+
+
+class MSEConfig(Section):
+    """Mean squared error of the outputs against the one-hot label."""
+
+    name: Literal["mse"]
+
+
+LossConfig = Annotated[CrossEntropyConfig | MSEConfig, Field(discriminator="name")]
+
+
+class TrainerConfig(Section):
+    """Where and how long."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(
+        description="Where the run trains: cpu, gpu, or auto, which takes a GPU if there is one."
+    )
+    devices: Count | Literal["auto"] = Field(
+        description=(
+            "Number of processes, each with a device of its own; auto: as many as there are GPUs, "
+            "one on a CPU."
+        )
+    )
+    strategy: Literal["auto", "ddp", "ddp_spawn"] = Field(
+        description=(
+            "How several processes are started: ddp runs the script again, ddp_spawn does not and "
+            "can sweep."
+        )
+    )
+    max_epochs: Count = Field(description="Passes over the training images.")
+    precision: Literal["32-true", "bf16-mixed", "auto"] = Field(
+        description=(
+            "32-true, bf16-mixed, or auto: bf16-mixed where the hardware has bf16 instructions; "
+            "config.yaml says which it was."
+        )
+    )
+    channels_last: bool = Field(
+        description="Lay weights and images out in memory with their channels last."
+    )
+    gradient_clip_norm: Positive | None = Field(
+        description="Largest norm of the gradient, a longer one is shortened to it; null: no limit."
+    )
+    accumulate_grad_batches: Count = Field(
+        description="Batches whose gradients are added up for one step of the optimizer."
+    )
+    limit_train_batches: Limit = Field(
+        description="Training batches in an epoch, a number (int) or a share of them (float)."
+    )
+    limit_val_batches: Limit = Field(
+        description="Validation batches, a number (int) or a share of them (float)."
+    )
+    limit_test_batches: Limit = Field(
+        description="Test batches, a number (int) or a share of them (float)."
+    )
+    profiler: Literal["simple", "pytorch"] | None = Field(
+        description=(
+            "Lightning's profiler, simple or pytorch, whose file goes into the run's directory; "
+            "null: none."
+        )
+    )
+    deterministic: bool = Field(description="Use deterministic algorithms only.")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        description="Threads of torch's operations on the CPU; null: torch's own choice."
+    )
+
+
+class EarlyStoppingConfig(Section):
+    """Stop when the monitored value has not improved for `patience` epochs; null: never."""
+
+    monitor: Literal["val/acc", "val/loss"] = Field(
+        description="Value that has to improve, val/acc or val/loss."
+    )
+    patience: Count | None = Field(
+        description="Epochs without improvement after which the run stops; null: never."
+    )
+    min_delta: NonNegative = Field(description="Smallest change that counts as an improvement.")
+
+
+class ActivationMemoryConfig(Section):
+    """Record the first full step and every n-th; null: the first only."""
+
+    every_n_steps: Count | None = Field(
+        description="Record the first full step and every n-th; null: the first one only."
+    )
+
+
+class CallbacksConfig(Section):
+    """What happens beside training."""
+
+    early_stopping: EarlyStoppingConfig = Field(description="When a run stops early.")
+    activation_memory: ActivationMemoryConfig = Field(
+        description="When activation memory is recorded."
+    )
+
+
+class LoggerConfig(Section):
+    """An experiment tracker beside metrics.csv, which is always written."""
+
+    name: Literal["csv", "tensorboard", "wandb", "mlflow"]
+
+
+class PathsConfig(Section):
+    """Where files go by default."""
+
+    outputs: str = Field(
+        description="Directory of the folders that are named by time, relative to the current one."
+    )
+
+
+class TrainConfig(Section):
+    """A whole training run."""
+
+    model: NetworkConfig = Field(description="Network to train, with the recipe that suits it.")
+    data: DataConfig = Field(description="Data set; synthetic is made on the fly.")
+    optimizer: OptimizerConfig = Field(
+        description="Optimizer; adam_small suits networks of a hundred parameters."
+    )
+    scheduler: SchedulerConfig = Field(
+        description="Course of the learning rate; linear and cosine warm up."
+    )
+    loss: LossConfig = Field(
+        description=(
+            "Loss; cross_entropy_plain is without label smoothing, mse is against one-hot labels."
+        )
+    )
+    trainer: TrainerConfig = Field(
+        description="Where to train; ddp and ddp_spawn do with several processes."
+    )
+    callbacks: CallbacksConfig = Field(description="What happens beside training.")
+    logger: LoggerConfig = Field(description="Experiment tracker beside metrics.csv.")
+    seed: Seed = Field(
+        description="Seed of the weights and of the order and augmentation of the images."
+    )
+    ckpt_path: LocalPath | None = Field(
+        description=(
+            "Checkpoint to resume from, in a new directory; null: start from random weights."
+        )
+    )
+    resume: Literal["auto"] | None = Field(
+        description=(
+            "auto, with an explicit hydra.run.dir (in a sweep hydra.sweep.dir): resume the run "
+            "there from its last good checkpoint, or start it; a finished one is left as it is. "
+            "Null: the directory must be new."
+        )
+    )
+    allow_changes: bool = Field(
+        description=(
+            "Resume although the configuration, the seed, the threads, the processes or the device "
+            "differ from the checkpoint's, so that the run will end differently."
+        )
+    )
+    checkpoint_every_n_steps: Count | None = Field(
+        description=(
+            "Training batches between checkpoints within an epoch; null: only at the end of each "
+            "epoch."
+        )
+    )
+    profile: bool | Literal["auto"] = Field(
+        description=(
+            "Write a profile at the end: true, false, or auto, for runs of 2,000 steps and more."
+        )
+    )
+
+
+class EvaluateConfig(Section):
+    """The keys of an evaluation that are not the checkpoint's."""
+
+    ckpt_path: LocalPath = Field(description="Checkpoint to evaluate.")
+
+
+class PredictConfig(Section):
+    """The keys of a prediction that are not the checkpoint's."""
+
+    ckpt_path: LocalPath = Field(description="Checkpoint whose network looks at the picture.")
+    image: LocalPath = Field(
+        description=(
+            "Picture file; its central square is scaled to the data set's size, and what is "
+            "transparent lies on white."
+        )
+    )
+
+
+class InstrumentsConfig(Section):
+    """Which instruments run."""
+
+    outputs: bool = Field(description="Measure the layers' outputs.")
+    saved: bool = Field(description="Measure what autograd saves for backward.")
+    fvcore: bool = Field(description="Let fvcore count.")
+    flop_counter: bool = Field(description="Let torch's FLOP counter count.")
+    profiler: bool = Field(description="Let torch's profiler count FLOPs.")
+    memory: bool = Field(description="Measure the peak of a step.")
+    time: bool = Field(description="Time the layers.")
+    machine: bool = Field(
+        description="Measure how fast the machine copies and multiplies matrices."
+    )
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """Names of those that are on."""
+        return frozenset(name for name, is_on in self if is_on)
+
+
+class ProfileConfig(Section):
+    """A whole profile."""
+
+    model: NetworkConfig = Field(description="Network to profile.")
+    optimizer: OptimizerConfig = Field(
+        description=(
+            "Optimizer that takes the dry run's steps: its state and temporaries count for the "
+            "largest batch that fits; no instrument runs it."
+        )
+    )
+    ckpt_path: LocalPath | None = Field(
+        description=(
+            "Checkpoint of a trained network to profile, which says which network it is; null: "
+            "random weights."
+        )
+    )
+    batch_size: Count = Field(description="Images in the batch.")
+    input_shape: Annotated[tuple[Count, ...], Field(min_length=1)] | None = Field(
+        description="Shape of one input, [C,H,W]; null: model.input_shape."
+    )
+    dtype: Literal["float32", "bfloat16", "bf16_autocast"] = Field(
+        description="Data type of the weights and images, or autocast to bfloat16."
+    )
+    device: str = Field(
+        description=(
+            "cpu, cuda or cuda:0. Where no GPU is here, a forecast: the textbook and what CUDA "
+            "would save, by a dry run; no instrument measures, and the peak is unknown."
+        )
+    )
+    channels_last: bool = Field(
+        description="Lay weights and images out in memory with their channels last."
+    )
+    train: bool = Field(description="Put the network into train mode; false: eval mode.")
+    freeze: OneOrSeveral[Annotated[str, Field(min_length=1)]] = Field(
+        description=(
+            "Modules by their paths, or beginnings of parameter names, that require no gradient, "
+            "[block1,block2]; modes stay."
+        )
+    )
+    input_requires_grad: bool = Field(description="Compute the gradient of the input too.")
+    instruments: InstrumentsConfig = Field(description="Instruments that run.")
+    depth: Count | None = Field(
+        description=(
+            "Depth of the printed layer table in the module tree, 1 sums up the topmost modules; "
+            "null: the largest depth that is not too long."
+        )
+    )
+    budget: LocalPath | None = Field(
+        description=(
+            "A saved profile.json; the exit code is 1 where a layer has grown beyond it; null: "
+            "none."
+        )
+    )
+    tolerance: NonNegative = Field(
+        description="Share of a budget's figure that it may be exceeded by, 0.05 for 5 %."
+    )
+
+
+class Choice(Section):
+    """What can be chosen of an explanation, on a command line and in a call alike."""
+
+    seed: Seed = Field(description="Seed of random weights and of the random image.")
+    layer: str | None = Field(description="Layer whose values are explained; null: all layers.")
+    position: Place = Field(
+        description=(
+            "[n,c,h,w] of the layer's output; null: row 1, column 1 of channel 0, or 0 where there "
+            "is no such. The positions need layer."
+        )
+    )
+    input_position: Place = Field(
+        description=(
+            "[n,c,h,w] for dL/dx; null: the first position of the receptive field that is no "
+            "padding."
+        )
+    )
+    weight_position: Place = Field(
+        description=(
+            "[o,c,h,w] of the weight for dL/dw and the two updates; null: the first weight of that "
+            "output channel."
+        )
+    )
+    target: Index = Field(description="Class that the loss compares with.")
+    learning_rate: Positive = Field(description="Learning rate of the step of SGD and of Adam.")
+
+
+class ExplainConfig(Choice):
+    """A whole explanation."""
+
+    model: NetworkConfig = Field(description="Network to explain.")
+    loss: LossConfig = Field(
+        description="Loss; cross_entropy_plain is without label smoothing, as a textbook has it."
+    )
+    ckpt_path: LocalPath | None = Field(
+        description=(
+            "Checkpoint of a trained network to explain, which says which network and loss it is; "
+            "null: random weights."
+        )
+    )
+    image: LocalPath | None = Field(
+        description=(
+            "Picture file, seen as the checkpoint's network sees its images, what is transparent "
+            "on white; null: random numbers by seed."
+        )
+    )
+    instance: Literal["random", "seed"] = Field(
+        description=(
+            "random, or seed: the worked example of tiny_cnn, its image and its printed weights."
+        )
+    )
+    batch_size: Count = Field(
+        description="Images in the batch; input and layers together hold at most 2^26 numbers."
+    )
+    dtype: Literal["float32", "float64", "bfloat16"] = Field(
+        description="Data type of the weights and images."
+    )
+    train: bool | None = Field(
+        description="Put the network into train mode; null: true, but false for a checkpoint."
+    )
+    analysis: bool = Field(
+        description=(
+            "Build and measure variants of the network (wider, deeper, separable, …) for the "
+            "Analysis."
+        )
+    )
+
+
+class PreprocessingFacts(Section):
+    """What a checkpoint says about the way from a photo to its network."""
+
+    image_size: Size
+    grayscale: bool
+    groups: dict[
+        Name, Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(min_length=1)]
+    ]
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]  # shares of white, as a run has them
+    std: tuple[Annotated[float, Field(ge=1e-9, le=1)], ...]
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _has_every_channel(cls, values: tuple[float, ...], info: ValidationInfo) -> Any:
+        if len(values) != (1 if info.data.get("grayscale") else 3):
+            raise ValueError("must have a number for each channel")
+        return values

@@ -1,3 +1,0 @@
-from layerscope.explaining.library import explain
-
-__all__ = ["explain"]

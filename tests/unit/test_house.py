@@ -1,0 +1,55 @@
+"""Who may import what."""
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "src/layerscope"
+# What runs a command; the other files of the room are commands or what commands share.
+COMMANDS = ("train", "evaluate", "predict", "profile", "explain")
+
+
+def imports(path):
+    """(module, line) of each import, those inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def test_hydra_is_known_in_config_alone():
+    outside = [
+        f"{path.relative_to(SOURCE)}: {name}"
+        for path in SOURCE.rglob("*.py")
+        for name, _ in imports(path)
+        if name.split(".")[0] in ("hydra", "omegaconf") and path.parent != SOURCE / "config"
+    ]
+    assert outside == []
+
+
+def test_a_private_import_of_hydras_has_a_sentence_why():
+    for path in (SOURCE / "config").glob("*.py"):
+        lines = path.read_text().splitlines()
+        for name, number in imports(path):
+            is_private = any(part.startswith("_") for part in name.split("."))
+            if name.split(".")[0] in ("hydra", "omegaconf") and is_private:
+                assert lines[number - 2].startswith("# "), f"{path.name}: {name}"
+
+
+def test_no_command_borrows_from_another():
+    for command in COMMANDS:
+        for name, _ in imports(SOURCE / f"commands/{command}.py"):
+            room, _, rest = name.removeprefix("layerscope.").partition(".")
+            assert not (room == "commands" and rest.split(".")[0] in COMMANDS), name
+
+
+def test_the_rooms_below_import_nothing_of_commands():
+    above = [
+        f"{path.relative_to(SOURCE)}: {name}"
+        for path in SOURCE.rglob("*.py")
+        for name, _ in imports(path)
+        if name.startswith("layerscope.commands") and path.parent != SOURCE / "commands"
+    ]
+    assert above == []
