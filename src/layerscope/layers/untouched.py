@@ -22,8 +22,9 @@ def untouched(
 
     The forward inside works on copies of the buffers; the tensors themselves are never written, so
     that a graph recorded earlier keeps its right to them. Parameters and inputs have no gradient at
-    the start, and the very tensors that were their gradients afterwards. The values of parameters
-    are not copied: a forward that writes to its own parameters changes them.
+    the start, and the very tensors that were their gradients afterwards. Hooks on their gradients
+    do not run: an optimizer that steps in one would train the network. The values of parameters are
+    not copied: a forward that writes to its own parameters changes them.
 
     Args:
         inputs: tensors whose gradients are set aside and put back as the parameters' are.
@@ -37,6 +38,7 @@ def untouched(
         leaves = [*network.parameters(), *inputs]
         stack.enter_context(_random_states(leaves))
         stack.enter_context(_no_gradients(leaves))
+        stack.enter_context(_no_gradient_hooks(leaves))
         try:
             if copy_buffers:
                 _copy_buffers(modules)
@@ -130,6 +132,32 @@ def _no_gradients(tensors: list[torch.Tensor]) -> Iterator[None]:
         for leaf, gradient, requires_grad in leaves:
             leaf.requires_grad_(requires_grad)
             leaf.grad = gradient
+
+
+def num_hooked_parameters(network: nn.Module) -> int:
+    """Count the parameters with hooks on their gradients, which do not run under `untouched`."""
+    return sum(any(_gradient_hooks(parameter)) for parameter in network.parameters())
+
+
+def _gradient_hooks(leaf: torch.Tensor) -> list[dict[int, Any]]:
+    """Return what register_hook and register_post_accumulate_grad_hook have put there."""
+    kinds = (leaf._backward_hooks, leaf._post_accumulate_grad_hooks)  # torch has no public way
+    return [hooks for hooks in kinds if hooks is not None]
+
+
+@contextmanager
+def _no_gradient_hooks(leaves: list[torch.Tensor]) -> Iterator[None]:
+    """Set the hooks on leaves' gradients aside; torch holds on to the very dictionaries."""
+    hooks = [each for leaf in leaves for each in _gradient_hooks(leaf)]
+    before = [dict(each) for each in hooks]
+    try:
+        for each in hooks:
+            each.clear()
+        yield
+    finally:
+        for each, had in zip(hooks, before, strict=True):
+            each.clear()
+            each.update(had)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch import nn
 
 from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun
+from layerscope.layers.untouched import num_hooked_parameters
 from layerscope.measure import MachineCeilings, TimeRecord
 from layerscope.measure.available import available_bytes
 from layerscope.reconcile.account import Account, account
@@ -105,7 +106,10 @@ def profile_network(
         times=times,
         step=measured.times,
         machine=measured.machine,
-        notes=(*measured.notes, *_notes(theory, settings, measured)),
+        notes=(
+            *measured.notes,
+            *_notes(theory, settings, measured, num_hooked_parameters(network)),
+        ),
     )
 
 
@@ -142,7 +146,9 @@ def _time_rows(theory: Account, times: tuple[LayerTiming, ...]) -> Iterator[Row]
             yield Row(time.layer, kind, "backward_seconds", "time", None, (), time.backward.median)
 
 
-def _notes(theory: Account, settings: Settings, measured: Measurements) -> tuple[str, ...]:
+def _notes(
+    theory: Account, settings: Settings, measured: Measurements, num_hooked: int
+) -> tuple[str, ...]:
     run, notes = theory.run, []
     if run.is_real:
         notes.append(
@@ -168,6 +174,11 @@ def _notes(theory: Account, settings: Settings, measured: Measurements) -> tuple
         notes.append(
             "the allocator's history does not tell the sizes that were asked for: the measured "
             "peaks are of its blocks, each rounded up to 512 B or more"
+        )
+    if num_hooked:
+        notes.append(
+            f"hooks on the gradients of {num_hooked:,} parameters were left out: an optimizer that "
+            "steps in one would train the network"
         )
     if run.unused_parameters:
         notes.append(

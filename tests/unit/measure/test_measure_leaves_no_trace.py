@@ -221,3 +221,27 @@ def test_a_compiled_network_is_refused(instrument):
     network._compiled_call_impl = network._call_impl
     with pytest.raises(UserError, match="compiled"):
         INSTRUMENTS[instrument](Step(network, (torch.randn(1, 2),)))
+
+
+@pytest.mark.parametrize("instrument", INSTRUMENTS)
+def test_hooks_on_gradients_do_not_run_and_stay(instrument):
+    """Such as an optimizer that steps while the backward pass runs, to save memory."""
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    runs = []
+
+    def step(parameter):
+        runs.append(parameter)
+        optimizer.step()
+
+    for parameter in network.parameters():
+        parameter.register_post_accumulate_grad_hook(step)
+        parameter.register_hook(runs.append)
+    before = [parameter.clone() for parameter in network.parameters()]
+    image = torch.randn(2, 3)
+    INSTRUMENTS[instrument](Step(network, (image,)))
+    assert runs == []
+    for parameter, value in zip(network.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+    network(image).sum().backward()
+    assert len(runs) == 8
