@@ -431,3 +431,29 @@ class TestLibrary:
         names = {path.name for path in report.save(tmp_path / "new")}
         assert names == FILES - {"run.json"}
         assert json.loads((tmp_path / "new" / "profile.json").read_text())["rows"]
+
+
+def test_a_second_network_in_the_loss_is_left_as_it_was():
+    """A teacher in train mode: its batch norm counts batches and updates its statistics."""
+    torch.manual_seed(0)
+    student, teacher = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(2)
+    )
+    image = torch.randn(2, 3, 8, 8)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    profile = layerscope.profile(
+        student, args=(image,), loss=lambda y: (y - teacher(image)).square().mean()
+    )
+    assert profile.comparisons.num_unexplained == 0
+    assert teacher.state_dict().keys() == before.keys()
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_hooks_on_gradients_are_named_as_left_out():
+    network = nn.Linear(3, 2)
+    network.weight.register_post_accumulate_grad_hook(lambda _: pytest.fail("it ran"))
+    profile = layerscope.profile(network, (1, 3))
+    assert any("hooks on the gradients of 1 parameters" in n for n in profile.profile.notes)
+    assert profile.comparisons.num_unexplained == 0

@@ -150,6 +150,11 @@ class ObservedFakeMode(FakeTensorMode):
                 tensor.grad = None
         return known[1]
 
+    @property
+    def strangers(self) -> list[Tensor]:
+        """The real tensors that the step has met, which are not the network's own."""
+        return [tensor for tensor, _ in self._strangers.values()]
+
     def restore_foreign_gradients(self) -> None:
         """Give leaves that are not the network's the gradients that they had."""
         for leaf, gradient in self.foreign_leaves:

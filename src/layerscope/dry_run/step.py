@@ -142,7 +142,7 @@ def dry_run(
     autocast: torch.dtype | None = None,
     backward: bool = True,
     allow_real: bool = True,
-    foreign_leaves: list[Tensor] | None = None,
+    foreign: list[Tensor] | None = None,
     real: bool = False,
 ) -> DryRun:
     """Run one step of the network on tensors without memory.
@@ -160,8 +160,8 @@ def dry_run(
         autocast: the dtype that torch.autocast lowers to.
         backward: false for the forward pass alone.
         allow_real: false to refuse a network whose code depends on values.
-        foreign_leaves: is given the leaves that require a gradient and are not the network's own:
-            those of a second network in the loss, say.
+        foreign: is given the tensors that the step meets and that are not the network's own: those
+            of a second network in the loss, say.
         real: run on real tensors in any case, without the optimizer.
 
     Raises:
@@ -178,7 +178,7 @@ def dry_run(
         device,
         autocast,
         backward,
-        foreign_leaves,
+        foreign,
     )
     why_real = "it was asked for"
     if not real:
@@ -206,7 +206,7 @@ class _Step:
     device: torch.device | None
     autocast: torch.dtype | None
     backward: bool
-    foreign_leaves: list[Tensor] | None
+    foreign: list[Tensor] | None
 
     def fake(self, *, is_warm: bool = False) -> DryRun:
         """Run on tensors without memory.
@@ -244,8 +244,8 @@ class _Step:
                 del args, kwargs
         finally:
             mode.restore_foreign_gradients()
-            if self.foreign_leaves is not None:
-                self.foreign_leaves[:] = [leaf for leaf, _ in mode.foreign_leaves]
+            if self.foreign is not None:
+                self.foreign[:] = mode.strangers
         had_caches = empty_caches(self.network, recorder, mode)
         recorder.forget()
         if had_caches and not is_warm:  # every later step finds its tensors there

@@ -21,6 +21,7 @@ from layerscope.reconcile.settings import (
     Call,
     Settings,
     dry_run_of,
+    foreign_values_kept,
     prepared,
     without_side_effects,
 )
@@ -84,12 +85,13 @@ def profile_network(
     if settings.is_forecast:
         instruments = frozenset()
     with prepared(network, settings, call) as step:
-        leaves: list[torch.Tensor] = []
-        run = dry_run_of(step, settings, foreign_leaves=leaves)
+        foreign: list[torch.Tensor] = []
+        run = dry_run_of(step, settings, foreign=foreign)
         theory = account(run, settings.element_size)
         _check_fits(theory.run, settings.device)
-        step = without_side_effects(step, run, leaves)
-        measured = measure(step, settings, instruments)
+        step = without_side_effects(step, run, foreign)
+        with foreign_values_kept(run, foreign):
+            measured = measure(step, settings, instruments)
         peak = peak_of(step, settings, theory, measured)
     groups = [rows_of(comparison, theory, measured) for comparison in COMPARISONS]
     times = _timings(theory, measured)

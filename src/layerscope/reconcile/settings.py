@@ -19,6 +19,7 @@ from layerscope.layers.calls import unwrapped
 from layerscope.layers.tensors import map_tensors
 from layerscope.measure import Step
 from layerscope.measure.available import available_bytes
+from layerscope.operations import updates_statistics
 
 # Of the network and its input, and what autocast lowers to.
 DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
@@ -203,11 +204,11 @@ def _converted_call(call: Call, settings: Settings) -> tuple[tuple[Any, ...], di
     return args, kwargs
 
 
-def without_side_effects(step: Step, run: DryRun, foreign_leaves: list[torch.Tensor]) -> Step:
+def without_side_effects(step: Step, run: DryRun, foreign: list[torch.Tensor]) -> Step:
     """Return the step for the instruments: on copies of what it overwrites of the user's.
 
     Args:
-        foreign_leaves: whose gradients are to be put back.
+        foreign: tensors that are not the network's; gradients of its leaves are to be put back.
     """
     if "parameter" in run.overwritten:
         step = replace(step, network=copy.deepcopy(step.network))
@@ -218,14 +219,31 @@ def without_side_effects(step: Step, run: DryRun, foreign_leaves: list[torch.Ten
 
         args, kwargs = map_tensors((step.args, dict(step.kwargs)), cloned)
         step = replace(step, args=args, kwargs=kwargs)
-    return replace(step, foreign_leaves=tuple(foreign_leaves))
+    leaves = tuple(tensor for tensor in foreign if tensor.is_leaf and tensor.requires_grad)
+    return replace(step, foreign_leaves=leaves)
+
+
+@contextmanager
+def foreign_values_kept(run: DryRun, foreign: list[torch.Tensor]) -> Iterator[None]:
+    """Put back the values of tensors that are not the network's, where the step overwrites some.
+
+    The statistics of a second network's batch norms, say.
+    """
+    writes = "constant" in run.overwritten or any(map(updates_statistics, run.operations))
+    before = [(t, t.detach().clone()) for t in foreign] if writes else []
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in before:
+                tensor.copy_(value)
 
 
 def dry_run_of(
     step: Step,
     settings: Settings,
     batch_factor: int = 1,
-    foreign_leaves: list[torch.Tensor] | None = None,
+    foreign: list[torch.Tensor] | None = None,
 ) -> DryRun:
     """Run the step on tensors without memory.
 
@@ -253,7 +271,7 @@ def dry_run_of(
         device=torch.device(settings.device),
         autocast=settings.autocast,
         allow_real=batch_factor == 1,
-        foreign_leaves=foreign_leaves,
+        foreign=foreign,
     )
 
 
