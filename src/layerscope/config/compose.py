@@ -42,6 +42,7 @@ from omegaconf.errors import OmegaConfBaseException
 from layerscope.base.errors import UserError
 from layerscope.config.hydra_section import check_hydra_section, check_places, interpolations_named
 from layerscope.config.overrides import (
+    assignment,
     key_of,
     keys_of,
     no_sweep,
@@ -141,7 +142,7 @@ class Composer:
             job(Composed(plain_values(config), folder, tuple(hydras_own.overrides.task)))
 
         others = [o for o in overrides if key_of(o) != "hydra.sweep.dir"]
-        self._hydra.multirun(self._name, task, [*others, _assignment("hydra.sweep.dir", directory)])
+        self._hydra.multirun(self._name, task, [*others, assignment("hydra.sweep.dir", directory)])
 
     def show(self, arguments: Namespace, overrides: Sequence[str], parser: ArgumentParser) -> None:
         """Print what --cfg, --info or --hydra-help asks for.
@@ -179,7 +180,8 @@ def job_in_errors(job: str, overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        error.args = (f"job {job}, {' '.join(overrides)}: {error}",)
+        shown = " ".join(o for o in overrides if not key_of(o).startswith("hydra."))
+        error.args = (f"job {job}, {shown}: {error}",)
         raise
 
 
@@ -378,12 +380,6 @@ def _num_values(override: Override) -> int:
     if not override.is_discrete_sweep():
         return 1
     return sum(1 for _ in islice(override.sweep_string_iterator(), MAX_JOBS + 1))
-
-
-def _assignment(key: str, path: Path) -> str:
-    """Return an override that is quoted so that any path is taken as it is."""
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{quoted}'"
 
 
 class _Folders(SearchPathPlugin):

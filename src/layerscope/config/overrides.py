@@ -1,6 +1,7 @@
 """A command line's overrides: read, and what to say of one that is wrong."""
 
 import copy
+import os
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -27,6 +28,19 @@ def key_of(override: str) -> str:
 def value_of(override: str) -> Any:
     """Return the value that an override gives its key."""
     return OverridesParser.create().parse_override(override).value()
+
+
+def assignment(key: str, value: object) -> str:
+    """Return an override whose value is quoted, so that it is taken as it is."""
+    quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{quoted}'"
+
+
+def with_home(override: str) -> str:
+    """Replace a leading `~`, which Hydra cannot read and a shell leaves as it is."""
+    key, _, value = override.partition("=")
+    is_home = value == "~" or value.startswith("~/")
+    return assignment(key, os.path.expanduser(value)) if is_home else override
 
 
 def refuse_repeated_keys(overrides: Sequence[str]) -> None:
