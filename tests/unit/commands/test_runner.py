@@ -104,7 +104,7 @@ def test_a_full_disk_says_which_file_what_mends_it_and_how_to_go_on(configs, tmp
     argv = [f"hydra.run.dir={tmp_path}/run"]
     assert run_command(argv, command(configs, lambda request: fail)) == 1
     assert capsys.readouterr().err == (
-        "error: some file: No space left on device: make room; to go on, give the same command "
+        "error: some file: No space left on device: make room; to resume, run the same command "
         f"with resume=auto hydra.run.dir={tmp_path}/run\n"
     )
 
@@ -128,7 +128,7 @@ def test_a_disk_that_cannot_hold_the_reason_of_a_failed_job_ends_the_sweep(
     assert jobs == [tmp_path / "sweep/0"]
     assert capsys.readouterr().err == (
         "error: job 0 failed: ValueError: odd; nor can that be noted (No space left on device); "
-        f"to go on, give the same command with resume=auto hydra.sweep.dir={tmp_path}/sweep\n"
+        f"to resume, run the same command with resume=auto hydra.sweep.dir={tmp_path}/sweep\n"
     )
 
 
@@ -142,7 +142,7 @@ def test_a_sweep_whose_disk_is_full_before_its_first_job(configs, tmp_path, caps
     assert run_command(argv, train) == 1
     error = capsys.readouterr().err
     assert error.startswith(
-        f"error: {tmp_path}/sweep: No space left on device: make room; to go on"
+        f"error: {tmp_path}/sweep: No space left on device: make room; to resume"
     )
     assert error.count("\n") == 1
 
