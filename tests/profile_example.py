@@ -112,10 +112,10 @@ def profile_of(network, input_shape, call=None, **changes):
     )
     theory = account(run, 4)
     groups = [rows_of(as_predicted(each), theory, Measurements()) for each in COMPARISONS]
-    peak = measured_peak(peak_of(step, settings, theory, None))
+    peak = measured_peak(peak_of(step, settings, theory, Measurements()))
     machine = MachineCeilings(
-        "AMD EPYC", "cpu", 1, "float32", 1024, "2.15.0", Spread(11.4e9, 11.1e9, 11.9e9),
-        Spread(96.0e9, 91.0e9, 97.0e9),
+        "AMD EPYC", "cpu", 1, "float32", 1024, "float32", "float32", "2.15.0",
+        Spread(11.4e9, 11.1e9, 11.9e9), *[Spread(96.0e9, 91.0e9, 97.0e9)] * 2,
     )  # fmt: skip
     times = times_of(run, theory.costs, machine)
     timings = layer_timings(run, theory.costs, times, machine)

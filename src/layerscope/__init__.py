@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerscope.base.errors import UserError
     from layerscope.library.explain import explain
     from layerscope.library.profile import dry_run, profile
     from layerscope.networks.conv_matrix import conv_as_matrix
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INSTRUMENTS",
+    "UserError",
     "conv_as_matrix",
     "dry_run",
     "explain",
@@ -33,6 +35,7 @@ __all__ = [
 
 _HOMES = {
     "INSTRUMENTS": "layerscope.reconcile",
+    "UserError": "layerscope.base.errors",
     "conv_as_matrix": "layerscope.networks.conv_matrix",
     "dry_run": "layerscope.library.profile",
     "explain": "layerscope.library.explain",

@@ -99,8 +99,9 @@ def test_a_signal_reaches_all_and_each_goes_on_with_its_sums(forks, root):
     directory, program = root / "stopped", inject.forked_processes
     act = partial(inject.signal_parent, signal.SIGINT)
     ended = forks(scenarios.stopped_among_three, directory, 2, act, program)
-    assert forks(scenarios.three_go_on, ended, directory, 130, 3, program, root) == []
-    assert ended.err.startswith("error: SIGINT: ended after step 3, saved "), ended
+    assert forks(scenarios.three_go_on, ended, directory, 130, 4, program, root) == []
+    # It comes at the end of step 3; they tell each other in the next step's message.
+    assert ended.err.startswith("error: SIGINT: ended after step 4, saved "), ended
     assert ended.err.count("\n") == 1
 
 

@@ -30,7 +30,7 @@ from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
 from layerscope.dry_run import dry_run
 from layerscope.layers import untouched
-from layerscope.networks import build_network, check_network
+from layerscope.networks import build_network, check_deterministic, check_network
 from layerscope.networks.layer_calls import blank_image
 from layerscope.reconcile import INSTRUMENTS, Settings, profile_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
@@ -124,6 +124,8 @@ def check_training(request: Request) -> Job:
     network = build_network(config.model, target)
     _check_parameters(network)
     num_outputs = check_network(network, config.model)
+    if config.trainer.deterministic and uses_gpu(config.trainer):
+        check_deterministic(network, config.model, torch.device("cuda"))
     start = start_of(config, request.directory)
     if config.resume is not None and is_finished(config, request.directory):
         return _say_finished

@@ -64,7 +64,8 @@ class WorkerBatches:
         )
         for pixels, labels in loader:
             moved = enlarge(pixels.to(self._device, non_blocking=True), self._settings.view)
-            yield moved.contiguous(memory_format=memory_format), labels.to(self._device)
+            there = labels.to(self._device, non_blocking=True)
+            yield moved.contiguous(memory_format=memory_format), there
 
 
 def _end_by_the_parent_alone(worker: int) -> None:

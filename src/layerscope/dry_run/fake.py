@@ -88,7 +88,7 @@ class ObservedFakeMode(FakeTensorMode):
         self._depth = 0
         self._strangers: dict[int, tuple[Tensor, FakeTensor]] = {}
         self.foreign_leaves: list[tuple[Tensor, Tensor | None]] = []
-        self._attributes: dict[torch.device, dict[str, Any]] = {}
+        self._attributes: dict[torch.device, tuple[torch.device, dict[str, Any]]] = {}
 
     def __torch_dispatch__(
         self,
@@ -227,16 +227,17 @@ class ObservedFakeMode(FakeTensorMode):
 
     def _wrapped(self, meta: Tensor, layout: TensorLayout) -> FakeTensor:
         """What FakeTensor(self, meta, device) gives, without deriving its attributes again."""
-        attributes = self._attributes.get(layout.device)
-        if attributes is None:
-            attributes = dict(vars(FakeTensor(self, meta, layout.device)))
-            self._attributes[layout.device] = attributes
+        known = self._attributes.get(layout.device)
+        if known is None:
+            prototype = FakeTensor(self, meta, layout.device)
+            known = self._attributes[layout.device] = (prototype.fake_device, dict(vars(prototype)))
+        device, attributes = known
         fake = Tensor._make_subclass(  # type: ignore[call-arg]
             FakeTensor,
             meta,
             False,
             dispatch_device=True,
-            device_for_backend_keys=attributes["_fake_device"],
+            device_for_backend_keys=device,
         )
         torch._C._set_throw_on_mutable_data_ptr(fake)
         for name, value in attributes.items():

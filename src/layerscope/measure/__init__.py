@@ -5,6 +5,7 @@ from layerscope.measure.activations import (
     record_activations,
 )
 from layerscope.measure.counted_step import activations_and_flops, step_activations
+from layerscope.measure.cuda_memory import CudaMemory, cuda_memory
 from layerscope.measure.flop_counter import FlopCounts, FlopRecorder, flop_counts
 from layerscope.measure.fvcore import FvcoreCounts, FvcoreFailed, fvcore_counts
 from layerscope.measure.machine import MachineCeilings, machine_ceilings
@@ -24,6 +25,7 @@ __all__ = [
     "ActivationRecord",
     "ActivationRecorder",
     "Block",
+    "CudaMemory",
     "FlopCounts",
     "FlopRecorder",
     "FvcoreCounts",
@@ -39,6 +41,7 @@ __all__ = [
     "Step",
     "TimeRecord",
     "activations_and_flops",
+    "cuda_memory",
     "flop_counts",
     "flops_of",
     "fvcore_counts",

@@ -3,12 +3,15 @@
 The copy moves a tensor far larger than any cache: 64 MiB on a CPU, 1 GiB on a GPU; a byte read and
 a byte written count as two. The product is of two square matrices of the dtype in question: of
 1,024 rows on a CPU (256 where that takes too long: a dtype without instructions of its own), 8,192
-on a GPU; a multiply-accumulate counts as two. Both use the threads and the precision settings
-(TF32) that torch has now.
+on a GPU; a multiply-accumulate counts as two. Their numbers are random: with ones a GPU draws less
+power and is 13 % faster. Both use the threads and the precision settings that torch has now. On a
+GPU float32 matrices may be multiplied as TF32, which torch switches for matrices (off by default)
+and for cuDNN's convolutions (on) apart: the product is measured with each.
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +19,7 @@ from time import perf_counter
 import torch
 
 from layerscope.base.errors import UserError
+from layerscope.measure.step import synchronize
 from layerscope.measure.timing import Spread
 
 _MIB = 2**20
@@ -34,6 +38,8 @@ class MachineCeilings:
         num_threads: of torch on the CPU; they do not matter to a GPU.
         dtype: of the matrices.
         matrix_rows: of the square matrices.
+        matmul_precision, convolution_precision: what a GPU computes in: `tf32`, or the dtype.
+        convolution_flops_per_second: of the product in the precision of cuDNN's convolutions.
     """
 
     name: str
@@ -41,13 +47,16 @@ class MachineCeilings:
     num_threads: int
     dtype: str
     matrix_rows: int
+    matmul_precision: str
+    convolution_precision: str
     torch_version: str
     copy_bytes_per_second: Spread
     matmul_flops_per_second: Spread
+    convolution_flops_per_second: Spread
 
 
 def machine_ceilings(device: torch.device | str, dtype: torch.dtype) -> MachineCeilings:
-    """Measure both rates, in about a second; the random generators are not used.
+    """Measure the rates, in one to two seconds; torch's own random generators are not used.
 
     Raises:
         UserError: the device cannot multiply matrices of this dtype, or is no CPU or CUDA device.
@@ -58,6 +67,11 @@ def machine_ceilings(device: torch.device | str, dtype: torch.dtype) -> MachineC
     try:
         copy_rates = _copy_rates(device)
         matrix_rows, matmul_rates = _matmul_rates(device, dtype)
+        matmul_precision, convolution_precision = _precisions(device, dtype)
+        convolution_rates = matmul_rates
+        if convolution_precision != matmul_precision:
+            with _float32_products_in("tf32" if convolution_precision == "tf32" else "ieee"):
+                _, convolution_rates = _matmul_rates(device, dtype)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
         reason = str(error).splitlines()[0]
         raise UserError(f"{device} cannot be measured with {dtype}: {reason}") from error
@@ -67,9 +81,12 @@ def machine_ceilings(device: torch.device | str, dtype: torch.dtype) -> MachineC
         num_threads=torch.get_num_threads(),
         dtype=str(dtype).removeprefix("torch."),
         matrix_rows=matrix_rows,
+        matmul_precision=matmul_precision,
+        convolution_precision=convolution_precision,
         torch_version=torch.__version__,
         copy_bytes_per_second=copy_rates,
         matmul_flops_per_second=matmul_rates,
+        convolution_flops_per_second=convolution_rates,
     )
 
 
@@ -81,6 +98,35 @@ def device_name(device: torch.device) -> str:
     lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def tf32_switches() -> dict[str, bool]:
+    """Return where torch lets a GPU compute float32 as TF32: `matmul`, `convolution`."""
+    return {
+        "matmul": torch.backends.cuda.matmul.fp32_precision == "tf32",
+        "convolution": torch.backends.cudnn.conv.fp32_precision == "tf32",  # pyright: ignore[reportAttributeAccessIssue]
+    }
+
+
+def _precisions(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    """Return what products of matrices and convolutions are computed in."""
+    name = str(dtype).removeprefix("torch.")
+    if device.type != "cuda" or dtype != torch.float32:
+        return name, name
+    switches = tf32_switches()
+    matmul, convolution = ("tf32" if is_on else name for is_on in switches.values())
+    return matmul, convolution
+
+
+@contextmanager
+def _float32_products_in(precision: str) -> Iterator[None]:
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = precision
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def _copy_rates(device: torch.device) -> Spread:
@@ -103,7 +149,10 @@ def _matmul_rates(device: torch.device, dtype: torch.dtype) -> tuple[int, Spread
 
 
 def _matmul_seconds(rows: int, device: torch.device, dtype: torch.dtype) -> list[float]:
-    left, right = (torch.ones(rows, rows, dtype=dtype, device=device) for _ in range(2))
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = (
+        torch.randn(rows, rows, dtype=dtype, device=device, generator=generator) for _ in range(2)
+    )
     product = torch.empty_like(left)
     return _seconds(lambda: torch.mm(left, right, out=product), device)
 
@@ -117,8 +166,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> list[float]:
             break
         started = perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         if number >= 2:
             seconds.append(perf_counter() - started)
     return seconds

@@ -1,11 +1,12 @@
 """The allocator's timeline of one training step, and what was alive at its peak.
 
 The events are torch.profiler's: on a CPU every allocation that goes through torch's allocator,
-oneDNN's reorders among them; on CUDA every block that the caching allocator hands out, at the
-size of the block. Counting starts at 0 with parameters, buffers and the input in place and without
-gradients; what is released of that (garbage of earlier work, collected now) does not count. The
-gradients of the parameters (and of the input, where it requires one) are the step's,
-the network's outputs are dropped once the loss has been computed, and there is no optimizer.
+oneDNN's reorders among them; on CUDA everything that the caching allocator hands out, at the size
+that was asked for (its blocks are larger: see cuda_memory). Counting starts at 0 with parameters,
+buffers and the input in place and without gradients; what is released of that (garbage of earlier
+work, collected now) does not count. The gradients of the parameters (and of the input, where it
+requires one) are the step's, the network's outputs are dropped once the loss has been computed, and
+there is no optimizer.
 """
 
 from collections import Counter
@@ -70,6 +71,7 @@ class MemoryRecord:
         scratch_bytes_at_peak: of the blocks alive at that point, those that are scratch.
         scratch: of every layer that ran, the most scratch it had at one time, forward or backward.
         blocks: in the order of their allocations.
+        has_block_sizes: see `ProfiledStep`.
     """
 
     points: tuple[MemoryPoint, ...]
@@ -79,6 +81,7 @@ class MemoryRecord:
     scratch_bytes_at_peak: int
     scratch: Mapping[str, int]
     blocks: tuple[Block, ...]
+    has_block_sizes: bool = False
 
     def blocks_at_peak(self) -> tuple[Block, ...]:
         """The blocks that were alive at the peak, in the order of their allocations."""
@@ -111,6 +114,7 @@ def memory_record(profiled: ProfiledStep) -> MemoryRecord:
         ),
         scratch=MappingProxyType(_most_scratch(profiled.layers, blocks)),
         blocks=blocks,
+        has_block_sizes=profiled.has_block_sizes,
     )
 
 

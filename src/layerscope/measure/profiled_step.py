@@ -9,10 +9,11 @@ parameter to the node that ran before it. What a checkpoint computes again is it
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch._C._autograd import (
     DeviceType,
     _KinetoEvent,
@@ -30,10 +31,11 @@ from torch.autograd.profiler import profile
 
 from layerscope.base.errors import UserError
 from layerscope.layers.calls import Call, CallTracker
+from layerscope.measure.cuda_memory import AllocatorTrace, allocator_trace, requested_sizes
 from layerscope.measure.node_layers import NodeLayers
 from layerscope.measure.quiet_convolutions import NODE, OPERATION, QuietConvolutions
 from layerscope.measure.stderr import without_lines
-from layerscope.measure.step import Phase, Step
+from layerscope.measure.step import Phase, Step, synchronize
 
 Owner = tuple[str | None, Phase]
 
@@ -41,6 +43,7 @@ _RANGE = "layerscope:"  # before a phase's name or a call's number, in the name 
 # What torch writes to stderr: that it has no formula for a convolution whose padding is a name, and
 # that memory from before the profile is freed.
 _NOT_FOR_USERS = ("Failed to compute flops for op", "Memory block of unknown size was allocated")
+_WAIT = f"{_RANGE}wait"  # for the device, after the backward pass
 _NODE = "autograd::engine::evaluate_function: "
 _PHASES: Mapping[str, Phase] = {
     f"{_RANGE}{phase}": phase for phase in ("forward", "loss", "backward")
@@ -51,7 +54,7 @@ class MemoryEvent(NamedTuple):
     """The allocator gave memory, or took it back.
 
     Args:
-        allocated_bytes: negative where memory was freed.
+        allocated_bytes: as it was asked for; negative where memory was freed.
         layer: that which was running, or was the last to run in this phase; None in the loss.
         operation: the name of the outermost operation that was running.
         operation_number: different for every run of an operation.
@@ -76,7 +79,10 @@ class ProfiledStep:
         operation_nanoseconds: of the outermost operations, which is the self time of all.
         device_nanoseconds: of the kernels and copies on the device; empty on a CPU.
         memory_events: of the allocator of the step's device, in the order of time.
-        step_nanoseconds: forward, loss and backward, the profiler's own work included.
+        has_block_sizes: the events' sizes are those of blocks, which a CUDA device's allocator
+            rounds up, since its history does not tell which were asked for.
+        step_nanoseconds: forward, loss and backward to the end of the last kernel, the profiler's
+            own work included.
     """
 
     layers: Mapping[str, None] = field(default_factory=dict)
@@ -84,6 +90,7 @@ class ProfiledStep:
     operation_nanoseconds: Counter[Owner] = field(default_factory=Counter)
     device_nanoseconds: Counter[Owner] = field(default_factory=Counter)
     memory_events: list[MemoryEvent] = field(default_factory=list)
+    has_block_sizes: bool = False
     step_nanoseconds: int = 0
 
 
@@ -97,6 +104,7 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
         raise UserError("torch.profiler is running already: only one can at a time")
     device = step.device.type
     on_cuda = device == "cuda"
+    is_traced = on_cuda and with_memory
     # Only the clock sees what happens inside a convolution.
     quiet = QuietConvolutions() if device == "cpu" and (with_flops or with_memory) else None
     ranges = _Ranges(quiet)
@@ -110,17 +118,31 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
     if on_cuda:  # libraries make their workspaces at first use, and keep them
         with step.untouched():
             step.run()
+            synchronize(step.device)
     with without_lines(*_NOT_FOR_USERS):
         with step.untouched(), tracker:
             with quiet_start():
                 profiler.__enter__()
             try:
-                loss = step.run(_phase_range)  # its release belongs to no phase: held to the end
+                with allocator_trace(step.device) if is_traced else nullcontext() as trace:
+                    loss = step.run(_phase_range)  # its release is no phase's: held to the end
+                    with _RecordFunctionFast(_WAIT):
+                        synchronize(step.device)
             finally:
                 profiler.__exit__(None, None, None)
             del loss
         assert profiler.kineto_results is not None
-        return _Reading(ranges, device, profiler.kineto_results, with_flops).result
+        profiled = _Reading(ranges, step.device, profiler.kineto_results, with_flops).result
+        return profiled if trace is None else _with_requested_sizes(profiled, trace)
+
+
+def _with_requested_sizes(profiled: ProfiledStep, trace: AllocatorTrace) -> ProfiledStep:
+    events = profiled.memory_events
+    sizes = requested_sizes([(e.address, e.allocated_bytes) for e in events], trace.requested)
+    if sizes is None:
+        return replace(profiled, has_block_sizes=True)
+    changed = [e._replace(allocated_bytes=size) for e, size in zip(events, sizes, strict=True)]
+    return replace(profiled, memory_events=changed)
 
 
 class _Ranges(NodeLayers):
@@ -183,7 +205,7 @@ class _Reading:
     """Walks the tree of the profiler's events once, in the order of time."""
 
     def __init__(
-        self, ranges: _Ranges, device: str, results: _ProfilerResult, with_flops: bool
+        self, ranges: _Ranges, device: torch.device, results: _ProfilerResult, with_flops: bool
     ) -> None:
         self.result = ProfiledStep(layers=ranges.keys)
         self._ranges = ranges
@@ -194,7 +216,7 @@ class _Reading:
         # The tree has neither FLOPs nor device times; they are found by the operation's number.
         self._flops: dict[int, int] = {}
         self._device_nanoseconds: Counter[int] = Counter()
-        if with_flops or device != "cpu":
+        if with_flops or device.type != "cpu":
             self._read_flat(results.events(), with_flops)
         self._counted = self._flops.keys() | self._device_nanoseconds.keys()
         roots = results.experimental_event_tree()
@@ -209,7 +231,7 @@ class _Reading:
             for event in events:
                 if flops := event.flops():
                     self._flops[event.correlation_id()] = flops
-        if self._device == "cpu":
+        if self._device.type == "cpu":
             return
         for event in events:
             if event.device_type() != DeviceType.CPU and not event.is_user_annotation():
@@ -258,6 +280,9 @@ class _Reading:
 
     def _entered_range(self, event: _ProfilerEvent, place: _Place) -> _Place:
         name = event.name
+        if name == _WAIT:
+            self.result.step_nanoseconds += event.duration_time_ns
+            return _Place(phase="backward")
         if name in _PHASES:
             self.result.step_nanoseconds += event.duration_time_ns
             return _Place(phase=_PHASES[name])
@@ -283,7 +308,10 @@ class _Reading:
     def _note_memory(
         self, nanoseconds: int, fields: _ExtraFields_Allocation, place: _Place
     ) -> None:
-        if self._device != "cpu" and fields.device.type != self._device:
+        device = self._device
+        if device.type != "cpu" and fields.device.type != device.type:
+            return
+        if device.index is not None and fields.device.index != device.index:
             return
         outside = not place.is_owned and place.operation is None
         self.result.memory_events.append(

@@ -17,6 +17,12 @@ from layerscope.measure.call import described
 Phase = Literal["forward", "loss", "backward"]
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a CUDA device has done all that it was given; others have done it already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _unobserved(phase: Phase) -> AbstractContextManager[object]:
     return nullcontext()
 

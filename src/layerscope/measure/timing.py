@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 
 from layerscope.measure.profiled_step import Owner, ProfiledStep, profile_step
-from layerscope.measure.step import Phase, Step
+from layerscope.measure.step import Phase, Step, synchronize
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def step_seconds(step: Step) -> float:
         UserError: the network does not run.
     """
     with step.untouched():
-        _synchronize(step.device)
+        synchronize(step.device)
         begin = perf_counter()
         step.run()
-        _synchronize(step.device)
+        synchronize(step.device)
         return perf_counter() - begin
 
 
@@ -126,8 +126,3 @@ def _layer_times(runs: Sequence[ProfiledStep], device: torch.device) -> dict[str
 
 def _spread(nanoseconds: Sequence[Counter[Owner]], layer: str, phase: Phase) -> Spread:
     return Spread.of([counter[layer, phase] * 1e-9 for counter in nanoseconds])
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

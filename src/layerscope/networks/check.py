@@ -1,5 +1,10 @@
 """Does this network take these images and give these classes? Asked before any data is read."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch import nn
 
 from layerscope.base.errors import UserError
@@ -7,6 +12,7 @@ from layerscope.config.schema import NetworkBase
 from layerscope.dry_run import dry_run
 from layerscope.layers import untouched
 from layerscope.networks.layer_calls import blank_image
+from layerscope.operations.determinism import is_refused_on_cuda
 
 
 def check_network(network: nn.Module, config: NetworkBase) -> int:
@@ -29,6 +35,37 @@ def check_network(network: nn.Module, config: NetworkBase) -> int:
             "change model.num_classes, or the network"
         )
     return len(shapes)
+
+
+def check_deterministic(network: nn.Module, config: NetworkBase, device: torch.device) -> None:
+    """Refuse what torch would refuse on CUDA in the first backward pass, without a kernel.
+
+    Raises:
+        UserError: an operation of the training step has no deterministic algorithm there.
+    """
+    image = blank_image(network, (2, *config.input_shape))
+    with untouched(network), _deterministic_algorithms():
+        run = dry_run(network.train(), (image,), device=device)
+    for operation in run.operations:
+        if is_refused_on_cuda(operation.name):
+            raise UserError(
+                f"trainer.deterministic=true: {operation.layer or 'the network'} runs "
+                f"{operation.base_name.removeprefix('aten::')}, for which a GPU has no "
+                "deterministic algorithm: set trainer.deterministic=false, or trainer=cpu"
+            )
+
+
+@contextmanager
+def _deterministic_algorithms() -> Iterator[None]:
+    """Make torch choose as it will in training; what has no such algorithm runs on all the same."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    with warnings.catch_warnings(action="ignore"):
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
 def _output_shapes(network: nn.Module, config: NetworkBase) -> list[tuple[int, ...]]:

@@ -1,5 +1,7 @@
 """What is known of torch's functions and ATen operations: a family, a file."""
 
+from torch.utils.flop_counter import flop_registry
+
 from layerscope.operations import (
     convolution,
     losses,
@@ -68,7 +70,13 @@ _FAMILIES = (
 )
 _BY_FUNCTION = {name: family for family in _FAMILIES for name in family.functions}
 _BY_OPERATION = {name: family for family in _FAMILIES for name in family.operations if name}
-_DISPATCHER: dict[str, Count] = {**convolution.DISPATCHER, **products.DISPATCHER}
+# What torch counts depends on its version: 2.11 has no formula for attention's kernel on a CPU.
+_REGISTERED = frozenset(str(packet).replace(".", "::", 1) for packet in flop_registry)
+_DISPATCHER: dict[str, Count] = {
+    name: count
+    for name, count in {**convolution.DISPATCHER, **products.DISPATCHER}.items()
+    if name in _REGISTERED
+}
 
 
 def family_of_function(name: str) -> Family | None:

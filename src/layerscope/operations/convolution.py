@@ -126,6 +126,7 @@ def _family(name: str, function: str) -> Family:
         weight_gradient=cost,
         bias_gradient=Cost(bias_sum_flops, _output_sizes),
         matrices=("input", "weight"),
+        by_cudnn=True,
         fvcore=_fvcore,
         profiler=_profiler if name == "conv2d" else None,
     )
@@ -146,6 +147,7 @@ def _transposed(name: str, function: str) -> Family:
         weight_gradient=cost,
         bias_gradient=Cost(bias_sum_flops, _output_sizes),
         matrices=("input", "weight"),
+        by_cudnn=True,
         fvcore=_fvcore_transpose,
     )
 

@@ -129,6 +129,7 @@ class Family:
         profiler: what torch.profiler counts of the function itself, beside the operations inside.
         profiler_backward: torch.profiler counts a product for each factor's gradient.
         has_backends: torch chooses one of several kernels, which save and count differently.
+        by_cudnn: on a GPU cuDNN computes it, whose precision for float32 has a switch of its own.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Family:
     profiler: MaybeCount | None = None
     profiler_backward: bool = False
     has_backends: bool = False
+    by_cudnn: bool = False
 
     def formulas(self, call: Invocation) -> tuple[Formula, ...]:
         """Return one formula for each quantity that there is something to compute for."""

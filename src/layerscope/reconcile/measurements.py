@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from layerscope.measure import (
     ActivationRecord,
+    CudaMemory,
     FlopCounts,
     FvcoreCounts,
     FvcoreFailed,
@@ -12,6 +13,7 @@ from layerscope.measure import (
     Step,
     TimeRecord,
     activations_and_flops,
+    cuda_memory,
     flop_counts,
     flops_of,
     fvcore_counts,
@@ -52,6 +54,7 @@ class Measurements:
     flop_counter: FlopCounts | None = None
     profiler: FlopCounts | None = None
     memory: MemoryRecord | None = None
+    cuda_memory: CudaMemory | None = None
     times: TimeRecord | None = None
     machine: MachineCeilings | None = None
     notes: tuple[str, ...] = ()
@@ -65,7 +68,7 @@ def measure(step: Step, settings: Settings, instruments: frozenset[str]) -> Meas
     """
     fvcore, notes = _fvcore(step) if "fvcore" in instruments else (None, ())
     activations, flop_counter = _counted(step, instruments)
-    profiled = None
+    profiled, on_cuda = None, step.device.type == "cuda"
     if instruments & {"profiler", "memory"}:
         profiled = profile_step(
             step, with_flops="profiler" in instruments, with_memory="memory" in instruments
@@ -77,6 +80,7 @@ def measure(step: Step, settings: Settings, instruments: frozenset[str]) -> Meas
         flop_counter=flop_counter,
         profiler=flops_of(profiled) if profiled and "profiler" in instruments else None,
         memory=memory_record(profiled) if profiled and "memory" in instruments else None,
+        cuda_memory=cuda_memory(step) if on_cuda and "memory" in instruments else None,
         times=layer_times(step) if "time" in instruments else None,
         machine=_machine(settings) if "machine" in instruments else None,
         notes=notes,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun, Moment
-from layerscope.measure import MemoryPoint, MemoryRecord, Step
+from layerscope.measure import CudaMemory, MemoryPoint, MemoryRecord, Step
 from layerscope.reconcile.account import Account
+from layerscope.reconcile.measurements import Measurements
 from layerscope.reconcile.rows import Row
 from layerscope.reconcile.settings import Settings, dry_run_of
 from layerscope.theory.capacity import training_memory
@@ -31,6 +32,19 @@ class LargestBatch:
 
 
 @dataclass(frozen=True)
+class MemoryStage:
+    """One step on the way from the live peak to what nvidia-smi shows of a GPU.
+
+    Args:
+        num_bytes: what it adds, measured; the stages sum to what is used of the whole device.
+    """
+
+    name: str
+    num_bytes: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Peak:
     """Bytes above parameters, buffers and the network's input, in forward, loss and backward.
 
@@ -40,6 +54,7 @@ class Peak:
         optimizer_bytes: most bytes alive in a step of the optimizer, gradients and temporaries; its
             state of `state_bytes` apart.
         scratch_bytes_at_peak: measured: allocated inside an operation, neither output nor saved.
+        device_stages: measured on a CUDA device: what it holds at the peak; None elsewhere.
         largest_batch: None where memory does not grow with the batch, where the network runs
             otherwise at another batch size, or where the backward pass could not run.
     """
@@ -57,11 +72,13 @@ class Peak:
     measured_live_bytes: int | None
     scratch_bytes_at_peak: int | None
     timeline: tuple[MemoryPoint, ...]
+    device_stages: tuple[MemoryStage, ...] | None
     largest_batch: tuple[LargestBatch, ...] | None
 
 
-def peak_of(step: Step, settings: Settings, account: Account, record: MemoryRecord | None) -> Peak:
+def peak_of(step: Step, settings: Settings, account: Account, measured: Measurements) -> Peak:
     """Put prediction and, where there is one, measurement together."""
+    record = measured.memory
     run = account.run
     at = _peak_position(run) if run.has_backward else None
     operation = None if at is None else run.operations[at]
@@ -80,7 +97,47 @@ def peak_of(step: Step, settings: Settings, account: Account, record: MemoryReco
         measured_live_bytes=None if record is None else live_peak_bytes(record),
         scratch_bytes_at_peak=None if record is None else record.scratch_bytes_at_peak,
         timeline=() if record is None else record.points,
+        device_stages=None if record is None else device_stages(record, measured.cuda_memory),
         largest_batch=_largest_batches(step, settings, run, record),
+    )
+
+
+def device_stages(
+    record: MemoryRecord, memory: CudaMemory | None
+) -> tuple[MemoryStage, ...] | None:
+    """Lead from what is alive to what the whole device holds; the stages sum to that."""
+    if memory is None:
+        return None
+    live = live_peak_bytes(record)
+    before = memory.requested_before_bytes
+    return (
+        MemoryStage("live", live, "alive at the step's peak, scratch left out"),
+        MemoryStage(
+            "scratch",
+            memory.requested_bytes - before - live,
+            "inside operations when most was asked for: cuDNN's working memory",
+        ),
+        MemoryStage("resident", memory.resident_bytes, "parameters, buffers, input"),
+        MemoryStage(
+            "workspaces",
+            before - memory.resident_bytes,
+            "held from before: cuBLAS's workspaces, and other tensors of this process",
+        ),
+        MemoryStage(
+            "rounding",
+            memory.allocated_bytes - memory.requested_bytes,
+            "blocks are multiples of 512 B, and up to 1 MiB of a large one stays unused",
+        ),
+        MemoryStage(
+            "cached",
+            memory.reserved_bytes - memory.allocated_bytes,
+            "kept by torch's allocator for later",
+        ),
+        MemoryStage(
+            "context",
+            memory.used_bytes - memory.reserved_bytes,
+            "the CUDA context, its kernels, and other processes on the device",
+        ),
     )
 
 

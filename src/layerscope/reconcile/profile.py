@@ -89,7 +89,7 @@ def profile_network(
         _check_fits(theory.run, settings.device)
         step = without_side_effects(step, run, leaves)
         measured = measure(step, settings, instruments)
-        peak = peak_of(step, settings, theory, measured.memory)
+        peak = peak_of(step, settings, theory, measured)
     groups = [rows_of(comparison, theory, measured) for comparison in COMPARISONS]
     times = _timings(theory, measured)
     return Profile(
@@ -105,7 +105,7 @@ def profile_network(
         times=times,
         step=measured.times,
         machine=measured.machine,
-        notes=(*measured.notes, *_notes(theory, settings)),
+        notes=(*measured.notes, *_notes(theory, settings, measured)),
     )
 
 
@@ -123,7 +123,14 @@ def _check_fits(run: DryRun, device: str) -> None:
 def _timings(theory: Account, measured: Measurements) -> tuple[LayerTiming, ...] | None:
     if measured.times is None:
         return None
-    return layer_timings(theory.run, theory.costs, measured.times, measured.machine)
+    by_cudnn = {u.layer for u in theory.units if u.family is not None and u.family.by_cudnn}
+    return layer_timings(
+        theory.run,
+        theory.costs,
+        measured.times,
+        measured.machine,
+        frozenset(layer for layer in by_cudnn if layer is not None),
+    )
 
 
 def _time_rows(theory: Account, times: tuple[LayerTiming, ...]) -> Iterator[Row]:
@@ -135,7 +142,7 @@ def _time_rows(theory: Account, times: tuple[LayerTiming, ...]) -> Iterator[Row]
             yield Row(time.layer, kind, "backward_seconds", "time", None, (), time.backward.median)
 
 
-def _notes(theory: Account, settings: Settings) -> tuple[str, ...]:
+def _notes(theory: Account, settings: Settings, measured: Measurements) -> tuple[str, ...]:
     run, notes = theory.run, []
     if run.is_real:
         notes.append(
@@ -156,6 +163,11 @@ def _notes(theory: Account, settings: Settings) -> tuple[str, ...]:
         notes.append(
             f"torch {torch.__version__} is not in the table of what autograd saves: saved bytes "
             "are predicted, and their reasons left out"
+        )
+    if measured.memory is not None and measured.memory.has_block_sizes:
+        notes.append(
+            "the allocator's history does not tell the sizes that were asked for: the measured "
+            "peaks are of its blocks, each rounded up to 512 B or more"
         )
     if run.unused_parameters:
         notes.append(

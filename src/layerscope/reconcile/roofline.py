@@ -15,8 +15,9 @@ class LayerTiming:
         flops_per_second: the textbook's FLOPs by the median time.
         bytes_moved: inputs and parameters read once, outputs written once, nothing cached.
         intensity: FLOPs per byte moved.
+        ridge: the intensity above which arithmetic, not memory, limits the layer.
         ceiling_flops_per_second: what the roofline allows at this intensity.
-        roofline_fraction: achieved by allowed; above 1 where the data came from a cache.
+        roofline_fraction: achieved by allowed.
     """
 
     layer: str
@@ -26,14 +27,32 @@ class LayerTiming:
     flops_per_second: float | None
     bytes_per_second: float | None
     intensity: float | None
+    ridge: float | None
     ceiling_flops_per_second: float | None
     roofline_fraction: float | None
 
+    @property
+    def is_above_roofline(self) -> bool:
+        """Tell whether the layer was faster than the roofline allows."""
+        return self.roofline_fraction is not None and self.roofline_fraction > 1
+
+
+# A roofline knows neither caches nor Winograd's and Fourier's convolutions.
+WHY_ABOVE = "its data came from a cache, or its algorithm needs fewer operations"
+
 
 def layer_timings(
-    run: DryRun, costs: CostTable, times: TimeRecord, machine: MachineCeilings | None
+    run: DryRun,
+    costs: CostTable,
+    times: TimeRecord,
+    machine: MachineCeilings | None,
+    by_cudnn: frozenset[str] = frozenset(),
 ) -> tuple[LayerTiming, ...]:
-    """In execution order."""
+    """Return the timing of each layer, in execution order.
+
+    Args:
+        by_cudnn: layers that compute in the precision of convolutions.
+    """
     moved: dict[str, int] = {}
     for call in run.layers:
         moved[call.key] = moved.get(call.key, 0) + bytes_moved(call)
@@ -45,7 +64,7 @@ def layer_timings(
             time.backward,
             moved.get(layer, 0),
             flops.get(layer),
-            machine,
+            None if machine is None else _ceilings(machine, layer in by_cudnn),
         )
         for layer, time in times.layers.items()
     )
@@ -60,23 +79,28 @@ def bytes_moved(call: LayerCall) -> int:
     )
 
 
+def _ceilings(machine: MachineCeilings, by_cudnn: bool) -> tuple[float, float]:
+    """Return FLOP/s and bytes/s."""
+    products = machine.convolution_flops_per_second if by_cudnn else machine.matmul_flops_per_second
+    return products.median, machine.copy_bytes_per_second.median
+
+
 def _timing(
     layer: str,
     forward: Spread,
     backward: Spread | None,
     num_bytes: int,
     flops: int | None,
-    machine: MachineCeilings | None,
+    ceilings: tuple[float, float] | None,
 ) -> LayerTiming:
     seconds = forward.median
     rate = flops / seconds if flops is not None and seconds > 0 else None
     intensity = flops / num_bytes if flops is not None and num_bytes else None
-    ceiling = None
-    if machine is not None and intensity:
-        ceiling = min(
-            machine.matmul_flops_per_second.median,
-            intensity * machine.copy_bytes_per_second.median,
-        )
+    ridge = ceiling = None
+    if ceilings is not None:
+        arithmetic, copies = ceilings
+        ridge = arithmetic / copies
+        ceiling = min(arithmetic, intensity * copies) if intensity else None
     return LayerTiming(
         layer=layer,
         forward=forward,
@@ -85,6 +109,7 @@ def _timing(
         flops_per_second=rate,
         bytes_per_second=num_bytes / seconds if seconds > 0 else None,
         intensity=intensity,
+        ridge=ridge,
         ceiling_flops_per_second=ceiling,
         roofline_fraction=rate / ceiling if rate is not None and ceiling else None,
     )

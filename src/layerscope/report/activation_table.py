@@ -1,5 +1,6 @@
 """activation_memory.json and activation_memory.csv."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ COLUMNS = ("step", "layer", "num_calls", "output_bytes", "saved_bytes", "cumulat
 
 
 class ActivationTable:
-    """The first record as JSON, all of them as CSV, a row per step and layer."""
+    """The first record as JSON, all of them as CSV, a row per step and layer.
+
+    On a CUDA device the first record has no peak, so the first one that has it takes its place.
+    """
 
     def __init__(self, directory: Path, precision: str) -> None:
         self._directory = directory
         self._path = directory / "activation_memory.csv"
         self._precision = precision
         self._rows: list[Mapping[str, Any]] = []
+        self._has_peak = False
 
     def go_on(self, step: int) -> None:
         """With the records of the steps before this one that the directory already has."""
@@ -28,16 +33,25 @@ class ActivationTable:
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         rows = parse_rows(COLUMNS, lines[1:])
         self._rows = [row for row in rows if int(row["step"]) < step]
+        first = json.loads((self._directory / JSON_FILE).read_text(encoding="utf-8"))
+        self._has_peak = bool(self._rows) and first["totals"]["peak_bytes"] is not None
 
     @property
     def has_records(self) -> bool:
-        """Of this run so far."""
+        """Tell whether this run has a record so far."""
         return bool(self._rows)
+
+    @property
+    def has_peak(self) -> bool:
+        """Tell whether the record in the JSON file has the allocator's peak."""
+        return self._has_peak
 
     def add(self, step: int, batch_size: int, record: ActivationRecord) -> None:
         """Write both files; `step` counts training batches from 0, `batch_size` is this rank's."""
-        if not self._rows:
+        has_peak = record.peak_bytes is not None
+        if not self._rows or (has_peak and not self._has_peak):
             self._write_json(step, batch_size, record)
+            self._has_peak = has_peak
         self._rows += [{"step": step, **_columns(layer)} for layer in record.layers]
         write_table(self._path, COLUMNS, self._rows)
 

@@ -1,7 +1,7 @@
 """The checkpoints of a run: last, the one before it, and best."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import lightning as L
@@ -79,14 +79,19 @@ class CheckpointFolder:
         """What `restorable` would refuse of the file."""
         module = trainer.lightning_module
         assert isinstance(module, Classifier)
-        for name, tensor in _saved_tensors(trainer):
-            if not is_finite(tensor):
+        saved = dict(_saved_tensors(trainer))
+        if all_are_finite(saved.values()):
+            return
+        for name, tensor in saved.items():
+            if not all_are_finite([tensor]):
                 raise NonFiniteLoss(f"{name} is no longer finite in step {module.batches_seen}")
 
 
-def is_finite(tensor: Tensor) -> bool:
-    """Every number of it."""
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+def all_are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether every number is finite; a GPU is waited for once."""
+    numbers = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    largest = torch.nn.utils.get_total_norm(numbers, float("inf"))
+    return bool(torch.isfinite(largest))
 
 
 def _saved_tensors(trainer: L.Trainer) -> Iterator[tuple[str, Tensor]]:
@@ -116,11 +121,13 @@ def best_in(path: Path, history: History, state: Mapping[str, Tensor]) -> Best |
 
 def _is_such(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
     """Whether the weights are such as this run's, and finite."""
-    return saved.keys() == wanted.keys() and all(
-        tensor.shape == wanted[name].shape
-        and tensor.dtype == wanted[name].dtype
-        and is_finite(tensor)
-        for name, tensor in saved.items()
+    return (
+        saved.keys() == wanted.keys()
+        and all_are_finite(saved.values())
+        and all(
+            tensor.shape == wanted[name].shape and tensor.dtype == wanted[name].dtype
+            for name, tensor in saved.items()
+        )
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from layerscope.base.errors import UserError
 from layerscope.config.schema import TrainConfig, TrainerConfig
+from layerscope.measure.machine import tf32_switches
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and Arm, as Linux spells them
 
@@ -63,21 +64,24 @@ def num_threads(trainer: TrainerConfig) -> int:
 
 
 def surroundings(config: TrainConfig) -> dict[str, Any]:
-    """What decides the bits beside the configuration; plain data."""
-    return {
-        "threads": num_threads(config.trainer),
-        "processes": num_processes(config.trainer),
-        "device": "cuda" if uses_gpu(config.trainer) else "cpu",
-    }
+    """Return what decides the bits beside the configuration: plain data.
+
+    On a GPU the host's threads decide nothing, but the model of the GPU does.
+    """
+    facts: dict[str, Any] = {"processes": num_processes(config.trainer)}
+    if uses_gpu(config.trainer):
+        return facts | {"device": "cuda", "gpu": torch.cuda.get_device_name()}
+    return facts | {"device": "cpu", "threads": num_threads(config.trainer)}
 
 
-def describe_hardware() -> dict[str, str | int | None]:
-    """For run.json."""
+def describe_hardware() -> dict[str, str | int | dict[str, bool] | None]:
+    """Return what run.json says of the machine; `tf32`: where a GPU computes float32 as TF32."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count(),
         "gpu": gpu,
+        "tf32": None if gpu is None else tf32_switches(),
         "system": platform.platform(),
     }
 

@@ -23,6 +23,7 @@ from layerscope.training.hardware import surroundings
 from layerscope.training.losses import loss_of
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
+from layerscope.training.stop_request import StopRequest
 
 
 class ImageMean(Metric):
@@ -120,6 +121,8 @@ class Classifier(L.LightningModule):
         self.network = network
         self.batches_seen = 0  # training batches, over all epochs
         self.has_updated = False  # whether the last training step ended in an update
+        self.stop_is_wanted = False  # by a signal to any process, as of the last training step
+        self._request: StopRequest | None = None
         self._config = config
         num_classes = config.model.num_classes
         self.train_scores = Scores(num_classes)
@@ -129,6 +132,10 @@ class Classifier(L.LightningModule):
     def next_step(self) -> int:
         """The training batch that comes next, counted over all epochs."""
         return self.batches_seen
+
+    def listen_to(self, request: StopRequest) -> None:
+        """Tell the other processes of it, in the message that each training step sends anyway."""
+        self._request = request
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The schedule is applied by the step itself."""
@@ -147,7 +154,7 @@ class Classifier(L.LightningModule):
         # Lightning puts the whole step under autocast, which is meant for the forward pass only.
         with torch.autocast(self.device.type, enabled=False):
             self.manual_backward(loss / self._batches_in_update())
-            self._refuse_non_finite(loss)
+            self._agree(loss)
             self.has_updated = self._update_is_due()
             if self.has_updated:
                 self._update()
@@ -224,17 +231,24 @@ class Classifier(L.LightningModule):
         loss, accuracy = scores.take()
         self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
 
-    def _refuse_non_finite(self, loss: Tensor) -> None:
-        """Before the update: one answer of the device for the loss and all gradients.
+    def _agree(self, loss: Tensor) -> None:
+        """Before the update: refuse a loss or gradients that are not finite.
 
-        Of several ranks all end if one does.
+        The step waits for the device once, and of several processes each hears in one message
+        whether any of them has such numbers, and whether any is to stop.
         """
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         finite = torch.isfinite(torch.nn.utils.get_total_norm(gradients, float("inf")))
-        is_finite = bool((finite & torch.isfinite(loss.detach())).item())
+        wrong = (finite & torch.isfinite(loss.detach())).logical_not()
+        self.stop_is_wanted = self._request is not None and self._request.signal is not None
         if self.trainer.world_size > 1:
-            is_finite = self.trainer.strategy.reduce_boolean_decision(is_finite, all=True)
-        if not is_finite:
+            wanted = torch.full((), self.stop_is_wanted, device=self.device)
+            of_any = torch.stack([wrong, wanted]).to(torch.uint8)
+            torch.distributed.all_reduce(of_any, torch.distributed.ReduceOp.MAX)
+            is_wrong, self.stop_is_wanted = map(bool, of_any.tolist())
+        else:
+            is_wrong = bool(wrong.item())
+        if is_wrong:
             raise NonFiniteLoss(
                 f"the loss is {loss.item()} in step {self.batches_seen + 1}, or its gradient is "
                 "not finite"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.config.schema import TrainConfig
-from layerscope.training.checkpoint_folder import is_finite
+from layerscope.training.checkpoint_folder import all_are_finite
 from layerscope.training.checkpoints import RunFacts
 from layerscope.training.history import History
 from layerscope.training.module import Classifier, sums_in
@@ -84,7 +84,7 @@ def _of_sums(ours: Mapping[str, Tensor], checkpoint: dict[str, Any]) -> str:
 
 def _is_sum(tensor: Tensor, ours: Tensor) -> bool:
     """A finite number, or a count."""
-    if tensor.dtype != ours.dtype or not is_finite(tensor):
+    if tensor.dtype != ours.dtype or not all_are_finite([tensor]):
         return False
     return tensor.is_floating_point() or bool(((tensor >= 0) & (tensor <= _MOST)).all())
 
@@ -114,7 +114,7 @@ def _is_kept(value: Any, shape: tuple[int, ...]) -> bool:
     if value is None:
         return True
     is_tensor = isinstance(value, Tensor) and tuple(value.shape) == tuple(shape)
-    return is_tensor and is_finite(value)
+    return is_tensor and all_are_finite([value])
 
 
 def _of_loop(ours: Mapping[str, Any], theirs: Any) -> str:

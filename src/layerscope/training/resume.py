@@ -102,10 +102,11 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
     checkpoint = read_checkpoint(path)
     _refuse_without_optimizer(checkpoint, path)
     facts = RunFacts.of(checkpoint)
-    then = {**_flat(facts.config), **facts.surroundings}
-    now = {**_flat(_plain(config)), **surroundings(config)}
-    if not facts.surroundings:  # not written down in the first format
-        now = {key: value for key, value in now.items() if key not in surroundings(config)}
+    now_around = surroundings(config)
+    # Earlier formats wrote down none, or a GPU's threads, which decide nothing, and not its name.
+    both = facts.surroundings.keys() & now_around.keys()
+    then = {**_flat(facts.config), **{key: facts.surroundings[key] for key in both}}
+    now = {**_flat(_plain(config)), **{key: now_around[key] for key in both}}
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
     if history.num_epochs == checkpoint["epoch"]:  # its epoch has no row yet

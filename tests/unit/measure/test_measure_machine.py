@@ -17,6 +17,8 @@ def test_rates_of_this_machine(dtype):
     assert ceilings.dtype == str(dtype).removeprefix("torch.")
     assert ceilings.torch_version == torch.__version__
     assert ceilings.matrix_rows in (256, 1024)
+    assert ceilings.matmul_precision == ceilings.convolution_precision == ceilings.dtype
+    assert ceilings.convolution_flops_per_second == ceilings.matmul_flops_per_second
     for rate in (ceilings.copy_bytes_per_second, ceilings.matmul_flops_per_second):
         assert 1e8 < rate.minimum <= rate.median <= rate.maximum < 1e14
     assert torch.equal(generator, torch.get_rng_state())

@@ -113,12 +113,16 @@ def _bar(
 def roofline(profile: Profile) -> str | None:
     """Achieved rates against intensity, under the machine's two ceilings; None if unmeasured."""
     machine = profile.machine
-    points = [_RooflinePoint(timing, bound_by(profile, timing)) for timing in profile.times or ()]
+    points = [_RooflinePoint(timing, bound_by(timing)) for timing in profile.times or ()]
     points = [point for point in points if point.is_drawn]
     if machine is None or not points:
         return None
     bandwidth = machine.copy_bytes_per_second.median
-    arithmetic = machine.matmul_flops_per_second.median
+    products = {machine.matmul_flops_per_second.median: f"{machine.matmul_precision} matrices"}
+    if machine.convolution_precision != machine.matmul_precision:
+        rate_of_convolutions = machine.convolution_flops_per_second.median
+        products[rate_of_convolutions] = f"{machine.convolution_precision} convolutions"
+    arithmetic = max(products)
     ridge = arithmetic / bandwidth
     left, right, top, bottom = 96, 840, 40, 372
     across = log_scale([ridge, *(point.intensity for point in points)], left, right, 2.2)
@@ -129,7 +133,7 @@ def roofline(profile: Profile) -> str | None:
         bottom_axis(across, bottom, top, lambda value: plain_tick(number(value))),
         line(left, bottom, right, bottom, "axis"),
         line(left, bottom, left, top, "axis"),
-        _ceilings(across, up, bandwidth, arithmetic),
+        *(_ceilings(across, up, bandwidth, flops, words) for flops, words in products.items()),
         _points(points, across, up, (bandwidth, arithmetic)),
         label((left + right) / 2, bottom + 36, "intensity, FLOP per byte", text_anchor="middle"),
         legend(
@@ -168,14 +172,14 @@ class _RooflinePoint:
         )
 
 
-def _ceilings(across: Scale, up: Scale, bandwidth: float, arithmetic: float) -> str:
+def _ceilings(across: Scale, up: Scale, bandwidth: float, arithmetic: float, words: str) -> str:
     ridge = arithmetic / bandwidth
     lowest = max(across.low, up.low / bandwidth)
     x, y = across(ridge), up(arithmetic)
     slope = line(across(lowest), up(lowest * bandwidth), x, y, "ceiling")
     flat = line(x, y, across.end, y, "ceiling")
     words_flat = label(
-        across.end - 4, y - 7, f"matrix rate {rate(arithmetic, 'FLOP')}", text_anchor="end"
+        across.end - 4, y - 7, f"{words} {rate(arithmetic, 'FLOP')}", text_anchor="end"
     )
     # Along the slope; both axes are logarithmic, so that its angle is the same everywhere.
     angle = math.degrees(math.atan2(y - up(lowest * bandwidth), x - across(lowest)))

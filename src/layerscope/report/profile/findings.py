@@ -18,6 +18,7 @@ from layerscope.base.formatting import (
 )
 from layerscope.reconcile.peak import LargestBatch, Peak
 from layerscope.reconcile.profile import LayerTiming, Profile
+from layerscope.reconcile.roofline import WHY_ABOVE
 from layerscope.reconcile.rows import Row
 from layerscope.report.profile.lines import LayerLine, added, layer_lines, layer_seconds
 from layerscope.report.profile.row_text import holds
@@ -211,6 +212,7 @@ def peak_lines(profile: Profile) -> tuple[tuple[str, str], ...]:
         ("of it", _parts(peak)),
         ("optimizer", _optimizer(profile)),
         ("scratch", _scratch(peak)),
+        ("on the device", _device_stages(peak)),
         ("largest batch", _largest_batches(profile)),
     ]
     return tuple((name, text) for name, text in lines if text)
@@ -260,6 +262,15 @@ def _scratch(peak: Peak) -> str:
     )
 
 
+def _device_stages(peak: Peak) -> str:
+    """Lead from the live peak to what nvidia-smi shows; empty where there is no CUDA device."""
+    if peak.device_stages is None:
+        return ""
+    parts = [f"{stage.name} {bytes_short(stage.num_bytes)}" for stage in peak.device_stages]
+    used = sum(stage.num_bytes for stage in peak.device_stages)
+    return f"{' + '.join(parts)} = {bytes_exact(used)}, as nvidia-smi shows it"
+
+
 def _largest_batches(profile: Profile) -> str:
     batches = profile.peak.largest_batch
     if not batches:
@@ -277,24 +288,18 @@ def _memory(batch: LargestBatch) -> str:
 # Time -----------------------------------------------------------------------------------------
 
 
-def ridge(profile: Profile) -> float | None:
-    """Return the FLOP per byte above which arithmetic, not memory, limits this machine."""
-    if profile.machine is None:
-        return None
-    machine = profile.machine
-    return machine.matmul_flops_per_second.median / machine.copy_bytes_per_second.median
-
-
-def bound_by(profile: Profile, timing: LayerTiming) -> str | None:
+def bound_by(timing: LayerTiming) -> str | None:
     """Return `arithmetic` or `memory bandwidth`; None where either side is unknown."""
-    limit = ridge(profile)
-    if limit is None or timing.intensity is None:
+    if timing.ridge is None or timing.intensity is None:
         return None
-    return "memory bandwidth" if timing.intensity < limit else "arithmetic"
+    return "memory bandwidth" if timing.intensity < timing.ridge else "arithmetic"
 
 
 def slowest_line(profile: Profile) -> str | None:
-    """Return a sentence on the slowest layer; None where no time was measured."""
+    """Return which layer is slowest, and which were faster than the roofline allows, and why.
+
+    None where no time was measured.
+    """
     if not profile.times:
         return None
     slowest = max(profile.times, key=layer_seconds)
@@ -304,16 +309,18 @@ def slowest_line(profile: Profile) -> str | None:
         f"Slowest: {slowest.layer}, {seconds_short(seconds)} of the {seconds_short(all_seconds)} "
         f"that a step spends in layers ({part})"
     )
-    limit = bound_by(profile, slowest)
+    limit = bound_by(slowest)
     if limit is not None:
         text += (
             f"; its forward pass is bound by {limit} ({number(slowest.intensity)} FLOP/B, the "
-            f"machine's ridge is at {number(ridge(profile))})"
+            f"machine's ridge is at {number(slowest.ridge)})"
         )
     if slowest.roofline_fraction is not None:
         text += f", at {share(slowest.roofline_fraction)} of the roofline"
-        if slowest.roofline_fraction > 1:
-            text += " (a cache, or an algorithm with fewer operations)"
+    above = [timing.layer for timing in profile.times if timing.is_above_roofline]
+    if above:
+        names = ", ".join(above[:3]) + (f" and {len(above) - 3} more" if above[3:] else "")
+        text += f". Above the roofline: {names}; {WHY_ABOVE}"
     return text + "."
 
 
@@ -323,11 +330,17 @@ def machine_line(profile: Profile) -> str | None:
     if machine is None:
         return None
     threads = f"{machine.num_threads} thread{'s' if machine.num_threads > 1 else ''}"
-    return (
+    text = (
         f"{machine.name} ({machine.device}, {threads}): copies "
         f"{rate(machine.copy_bytes_per_second.median, 'B')}, multiplies {machine.dtype} matrices "
-        f"at {rate(machine.matmul_flops_per_second.median, 'FLOP')}; measured in this run."
+        f"at {rate(machine.matmul_flops_per_second.median, 'FLOP')}"
     )
+    if machine.matmul_precision != machine.convolution_precision:
+        text += (
+            f" in {machine.matmul_precision}, and in {machine.convolution_precision}, as its "
+            f"convolutions do, at {rate(machine.convolution_flops_per_second.median, 'FLOP')}"
+        )
+    return f"{text}; measured in this run."
 
 
 # The network in a few figures -----------------------------------------------------------------

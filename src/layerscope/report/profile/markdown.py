@@ -194,7 +194,7 @@ def _time(profile: Profile) -> Iterable[str]:
                 rate(timing.flops_per_second, "FLOP"),
                 rate(timing.bytes_per_second, "B"),
                 number(timing.intensity),
-                bound_by(profile, timing) or "–",
+                bound_by(timing) or "–",
                 share(timing.roofline_fraction),
             )
             for timing in profile.times

@@ -1,5 +1,6 @@
 """The activation-memory instrument, attached to training steps."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ from layerscope.training.module import Classifier
 
 
 class ActivationMemory(L.Callback):
-    """Records the first full step and every n-th, on rank 0; other steps carry no hook."""
+    """Records the first full step and every n-th, on rank 0; other steps carry no hook.
+
+    In a process's first step on a CUDA device the libraries allocate workspaces that they keep (32
+    MiB for each cuBLAS handle on a Hopper), so that its peak is no step's: it is left out, and the
+    first later step that has one is recorded too.
+    """
 
     def __init__(self, directory: Path, config: TrainConfig, full_size: int) -> None:
         self._every = config.callbacks.activation_memory.every_n_steps
         self._full_size = full_size
         self._table = ActivationTable(directory, config.trainer.precision)
         self._recorder: ActivationRecorder | None = None
+        self._is_warm = False  # a full step has run in this process
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A run that goes on keeps its records."""
@@ -33,9 +40,9 @@ class ActivationMemory(L.Callback):
     ) -> None:
         """Begin to record, if this step is one to record."""
         assert isinstance(pl_module, Classifier)
-        if trainer.is_global_zero and self._is_due(
-            pl_module.batches_seen, len(batch[1]) * trainer.world_size
-        ):
+        is_full = len(batch[1]) * trainer.world_size >= self._full_size
+        on_cuda = pl_module.device.type == "cuda"
+        if trainer.is_global_zero and is_full and self._is_due(pl_module.batches_seen, on_cuda):
             self._recorder = record_activations(pl_module.network)
             self._recorder.__enter__()
 
@@ -55,12 +62,16 @@ class ActivationMemory(L.Callback):
         batch_idx: int,
     ) -> None:
         """Write the record and take every hook away."""
+        is_warm = self._is_warm
+        self._is_warm |= len(batch[1]) * trainer.world_size >= self._full_size
         if self._recorder is None:
             return
         assert isinstance(pl_module, Classifier)
         self._recorder.__exit__(None, None, None)
-        record: ActivationRecord = self._recorder.record
+        record = self._recorder.record
         self._recorder = None
+        if not is_warm:
+            record = replace(record, peak_bytes=None)
         self._table.add(pl_module.batches_seen - 1, len(batch[1]), record)
         for logger in trainer.loggers:
             logger.log_metrics(_summary(record), step=trainer.global_step)
@@ -73,10 +84,10 @@ class ActivationMemory(L.Callback):
             self._recorder.__exit__(type(exception), exception, exception.__traceback__)
             self._recorder = None
 
-    def _is_due(self, step: int, batch_size: int) -> bool:
-        if batch_size < self._full_size:
-            return False
+    def _is_due(self, step: int, on_cuda: bool) -> bool:
         if not self._table.has_records:
+            return True
+        if on_cuda and self._is_warm and not self._table.has_peak:
             return True
         return self._every is not None and step % self._every == 0
 

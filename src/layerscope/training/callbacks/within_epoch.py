@@ -34,6 +34,7 @@ class WithinEpoch(Checkpoint):
         """Count from the checkpoint that the run goes on from, and listen for signals."""
         assert isinstance(pl_module, Classifier)
         self._request.listen()
+        pl_module.listen_to(self._request)
         self._last_saved = pl_module.batches_seen
 
     def on_train_batch_end(
@@ -48,7 +49,8 @@ class WithinEpoch(Checkpoint):
         assert isinstance(pl_module, Classifier)
         if batch_idx + 1 == trainer.num_training_batches or not pl_module.has_updated:
             return
-        stops = self._stops(trainer)
+        alone = trainer.world_size == 1  # else what all have heard in the step's own message
+        stops = self._request.signal is not None if alone else pl_module.stop_is_wanted
         if stops or self._is_due(pl_module.batches_seen):
             self._folder.save(trainer)
             self._last_saved = pl_module.batches_seen
@@ -66,7 +68,7 @@ class WithinEpoch(Checkpoint):
         return self._every is not None and batches_seen - self._last_saved >= self._every
 
     def _stops(self, trainer: L.Trainer) -> bool:
-        """On all ranks if on one."""
+        """Tell whether any process is to stop."""
         wanted = self._request.signal is not None
         if trainer.world_size == 1:
             return wanted

@@ -1,0 +1,134 @@
+"""What a step takes of a CUDA device, from the bytes that were asked for to what nvidia-smi shows.
+
+The caching allocator rounds each request up to 512 B, leaves up to 1 MiB at the end of a large
+block that it does not split, and keeps what is freed; cuBLAS and cuDNN keep workspaces; the CUDA
+context and its kernels lie outside of the allocator.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from layerscope.layers.tensors import storages_in
+from layerscope.measure.step import Step, synchronize
+
+
+@dataclass(frozen=True)
+class CudaMemory:
+    """Bytes of a device at the peak of one step that is not the first.
+
+    Args:
+        resident_bytes: parameters, buffers and the call's tensors.
+        requested_before_bytes: asked for and not freed when the step began.
+        requested_bytes, allocated_bytes, reserved_bytes: the allocator's peaks: as asked for, as
+            rounded blocks, and with what it keeps for later.
+        used_bytes: of the whole device when the step had ended, by this and any other process.
+    """
+
+    resident_bytes: int
+    requested_before_bytes: int
+    requested_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+    used_bytes: int
+
+
+def cuda_memory(step: Step) -> CudaMemory:
+    """Run the step twice and read the allocator after the second. The network is left as it was.
+
+    The allocator's cache is emptied and its peaks are reset.
+
+    Raises:
+        UserError: the network does not run.
+    """
+    device = step.device
+    with step.untouched():
+        step.run()  # libraries make their workspaces at first use, and keep them
+    with step.untouched():
+        synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_stats(device)
+        loss = step.run()
+        synchronize(device)
+        after = torch.cuda.memory_stats(device)
+        free, total = torch.cuda.mem_get_info(device)
+        del loss
+    return CudaMemory(
+        resident_bytes=_resident_bytes(step),
+        requested_before_bytes=before["requested_bytes.all.current"],
+        requested_bytes=after["requested_bytes.all.peak"],
+        allocated_bytes=after["allocated_bytes.all.peak"],
+        reserved_bytes=after["reserved_bytes.all.peak"],
+        used_bytes=total - free,
+    )
+
+
+def _resident_bytes(step: Step) -> int:
+    network = step.network
+    there = [*network.parameters(), *network.buffers(), step.args, dict(step.kwargs)]
+    return sum(storage.nbytes() for storage in storages_in(there).values())
+
+
+@dataclass
+class AllocatorTrace:
+    """The sizes that the allocator was asked for, by address, in the order of time."""
+
+    requested: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+
+@contextmanager
+def allocator_trace(device: torch.device) -> Iterator[AllocatorTrace]:
+    """Follow the caching allocator's own history, which torch documents for finding leaks."""
+    trace = AllocatorTrace()
+    torch.cuda.memory._record_memory_history("all", context=None, stacks="python")
+    try:
+        yield trace
+        synchronize(device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        snapshot: Any = torch.cuda.memory._snapshot()
+        trace.requested = requested_by_address(snapshot["device_traces"][index])
+    finally:
+        torch.cuda.memory._record_memory_history(None)
+
+
+def requested_by_address(entries: Sequence[Mapping[str, Any]]) -> Mapping[int, Sequence[int]]:
+    """Sort a device's trace, as a snapshot of the allocator has it, by address."""
+    requested: defaultdict[int, list[int]] = defaultdict(list)
+    for entry in entries:
+        if entry["action"] == "alloc":
+            requested[entry["addr"]].append(entry["size"])
+    return requested
+
+
+def requested_sizes(
+    changes: Sequence[tuple[int, int]], requested: Mapping[int, Sequence[int]]
+) -> list[int] | None:
+    """Return the size that was asked for in place of each block's.
+
+    Args:
+        changes: address and size of a block, negative where it is freed, in the order of time.
+        requested: sizes by address; those of the changes are the last ones.
+
+    Returns:
+        One size for each change, with its sign; a release of what was there before keeps its own.
+        None where the two do not fit together.
+    """
+    left = Counter(address for address, size in changes if size > 0)
+    held: dict[int, int] = {}
+    sizes: list[int] = []
+    for address, size in changes:
+        if size <= 0:
+            sizes.append(-held.pop(address, -size))
+            continue
+        known = requested.get(address, ())
+        if len(known) < left[address] or known[-left[address]] > size:
+            return None
+        held[address] = known[-left[address]]
+        left[address] -= 1
+        sizes.append(held[address])
+    return sizes
