@@ -91,7 +91,7 @@ def test_one_of_three_is_killed_within_an_epoch(killed, forks, root):
     directory, ended = killed
     problems = forks(scenarios.three_go_on, ended, directory, 1, 2, inject.forked_processes, root)
     assert problems == []
-    hint = f"to go on, give the same command with resume=auto hydra.run.dir={directory}"
+    hint = f"to resume, run the same command with resume=auto hydra.run.dir={directory}"
     assert ended.err == f"error: process 1 was killed by SIGKILL; {hint}\n"
 
 

@@ -42,7 +42,7 @@ def test_sigterm_ends_with_143(tmp_path):
     assert process.returncode == 143, err
     assert err.count("\n") == 1
     assert err.startswith("error: SIGTERM: ended after ")
-    assert err.endswith("to go on, give the same command with resume=auto hydra.run.dir=run\n")
+    assert err.endswith("to resume, run the same command with resume=auto hydra.run.dir=run\n")
 
 
 def test_help_lists_the_keys(tmp_path):

@@ -185,7 +185,7 @@ def test_tensorboard_on_a_full_disk_is_one_line_and_the_run_can_go_on(
     keys = [*SHORT, "logger=tensorboard", f"hydra.run.dir={tmp_path}"]
     result = run("train", *keys)
     assert (result.code, result.err.count("\n")) == (1, 1), result
-    assert "No space left on device: make room; to go on" in result.err
+    assert "No space left on device: make room; to resume" in result.err
     monkeypatch.undo()
     monkeypatch.setenv("NO_COLOR", "1")
     assert run("train", *keys, "resume=auto").code == 0

@@ -1,4 +1,4 @@
-"""The errors a user can cause, and the exit code of each (docs/reference.md, "Exit codes")."""
+"""Errors that a user can cause, each with its exit code (docs/reference.md, "Exit codes")."""
 
 import unicodedata
 
@@ -30,7 +30,7 @@ class MarkedError(UserError):
 
 
 def _excerpt(text: str, start: int, end: int) -> tuple[str, int, int]:
-    """The text, or what is around the place of it; and the place in that."""
+    """Return the text, or a part around the place, and the place in it."""
     if len(text) <= SHOWN_CHARACTERS:
         return text, start, end
     first = max(0, min(start - SHOWN_CHARACTERS // 2, len(text) - SHOWN_CHARACTERS))
@@ -41,7 +41,7 @@ def _excerpt(text: str, start: int, end: int) -> tuple[str, int, int]:
 
 
 def _cells(text: str) -> int:
-    """Columns of a terminal."""
+    """Count the columns that a terminal takes for it."""
     return sum(
         0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
         for c in text

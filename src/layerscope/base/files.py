@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-# What write_atomically and training/checkpoint_folder.py call a file that is not whole yet.
+# What write_atomically and training/checkpoint_folder.py call a file that is not complete yet.
 _TEMPORARY = re.compile(r"\..+\.\w+\.tmp")
 
 
 @contextmanager
 def named_in_errors(path: Path) -> Iterator[None]:
-    """The system's errors tell of this file, not of a temporary one or of none."""
+    """Let the system's errors name this file instead of a temporary one or none."""
     try:
         yield
     except OSError as error:
@@ -52,25 +52,27 @@ def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, atomically."""
+    """Write a text as UTF-8, atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented, key order kept; a nan or an infinity is refused, since JSON has none."""
+    """Write indented JSON with its key order; nan and infinity are refused, JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Temporary files of a process that was killed while it wrote; folders below are not searched,
-    since they may be somebody else's."""
+    """Remove temporary files of a process that was killed while it wrote.
+
+    Folders below are not searched, since they may be somebody else's.
+    """
     for path in directory.glob(".*.tmp"):
         if _TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:
-    """Let new names in it outlast a loss of power."""
+    """Let new names in a directory outlast a loss of power."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

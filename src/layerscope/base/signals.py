@@ -1,5 +1,7 @@
-"""SIGTERM and Ctrl-C to a command, but for its training loop, which notes them itself
-(training.stop_request): it ends where it is."""
+"""End a command where it is on SIGTERM and Ctrl-C.
+
+A training loop notes them itself (training.stop_request), and ends at a step.
+"""
 
 import os
 import signal
@@ -20,12 +22,15 @@ _AGAIN_SECONDS = 0.02
 
 
 class Stopped(BaseException):
-    """Raised wherever the program is: nothing that an `except Exception` shall catch."""
+    """Raised wherever the program is; no Exception, so that no `except Exception` catches it."""
 
 
 class Signals:
-    """The first one is kept: an exception that is raised in a `__del__`, or in what C calls, is
-    discarded. Python tells of that; then it is raised again."""
+    """Turns the first signal into an exception.
+
+    An exception that is raised in a `__del__`, or in what C calls, is discarded. Python tells of
+    that; then it is raised again.
+    """
 
     def __init__(self) -> None:
         self.first: int | None = None
@@ -34,7 +39,7 @@ class Signals:
 
     @contextmanager
     def raised(self) -> Iterator[None]:
-        """Within this; in a thread other than the main one signals do not arrive."""
+        """Raise Stopped at a signal within this; signals do not arrive in other threads."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -51,12 +56,12 @@ class Signals:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise Stopped where that has been discarded without a word."""
+        """Raise Stopped if a library has discarded it without a word."""
         if self.first is not None:
             raise Stopped
 
     def error(self, hint: str = "") -> Terminated | Interrupted | None:
-        """What the first signal asked for."""
+        """Return what the first signal asked for."""
         return None if self.first is None else _ERRORS[self.first](hint)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
@@ -68,7 +73,7 @@ class Signals:
         raise Stopped
 
     def _hook(self, complain: Callable[[Any], object]) -> Callable[[Any], object]:
-        """In place of Python's, which prints a traceback of what is discarded."""
+        """Replace Python's hook, which prints a traceback of what is discarded."""
 
         def hook(discarded: Any) -> None:
             if self.first is None or not issubclass(discarded.exc_type, Stopped):

@@ -30,7 +30,7 @@ class Opened:
 
 
 def open_checkpoint(request: Request, config_dir: Path) -> Opened:
-    """The checkpoint that the request names, with its own configuration and the user's overrides.
+    """Open the checkpoint that the request names.
 
     Args:
         config_dir: where a group's options are, for an override like trainer=cpu.
@@ -55,7 +55,10 @@ def open_checkpoint(request: Request, config_dir: Path) -> Opened:
 
 
 def _without_writing(data: DataConfig) -> DataConfig:
-    """A file does not say where data is put: its directory counts if it holds the data already."""
+    """Take the checkpoint's data directory only if the data is there.
+
+    A file does not say where data is put.
+    """
     if not isinstance(data, Cifar10Config) or data.dir is None:
         return data
     try:
@@ -66,7 +69,7 @@ def _without_writing(data: DataConfig) -> DataConfig:
 
 
 def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:
-    """What the network was trained to see is in the checkpoint and stays."""
+    """Refuse to change what the network was trained to see."""
     for section, names in (("model", None), ("data", ("image_size", "grayscale", "groups"))):
         old, new = getattr(trained, section), getattr(asked, section)
         for name in names or type(old).model_fields:

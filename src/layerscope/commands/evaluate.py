@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from layerscope.base.errors import UserError
 from layerscope.base.files import write_json
+from layerscope.base.formatting import percent
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.schema import EvaluateConfig
@@ -17,7 +18,7 @@ from layerscope.data.module import ImageData, count_images
 from layerscope.data.store import Provenance
 from layerscope.report.plots import save_confusion, save_examples
 from layerscope.report.tables import Row, write_table
-from layerscope.report.terminal import Screen, percent, percent_or_unknown
+from layerscope.report.terminal import Screen
 from layerscope.training.callbacks.prepare_process import prepare_process
 from layerscope.training.hardware import uses_gpu
 from layerscope.training.provenance import describe_run, prepare_data
@@ -49,7 +50,7 @@ def command(config_dir: Path) -> Command:
 
 
 def check_evaluation(config_dir: Path, request: Request) -> Job:
-    """Everything that can be wrong, before anything is made."""
+    """Check everything that can be wrong, before anything is made."""
     opened = open_checkpoint(request, config_dir)
     uses_gpu(opened.config.trainer)
     provenance = prepare_data(opened.config.data, Screen().say)
@@ -97,15 +98,17 @@ def evaluate(
 
 
 def confusion_counts(scored: Scored, num_classes: int) -> NDArray[np.int64]:
-    """(num_classes, num_classes): images by true class (row) and predicted class (column)."""
+    """Count images by true class (row) and predicted class (column)."""
     counts = np.zeros((num_classes, num_classes), dtype=np.int64)
     np.add.at(counts, (scored.labels, scored.predictions), 1)
     return counts
 
 
 def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each class: how many, the share of them found (recall), the share of finds that are right
-    (precision; None where nothing was predicted to be of the class)."""
+    """Return a row per class: its images, recall and precision.
+
+    Precision is None where nothing was predicted to be of the class.
+    """
     rows = []
     for index, name in enumerate(names):
         correct, true = int(confusion[index, index]), int(confusion[index].sum())
@@ -124,7 +127,7 @@ def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> list[dict[s
 
 
 def _save_misclassified(path: Path, scored: Scored, data: ImageData) -> None:
-    """The most confident mistakes, as the network saw them."""
+    """Save the most confident mistakes, as the network saw them."""
     names = data.preprocessing.view.class_names
     wrong = np.flatnonzero(scored.predictions != scored.labels)
     confidence = scored.probabilities[wrong, scored.predictions[wrong]]
@@ -160,8 +163,8 @@ def _show(
             (
                 row["class"],
                 f"{row['num_images']:,}",
-                percent_or_unknown(row["recall"]),
-                percent_or_unknown(row["precision"]),
+                percent(row["recall"]),
+                percent(row["precision"]),
             )
             for row in classes
         ],

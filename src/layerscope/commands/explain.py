@@ -100,7 +100,7 @@ def _origin(config: ExplainConfig) -> tuple[tuple[str, str], ...]:
 
 
 def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
-    """Of the data that the checkpoint's network was trained on."""
+    """Return the names of the classes that the checkpoint's network was trained on."""
     if checkpoint is None:
         return ()
     from layerscope.training.seen import preprocessing_of  # imports Lightning
@@ -109,7 +109,7 @@ def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ExplainConfig:
-    """The command's own keys; network and loss are the checkpoint's where there is one."""
+    """Parse the command's keys; network and loss are the checkpoint's where there is one."""
     refuse_groups(request.overrides, _RECIPE, "an explanation, whose steps have learning_rate")
     values = {key: value for key, value in request.values.items() if key not in _NOT_OURS}
     if checkpoint is not None:
@@ -122,7 +122,7 @@ def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ExplainConfi
 
 
 def _check_together(config: ExplainConfig) -> None:
-    """Keys that exclude or need one another."""
+    """Refuse keys that exclude or need one another."""
     if config.image is not None and config.ckpt_path is None:
         raise UserError(
             f"image={config.image}: how a picture is scaled stands in a checkpoint, give ckpt_path"

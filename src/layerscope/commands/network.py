@@ -52,7 +52,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def network_name(config: NetworkConfig, network: nn.Module) -> str:
-    """For the reports: torchvision's own name, a user's class, or the name of ours."""
+    """Return the name for reports: torchvision's own, a user's class, or the name of ours."""
     if isinstance(config, TorchvisionConfig):
         return config.name
     return type(network).__name__ if isinstance(config, CustomConfig) else config.family
@@ -66,7 +66,7 @@ def refuse_groups(overrides: tuple[str, ...], groups: tuple[str, ...], what: str
 
 
 def refuse_another_network(overrides: tuple[str, ...]) -> None:
-    """Beside a checkpoint only a user's own class is named again."""
+    """Refuse to name a network beside a checkpoint, but for a user's own class."""
     for override in overrides:
         is_own_class = override == "model=custom" or key_of(override) == "model._target_"
         if key_of(override).split(".")[0] == "model" and not is_own_class:

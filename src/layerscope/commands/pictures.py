@@ -24,7 +24,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
-    """(1, 32, 32, 3): the central square, scaled down as the data set's images once were."""
+    """Return the central square, (1, 32, 32, 3), scaled down as the data set's images once were.
+
+    Raises:
+        UserError: the file is missing, or no picture.
+    """
     if os.path.exists(path) and not path.is_file():  # to open a pipe would wait for ever
         raise UserError(f"image={path} is no file: give a picture file")
     try:
@@ -63,7 +67,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def network_input(checkpoint: dict[str, Any], images: NDArray[np.uint8]) -> Tensor:
-    """Images (N, 32, 32, 3) as the checkpoint's network was trained to see them, (N, C, H, W)."""
+    """Return images (N, 32, 32, 3) as the network was trained to see them, (N, C, H, W)."""
     preprocessing = preprocessing_of(checkpoint)
     pixels = torch.from_numpy(see_images(images, preprocessing.view).copy())
     scale = Scale(preprocessing.normalisation, preprocessing.view, torch.device("cpu"))

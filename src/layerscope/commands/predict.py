@@ -8,13 +8,14 @@ import torch
 from numpy.typing import NDArray
 
 from layerscope.base.errors import UserError
+from layerscope.base.formatting import percent
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.pictures import network_input, read_photo
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.compose import path_value
 from layerscope.config.schema import PredictConfig
 from layerscope.networks import build_network, first_output
-from layerscope.report.terminal import Screen, percent
+from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import load_weights
 from layerscope.training.seen import preprocessing_of
 
@@ -49,7 +50,7 @@ def check_prediction(config_dir: Path, request: Request) -> Job:
 
 
 def predict(opened: Opened, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Softmax probabilities (N, num_classes) of images (N, 32, 32, 3), in float32 on the CPU."""
+    """Return the softmax probabilities (N, num_classes) of images (N, 32, 32, 3)."""
     network = build_network(opened.config.model, opened.target)
     load_weights(network, opened.checkpoint)
     with torch.no_grad():
@@ -64,7 +65,7 @@ def predict(opened: Opened, images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def show_prediction(opened: Opened, path: Path, images: NDArray[np.uint8], _: Path) -> None:
-    """The classes, most probable first."""
+    """Print the classes, most probable first."""
     (shares,) = predict(opened, images)
     names = preprocessing_of(opened.checkpoint).view.class_names
     order = np.argsort(-shares, kind="stable")

@@ -112,7 +112,7 @@ def walkthrough_audit() -> Audit:
 
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfig:
-    """The command's own keys; the network's are the checkpoint's where there is one."""
+    """Parse the command's keys; the network is the checkpoint's where there is one."""
     refuse_groups(request.overrides, _RECIPE, "a profile")
     values = {key: value for key, value in request.values.items() if key not in _NOT_OURS}
     if checkpoint is not None:

@@ -1,4 +1,4 @@
-"""From a command line to an exit code: compose, check everything, and only then make anything.
+"""Turn a command line into an exit code: compose, check everything, then make something.
 
 Hydra's own `@hydra.main` creates the run's directory before the job can look at its configuration,
 and ends in a traceback or an exit code 1. Here every job of the command is composed and checked
@@ -58,7 +58,7 @@ class Request:
     typed_keys: frozenset[str] | None = None
 
     def typed(self, key: str) -> str | None:
-        """The value that the command line itself gives `key`, whatever any file says."""
+        """Return the value that the command line itself gives `key`, whatever any file says."""
         if self.typed_keys is not None and key not in self.typed_keys:
             return None
         for override in self.overrides:
@@ -69,7 +69,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Command:
-    """A script: its configuration, what checks a job, and what ends a sweep."""
+    """A command: its configuration, what checks a job, and what ends a sweep."""
 
     config_name: str
     config_dir: Path
@@ -82,7 +82,7 @@ class Command:
     own_keys: frozenset[str] | None = None
 
     def composed(self, overrides: Sequence[str]) -> list[str]:
-        """The overrides that are for this script's configuration, not for a checkpoint's."""
+        """Return the overrides of this command's configuration, not of a checkpoint's."""
         if self.own_keys is None:
             return list(overrides)
         return [
@@ -116,7 +116,7 @@ def _exit_code(argv: Sequence[str], command: Command) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """The message without line breaks, Hydra's internals and links."""
+    """Return the message without line breaks, Hydra's internals and links."""
     if isinstance(error, OSError):
         return _of_system(error)
     text = re.sub(r"(full_key|reference_type|object_type)[:=]\s*\S+", "", str(error))
@@ -125,7 +125,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _of_system(error: OSError, directory: Path | None = None) -> str:
-    """Which file, or in which directory, what is wrong with it, and what mends that."""
+    """Say which file or directory an error is about, what is wrong, and what mends it."""
     if error.strerror is None:
         return " ".join(str(error).split()) or type(error).__name__
     mend = _MENDS.get(error.errno or 0)
@@ -242,7 +242,7 @@ class _SweepEnded(BaseException):
 
 
 def _run_sweep_job(command: Command, request: Request) -> None:
-    """A failed job leaves its reason in a file and lets the others run."""
+    """Run a job; one that fails leaves its reason in a file and lets the others run."""
     folder = request.directory
     try:
         with _alone_in(folder):
@@ -255,7 +255,10 @@ def _run_sweep_job(command: Command, request: Request) -> None:
 
 
 def _note_failure(request: Request, reason: str) -> None:
-    """Where not even that can be written, no other job could write anything."""
+    """Write down why a job failed.
+
+    Where not even that can be written, no other job could write anything: the sweep ends.
+    """
     failed = f"job {request.directory.name} failed: {reason}"
     try:
         save_failure(request.directory, request.overrides, reason)
@@ -266,7 +269,7 @@ def _note_failure(request: Request, reason: str) -> None:
 
 
 def _resumes(values: Values, overrides: Sequence[str], key: str) -> bool:
-    """Whether the command goes on in a directory that an earlier one has made.
+    """Tell whether the command resumes in a directory that an earlier one has made.
 
     Raises:
         UserError: it does not say in which one.
@@ -297,17 +300,16 @@ def _make(directory: Path, key: str) -> None:
 
 
 def _how_to_go_on(values: Values, where: str) -> str:
-    """After a stop; empty for commands that do not go on."""
+    """Return what to do after a stop; empty for commands that cannot be resumed."""
     if "resume" not in values:
         return ""
     without = " and without ckpt_path" if values.get("ckpt_path") else ""
-    return f"to go on, give the same command with resume=auto {where}{without}"
+    return f"to resume, run the same command with resume=auto {where}{without}"
 
 
 @contextmanager
 def _ended_from_outside(signals: Signals, directory: Path, how_to_go_on: str) -> Iterator[None]:
-    """By the disk, or by a signal where no training loop is: what was saved before stays, and the
-    message says what to do."""
+    """Turn an end by the disk or a signal into a message that says what to do."""
     hint = f"; {how_to_go_on}" if how_to_go_on else ""
     try:
         yield
@@ -322,7 +324,7 @@ _held_locks: set[int] = set()
 
 
 def _let_go_of_locks() -> None:
-    """In a process that was forked off, as loader workers are: it may outlive this one."""
+    """Close the locks in a forked process, such as a loader's: it may outlive this one."""
     while _held_locks:
         os.close(_held_locks.pop())
 

@@ -1,4 +1,4 @@
-"""A training run from a checked configuration to the files of docs/reference.md."""
+"""Train a network: from a checked configuration to the files of docs/reference.md."""
 
 import json
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
+from layerscope.base.formatting import bytes_exact, percent
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.compose import without_places
@@ -37,7 +38,7 @@ from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.sweep import finish_sweep
-from layerscope.report.terminal import Screen, complain, mebibytes, percent
+from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
 from layerscope.training.callbacks.early_stopping import early_stopping
@@ -108,7 +109,7 @@ def command(config_dir: Path) -> Command:
 
 
 def check_training(request: Request) -> Job:
-    """Everything that can be wrong with the command, before anything is made.
+    """Check everything that can be wrong with the command, before anything is made.
 
     The one thing that this writes is the data cache, once it is complete and verified.
     """
@@ -280,7 +281,7 @@ def _epoch(config: TrainConfig, num_images: int) -> Epoch:
 
 
 def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Screen) -> None:
-    """config.yaml, run.json, layers.json, and the same on the screen."""
+    """Write config.yaml, run.json and layers.json, and show the same."""
     config = plan.config
     plain = config.model_dump(mode="json", by_alias=True)
     write_text(directory / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False))
@@ -381,7 +382,7 @@ def _panel(
         ("validation accuracy", percent(results["val/acc"])),
         ("training time", f"{results['train_seconds']:.1f} s in {results['epochs']} epochs"),
         ("speed", f"{results['images_per_second']:,.0f} images/s"),
-        ("saved for backward", f"{mebibytes(saved)} at batch {batch_size}"),
+        ("saved for backward", f"{bytes_exact(saved)} at batch {batch_size}"),
         ("checkpoint", str(directory / "checkpoints" / BEST)),
         *profile,
         ("all files", str(directory)),

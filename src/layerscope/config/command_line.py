@@ -18,6 +18,7 @@ from layerscope.config.keys import (
     keys_with_sentences,
     place_keys,
 )
+from layerscope.config.overrides import with_home
 from layerscope.config.problems import as_typed
 
 _FLAGS = {
@@ -59,7 +60,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         if getattr(found, flag.replace("-", "_")):
             raise UserError(f"--{flag} is not used here: {mend}")
     return Arguments(
-        tuple(found.overrides),
+        tuple(map(with_home, found.overrides)),
         found.multirun,
         found.help,
         found.config_name,

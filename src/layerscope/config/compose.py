@@ -42,6 +42,7 @@ from omegaconf.errors import OmegaConfBaseException
 from layerscope.base.errors import UserError
 from layerscope.config.hydra_section import check_hydra_section, check_places, interpolations_named
 from layerscope.config.overrides import (
+    assignment,
     key_of,
     keys_of,
     no_sweep,
@@ -141,7 +142,7 @@ class Composer:
             job(Composed(plain_values(config), folder, tuple(hydras_own.overrides.task)))
 
         others = [o for o in overrides if key_of(o) != "hydra.sweep.dir"]
-        self._hydra.multirun(self._name, task, [*others, _assignment("hydra.sweep.dir", directory)])
+        self._hydra.multirun(self._name, task, [*others, assignment("hydra.sweep.dir", directory)])
 
     def show(self, arguments: Namespace, overrides: Sequence[str], parser: ArgumentParser) -> None:
         """Print what --cfg, --info or --hydra-help asks for.
@@ -179,7 +180,8 @@ def job_in_errors(job: str, overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        error.args = (f"job {job}, {' '.join(overrides)}: {error}",)
+        shown = " ".join(o for o in overrides if not key_of(o).startswith("hydra."))
+        error.args = (f"job {job}, {shown}: {error}",)
         raise
 
 
@@ -240,7 +242,11 @@ def compose(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> Value
 def _compose(
     loader: ConfigLoader, name: str, overrides: Sequence[str], mode: RunMode = RunMode.RUN
 ) -> DictConfig:
-    """With Hydra's own part; a key that does not exist is a UserError that suggests one."""
+    """Compose a configuration, Hydra's own part included.
+
+    Raises:
+        UserError: a key does not exist, and the nearest one; or a value is wrong.
+    """
     for override in parsed(overrides):
         if override.get_key_element() == "hydra.searchpath":
             raise UserError(f"{override.input_line}: not used here, see --config-dir")
@@ -268,7 +274,7 @@ def _compose(
 def _not_composed(
     loader: ConfigLoader, name: str, overrides: Sequence[str], error: HydraException
 ) -> str:
-    """Which override, or which file, and what there is instead."""
+    """Say which override or file is wrong, and what there is instead."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         return _no_such_file(error.missing_cfg_file, error.options)
     unknown = re.match(r"Could not override '([^']+)'", str(error))
@@ -296,7 +302,7 @@ def _no_such_file(path: str, options: Sequence[str] | None) -> str:
 
 
 def _refuse_no_option(loader: ConfigLoader, overrides: Sequence[str]) -> None:
-    """A group without an option's name."""
+    """Refuse a group that is given no option's name."""
     for override in parsed(overrides):
         options = loader.get_group_options(override.key_or_group)
         chosen = override.value()
@@ -313,7 +319,11 @@ def _first_line(error: BaseException | None) -> str:
 
 
 def plain_values(config: DictConfig) -> Values:
-    """Interpolations resolved, Hydra's own part left out; a value still missing is a UserError."""
+    """Return a configuration with its interpolations resolved, without Hydra's own part.
+
+    Raises:
+        UserError: a value is missing.
+    """
     with interpolations_named():
         own = _own(config)
         missing = sorted(OmegaConf.missing_keys(own))
@@ -323,12 +333,16 @@ def plain_values(config: DictConfig) -> Values:
 
 
 def without_places(values: Values) -> Values:
-    """A composed configuration without the keys that are not of the run itself."""
+    """Return a configuration without the keys that say nothing about what is trained."""
     return {key: value for key, value in values.items() if key not in _NOT_OF_THE_RUN}
 
 
 def path_value(values: Values, key: str) -> Path:
-    """Of a key that names a file; a UserError where it does not."""
+    """Return the path that a key names.
+
+    Raises:
+        UserError: it names none.
+    """
     value = values[key]
     if not isinstance(value, str):
         raise UserError(f"{key}={as_typed(value)} names no file: give its path, {key}=FILE")
@@ -374,20 +388,14 @@ def _assignments(override: Override) -> list[str]:
 
 
 def _num_values(override: Override) -> int:
-    """That it sweeps over; counted no further than is needed to see that they are too many."""
+    """Count the values that it sweeps over, but no further than is needed to refuse them."""
     if not override.is_discrete_sweep():
         return 1
     return sum(1 for _ in islice(override.sweep_string_iterator(), MAX_JOBS + 1))
 
 
-def _assignment(key: str, path: Path) -> str:
-    """Return an override that is quoted so that any path is taken as it is."""
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{quoted}'"
-
-
 class _Folders(SearchPathPlugin):
-    """Where Hydra searches, since its own arguments know one folder and no reader but its own."""
+    """Tells Hydra where to search; its own arguments take one folder, and no reader but its own."""
 
     searched: ClassVar[tuple[Path, ...]] = ()
 
@@ -442,7 +450,10 @@ class _CheckedFiles(ConfigSource):
 
 
 class _BoundedRepository(CachingConfigRepository):
-    """Files that name files that name files can be a few lines, and take hours to compose."""
+    """Limits the files that one configuration is composed of.
+
+    A few lines that name files that name files can take hours to compose.
+    """
 
     def __init__(self, delegate: IConfigRepository) -> None:
         super().__init__(delegate)
@@ -461,7 +472,7 @@ class _BoundedRepository(CachingConfigRepository):
 
 @lru_cache(maxsize=256)
 def _read_config(path: Path, *state: int) -> tuple[DictConfig, dict[str, str | None]]:
-    """Its values and its header; each job of a sweep asks for the same files again.
+    """Return the values and the header; each job of a sweep asks for the same files again.
 
     Args:
         state: of the file, by which a change is noticed.
@@ -476,7 +487,7 @@ def _read_config(path: Path, *state: int) -> tuple[DictConfig, dict[str, str | N
 
 
 def _check_what_hydra_uses(values: dict[Any, Any], path: Path) -> None:
-    """Before there is a whole configuration that could be checked."""
+    """Check what Hydra uses before there is a whole configuration that could be checked."""
     hydras_own = values.get("hydra", {})
     if not isinstance(hydras_own, dict):
         raise UserError(f"{path}: hydra={as_typed(hydras_own)}: give keys and values")
@@ -485,7 +496,11 @@ def _check_what_hydra_uses(values: dict[Any, Any], path: Path) -> None:
 
 
 def _bound_interpolations(config: DictConfig) -> None:
-    """Values that refer to values that refer to values can be a few lines and fill the memory."""
+    """Refuse more interpolations than anyone writes.
+
+    A few values that refer to values that refer to values can fill the memory. OmegaConf has no
+    limit, so its method is replaced for as long as this takes.
+    """
     count = 0
     resolve = Container.resolve_parse_tree
 
@@ -511,11 +526,11 @@ def _bound_interpolations(config: DictConfig) -> None:
 
 
 class _TooMuch(BaseException):
-    """OmegaConf wraps every Exception."""
+    """A BaseException, since OmegaConf wraps every Exception."""
 
 
 def _known_keys(loader: ConfigLoader, name: str, choices: list[str]) -> list[str]:
-    """Of the configuration with these groups chosen; with the default ones if these are wrong."""
+    """Return the keys there are with these groups chosen, or with the default ones if they fail."""
     try:
         config = loader.load_configuration(name, choices, RunMode.RUN)
     except HydraException:

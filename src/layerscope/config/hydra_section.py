@@ -1,4 +1,4 @@
-"""What a configuration says to Hydra: checked, since Hydra calls by name what stands there."""
+"""Check what a configuration says to Hydra, which calls by name what stands there."""
 
 import os
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from omegaconf.errors import InterpolationResolutionError
 from layerscope.base.errors import UserError
 from layerscope.config.problems import as_typed
 
-# Of Hydra's own part, these name what is called or imported: never taken from a file, nor needed.
+# These name what Hydra calls or imports: not needed, and never taken from a file.
 _UNUSED = {"callbacks": {}, "searchpath": []}
 MOST_BYTES_OF_A_NAME = 255  # of a file or directory, in any file system that is in use
 _LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 
 
 def check_hydra_section(config: DictConfig, mode: RunMode) -> None:
-    """Hydra calls by name what stands there, whoever wrote it."""
+    """Refuse keys by which Hydra would call or import something, whoever wrote them."""
     for key, value in _UNUSED.items():
         if config.get(key) != value:
             raise UserError(f"hydra.{key} is not used here: leave it out")
@@ -47,7 +47,7 @@ def check_hydra_section(config: DictConfig, mode: RunMode) -> None:
 
 
 def _unknown_in(section: DictConfig, name: str) -> Iterator[str]:
-    """Keys that Hydra's own classes do not have; `+` adds them all the same."""
+    """Find keys that Hydra's own classes do not have; `+` adds them all the same."""
     kind = OmegaConf.get_type(section)
     known = {field.name for field in fields(kind)} if is_dataclass(kind) else None
     for key in section:
@@ -60,7 +60,7 @@ def _unknown_in(section: DictConfig, name: str) -> Iterator[str]:
 
 
 def check_places(config: DictConfig) -> None:
-    """Groups that are of no configuration's schema: where files go, and the name of a recipe."""
+    """Check what stands in no command's schema: where files go, and the name of a recipe."""
     with interpolations_named():
         places = OmegaConf.to_container(config.get("paths") or OmegaConf.create(), resolve=True)
     for key, value in places.items() if isinstance(places, dict) else ():
@@ -84,7 +84,7 @@ def _check_directory(key: str, value: Any) -> None:
 
 @contextmanager
 def interpolations_named() -> Iterator[None]:
-    """By the key that has one which leads nowhere."""
+    """Report an unresolved interpolation as a UserError that names its key."""
     try:
         yield
     except InterpolationResolutionError as error:

@@ -1,6 +1,7 @@
-"""A command line's overrides: read, and what to say of one that is wrong."""
+"""Read a command line's overrides, and say what is wrong with one."""
 
 import copy
+import os
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -20,7 +21,7 @@ OTHER_THAN_TRAINED = ("data", "trainer")  # groups of which a checkpoint can get
 
 
 def key_of(override: str) -> str:
-    """Of `+a.b=1`: a.b."""
+    """Return the key of an override: a.b of `+a.b=1`."""
     return override.partition("=")[0].lstrip("+~")
 
 
@@ -29,15 +30,28 @@ def value_of(override: str) -> Any:
     return OverridesParser.create().parse_override(override).value()
 
 
+def assignment(key: str, value: object) -> str:
+    """Return an override whose value is quoted, so that it is taken as it is."""
+    quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{quoted}'"
+
+
+def with_home(override: str) -> str:
+    """Replace a leading `~`, which Hydra cannot read and a shell leaves as it is."""
+    key, _, value = override.partition("=")
+    is_home = value == "~" or value.startswith("~/")
+    return assignment(key, os.path.expanduser(value)) if is_home else override
+
+
 def refuse_repeated_keys(overrides: Sequence[str]) -> None:
-    """Hydra takes the last one and says nothing."""
+    """Refuse a key that is given twice: Hydra would take the last one and say nothing."""
     for key, count in Counter(key_of(override) for override in overrides).items():
         if count > 1:
             raise UserError(f"{key} is given {count} times: give it once")
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
-    """As Hydra reads them.
+    """Read overrides as Hydra does.
 
     Raises:
         UserError: it cannot, or there is no key.
@@ -62,7 +76,7 @@ def _parsed(override: str) -> Override:
 
 
 def is_deeper(value: Any, levels: int) -> bool:
-    """Than so many lists or dictionaries in one another."""
+    """Tell whether more lists or dictionaries than `levels` stand in one another."""
     inner = [value]
     for _ in range(levels + 1):
         inner = [member for v in inner if isinstance(v, list | dict) for member in _members(v)]
@@ -78,7 +92,7 @@ def _too_deep(override: str) -> str:
 
 
 def _unread(override: str, problem: str) -> str:
-    """Hydra's own words, but for a function that it has called, are of its grammar."""
+    """Say why an override cannot be read; Hydra's own words are those of its grammar."""
     key, equals, value = override.partition("=")
     if not equals:
         return f"'{override}' is no override: write KEY=VALUE"
@@ -94,7 +108,7 @@ def _unread(override: str, problem: str) -> str:
 
 
 def no_sweep(override: Override) -> str:
-    """For a message: several values where one is meant."""
+    """Return the message for several values where one is meant."""
     key, _, value = str(override.input_line).partition("=")
     if not override.is_choice_sweep() or "(" in value:
         return f"{key}={value} is a sweep: train.py makes one with -m; else give one value"
@@ -107,8 +121,7 @@ def no_sweep(override: Override) -> str:
 def unknown_key(
     key: str, known: Sequence[str], where: str = "--cfg job lists the keys there are"
 ) -> str:
-    """For a message: that there is no such key, and the one that is closest to it, or where all
-    of them stand."""
+    """Return the message for a key that does not exist: the nearest one, or where all stand."""
     if key in known:
         return f"{key} is no group that this command has options of: leave it out"
     parent, _, name = key.rpartition(".")
@@ -123,7 +136,7 @@ def unknown_key(
 
 
 def keys_of(values: dict[str, Any], prefix: str = "") -> list[str]:
-    """All of them with dots, sections too."""
+    """Return all keys, with dots, sections too."""
     names: list[str] = []
     for key, value in values.items():
         names.append(f"{prefix}{key}")
@@ -135,7 +148,14 @@ def keys_of(values: dict[str, Any], prefix: str = "") -> list[str]:
 def override_plain(
     values: dict[str, Any], overrides: Sequence[str], config_dir: Path
 ) -> dict[str, Any]:
-    """A plain configuration with Hydra-style overrides applied: key=value and group=option."""
+    """Apply overrides, key=value and group=option, to a plain configuration.
+
+    Args:
+        config_dir: where the options of groups are.
+
+    Raises:
+        UserError: a key or option does not exist, or only Hydra could apply the override.
+    """
     changed = copy.deepcopy(values)
     for override in parsed(overrides):
         has_package = override.package is not None

@@ -27,7 +27,7 @@ def parse(schema: type[_Schema], values: Mapping[str, Any]) -> _Schema:
 
 
 def frozen(value: Any) -> Any:
-    """Lists to tuples, all the way down: YAML has no tuples and a frozen section holds no lists."""
+    """Turn lists into tuples, all the way down: YAML has no tuples, a frozen section no lists."""
     if isinstance(value, dict):
         return {key: frozen(member) for key, member in value.items()}
     if isinstance(value, list):
@@ -36,7 +36,7 @@ def frozen(value: Any) -> Any:
 
 
 def first_problem(error: ValidationError) -> str:
-    """One line: key, value given, what is allowed, and how many more there are."""
+    """Return one line: key, value given, what is allowed, and how many more problems there are."""
     problems = error.errors(include_url=False)
     problem = problems[0]
     key = _key(problem["loc"])
@@ -52,7 +52,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def as_typed(value: object) -> str:
-    """As a user writes it on the command line; the beginning of what is long."""
+    """Return a value as a user writes it on the command line, shortened if it is long."""
     text = _as_typed(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -68,7 +68,7 @@ def _as_typed(value: object) -> str:
 
 
 def _unknown_variant(key: str, problem: str, context: Mapping[str, Any]) -> str:
-    """Of a section that says itself which one it is."""
+    """Return the line for a section whose name is missing or unknown."""
     name = f"{key}.{context['discriminator'].strip(QUOTE)}"
     if problem == "union_tag_not_found":
         return f"{name} is missing: give it"
@@ -77,7 +77,7 @@ def _unknown_variant(key: str, problem: str, context: Mapping[str, Any]) -> str:
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    """The key as a user writes it: without the variant's name and the type of a union."""
+    """Return the key as a user writes it, without a variant's name and the type of a union."""
     parts = list(location)
     if len(parts) > 2 and parts[0] in GROUPS_WITH_VARIANTS:
         del parts[1]
@@ -91,7 +91,7 @@ def _names_a_type(part: int | str) -> bool:
 
 
 def _in_words(text: str) -> str:
-    """pydantic's message, as far as a user can follow it."""
+    """Return pydantic's message without its own words."""
     text = text.removeprefix("Value error, ").partition(" or instance of ")[0]
     text = text.replace("tuple", "list").replace("a valid dictionary", "keys and values")
     return text[:1].lower() + text[1:].replace(" after validation", "")

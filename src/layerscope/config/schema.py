@@ -145,7 +145,7 @@ class SimpleCNNConfig(OwnNetworkBase):
 
 
 class PatternConfig(NetworkBase):
-    """networks/pattern.py; null for a key of the template means: as in its example."""
+    """networks/pattern.py; null for a key of the template takes the value of its example."""
 
     family: Literal["pattern"]
     pattern: Annotated[str, Field(min_length=1)] | None = Field(
@@ -228,7 +228,7 @@ NetworkConfig = Annotated[
 
 
 class DataBase(Section):
-    """Keys that every data set has; null for a view means: what the network needs."""
+    """Keys that every data set has."""
 
     batch_size: Count = Field(description="Images in a batch, over all processes.")
     drop_last: bool = Field(description="Drop the last short training batch.")
@@ -354,7 +354,7 @@ class ConstantConfig(Section):
 
 
 class WarmupConfig(Section):
-    """Up over a share of the steps, then down to a share of the learning rate."""
+    """A rise over a share of the steps, then a fall to a share of the learning rate."""
 
     name: Literal["linear", "cosine"]
     warmup: Fraction = Field(description="Share of all steps in which the learning rate rises.")
@@ -362,7 +362,7 @@ class WarmupConfig(Section):
 
 
 class StepsConfig(Section):
-    """Times `factor` at each milestone, a share of all steps."""
+    """A factor at each milestone."""
 
     name: Literal["milestones"]
     milestones: tuple[Fraction, ...] = Field(
@@ -397,7 +397,7 @@ LossConfig = Annotated[CrossEntropyConfig | MSEConfig, Field(discriminator="name
 
 
 class TrainerConfig(Section):
-    """Where and how long."""
+    """Device, precision and length of a training."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = Field(
         description="Where the run trains: cpu, gpu, or auto, which takes a GPU if there is one."
@@ -452,7 +452,7 @@ class TrainerConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """Stop when the monitored value has not improved for `patience` epochs; null: never."""
+    """An end of the run when the monitored value no longer improves."""
 
     monitor: Literal["val/acc", "val/loss"] = Field(
         description="Value that has to improve, val/acc or val/loss."
@@ -464,7 +464,7 @@ class EarlyStoppingConfig(Section):
 
 
 class ActivationMemoryConfig(Section):
-    """Record the first full step and every n-th; null: the first only."""
+    """The steps whose activation memory is recorded."""
 
     every_n_steps: Count | None = Field(
         description="Record the first full step and every n-th; null: the first one only."
@@ -487,7 +487,7 @@ class LoggerConfig(Section):
 
 
 class PathsConfig(Section):
-    """Where files go by default."""
+    """Directories of files whose place is not given."""
 
     outputs: str = Field(
         description="Directory of the folders that are named by time, relative to the current one."
@@ -568,7 +568,7 @@ class PredictConfig(Section):
 
 
 class InstrumentsConfig(Section):
-    """Which instruments run."""
+    """The instruments of a profile."""
 
     outputs: bool = Field(description="Measure the layers' outputs.")
     saved: bool = Field(description="Measure what autograd saves for backward.")
@@ -714,7 +714,7 @@ class ExplainConfig(Choice):
 
 
 class PreprocessingFacts(Section):
-    """What a checkpoint says about the way from a photo to its network."""
+    """A checkpoint's record of how pictures are prepared for its network."""
 
     image_size: Size
     grayscale: bool

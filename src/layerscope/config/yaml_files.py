@@ -1,4 +1,4 @@
-"""YAML that may come from anywhere: plain values only, and no more of them than a person writes."""
+"""Read YAML that may come from anywhere: plain values, and no more than a person writes."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ MAX_DEPTH = 40
 
 
 def load_yaml(path: Path) -> Any:
-    """The file's values, with OmegaConf's idea of what is a number.
+    """Return the file's values, with OmegaConf's idea of what is a number.
 
     Raises:
         UserError: it is not YAML, or names a type, or holds, or stands for, too much.

@@ -40,7 +40,7 @@ def explain(
     seed: int = 0,
     analysis: bool = False,
 ) -> ExplanationReport:
-    """The arithmetic of one training step with its own numbers; print it, or `.save(directory)` it.
+    """Show the arithmetic of one training step with its own numbers; print it or `.save` it.
 
     The model runs once and is left as it was; where it would have to change its dtype, a copy runs.
 
@@ -110,7 +110,7 @@ def _shape(input_shape: Sequence[int] | None, image: torch.Tensor | None) -> tup
 
 
 def _check_batch(model: nn.Module, shape: Shape) -> None:
-    """A convolution takes an image without its batch; then there is no loss of it.
+    """Refuse an image without its batch: a convolution takes it, but there is no loss of it.
 
     Raises:
         UserError: the shape lacks N.

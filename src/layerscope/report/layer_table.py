@@ -7,11 +7,12 @@ from pathlib import Path
 from torch import nn
 
 from layerscope.base.files import write_json
+from layerscope.base.formatting import count_exact
 from layerscope.layers import untouched
 from layerscope.measure import FvcoreCounts, FvcoreFailed, Step, fvcore_counts
 from layerscope.networks.layer_calls import blank_image, network_calls
 from layerscope.report.tables import write_table
-from layerscope.report.terminal import Screen, count_or_unknown
+from layerscope.report.terminal import Screen
 from layerscope.theory import LayerCost, cost_table, textbook_units
 
 FORMAT = 2
@@ -105,8 +106,8 @@ def show_layer_table(screen: Screen, table: LayerTable) -> None:
             row.type,
             _shape(row.output_shape),
             f"{row.num_parameters:,}",
-            count_or_unknown(row.macs),
-            count_or_unknown(row.fvcore_count),
+            count_exact(row.macs),
+            count_exact(row.fvcore_count),
         )
         for row in table.rows
     ]
@@ -116,7 +117,7 @@ def show_layer_table(screen: Screen, table: LayerTable) -> None:
         "",
         f"{table.num_parameters:,}",
         f"{'>= ' if table.is_lower_bound else ''}{table.macs:,}",
-        count_or_unknown(table.fvcore_count),
+        count_exact(table.fvcore_count),
     )
     screen.table(
         "layers, per image",

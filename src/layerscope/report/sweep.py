@@ -7,8 +7,9 @@ from typing import Any
 
 from layerscope.base.errors import RunFailed
 from layerscope.base.files import write_json
+from layerscope.base.formatting import bytes_short, count_exact, percent
 from layerscope.report.tables import write_table
-from layerscope.report.terminal import Screen, count_or_unknown, percent
+from layerscope.report.terminal import Screen
 
 FAILURE_FILE = "failure.json"
 # Keys that say how a command goes on after a stop, and nothing about the job.
@@ -91,13 +92,13 @@ def _show(directory: Path, records: list[dict[str, Any]]) -> None:
     shared = set.intersection(*(set(record["overrides"]) for record in records))
     screen.table(
         "sweep, best validation accuracy first",
-        ("overrides", "parameters", "MACs/image", "kept, MiB", "val acc", "test acc", "seconds"),
+        ("overrides", "parameters", "MACs/image", "saved", "val acc", "test acc", "seconds"),
         [
             (
                 " ".join(o for o in record["overrides"] if o not in shared) or "-",
-                count_or_unknown(record["num_parameters"]),
-                count_or_unknown(record["macs"]),
-                _mebibytes(record["saved_bytes"]),
+                count_exact(record["num_parameters"]),
+                count_exact(record["macs"]),
+                bytes_short(record["saved_bytes"]),
                 percent(record["val/acc"]),
                 percent(record["test/acc"]),
                 f"{record['seconds']:.1f}",
@@ -110,10 +111,6 @@ def _show(directory: Path, records: list[dict[str, Any]]) -> None:
         if record["status"] == "failed":
             screen.say(f"failed: job {record['job']}, {record['reason']}")
     screen.say(f"saved: {directory / 'sweep.json'}, sweep.csv")
-
-
-def _mebibytes(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / 2**20:.2f}"
 
 
 def _read(path: Path) -> Any:

@@ -22,5 +22,5 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
 
 
 def loss_of(outputs: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
-    """The mean over the batch, a scalar; outputs (N, num_classes), labels (N,)."""
+    """Return the mean loss of a batch; outputs (N, num_classes), labels (N,)."""
     return LOSSES[config.name](outputs, labels, config)

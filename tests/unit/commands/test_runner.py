@@ -6,8 +6,9 @@ from omegaconf.errors import InterpolationKeyError
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.commands.runner import Command, Request, one_line, run_command
-from layerscope.config.compose import compose
+from layerscope.config.compose import compose, without_places
 from layerscope.config.overrides import key_of
+from layerscope.config.problems import parse
 from layerscope.config.schema import TrainConfig
 
 
@@ -103,7 +104,7 @@ def test_a_full_disk_says_which_file_what_mends_it_and_how_to_go_on(configs, tmp
     argv = [f"hydra.run.dir={tmp_path}/run"]
     assert run_command(argv, command(configs, lambda request: fail)) == 1
     assert capsys.readouterr().err == (
-        "error: some file: No space left on device: make room; to go on, give the same command "
+        "error: some file: No space left on device: make room; to resume, run the same command "
         f"with resume=auto hydra.run.dir={tmp_path}/run\n"
     )
 
@@ -127,7 +128,7 @@ def test_a_disk_that_cannot_hold_the_reason_of_a_failed_job_ends_the_sweep(
     assert jobs == [tmp_path / "sweep/0"]
     assert capsys.readouterr().err == (
         "error: job 0 failed: ValueError: odd; nor can that be noted (No space left on device); "
-        f"to go on, give the same command with resume=auto hydra.sweep.dir={tmp_path}/sweep\n"
+        f"to resume, run the same command with resume=auto hydra.sweep.dir={tmp_path}/sweep\n"
     )
 
 
@@ -141,7 +142,7 @@ def test_a_sweep_whose_disk_is_full_before_its_first_job(configs, tmp_path, caps
     assert run_command(argv, train) == 1
     error = capsys.readouterr().err
     assert error.startswith(
-        f"error: {tmp_path}/sweep: No space left on device: make room; to go on"
+        f"error: {tmp_path}/sweep: No space left on device: make room; to resume"
     )
     assert error.count("\n") == 1
 
@@ -180,3 +181,42 @@ def test_the_keys_change_on_purpose_only(group, configs, golden):
         chosen = {group: values[group]} if group else values
         found += [f"{option} {key}".strip() for key in leaves(chosen)]
     golden(f"keys {group or 'all'}.txt", "\n".join(found) + "\n")
+
+
+def test_home_is_found_in_a_path(configs, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+
+    def check(request):
+        seen.append(parse(TrainConfig, without_places(request.values)).ckpt_path)
+        return seen.append
+
+    argv = ["ckpt_path=~/a.ckpt", "hydra.run.dir=~/run"]
+    assert run_command(argv, command(configs, check)) == 0
+    assert seen == [str(tmp_path / "a.ckpt"), tmp_path / "run"]
+    assert (tmp_path / "run").is_dir()
+
+
+def test_home_is_found_in_the_folder_of_a_sweep(configs, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ended = []
+    train = command(configs, finish_sweep=lambda directory: ended.append(directory) or 0)
+    assert run_command(["-m", "seed=0,1", "hydra.sweep.dir=~/sweep"], train) == 0
+    assert ended == [tmp_path / "sweep"]
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep"}
+    assert (tmp_path / "sweep/1").is_dir()
+
+
+def test_the_job_that_is_wrong_is_named(configs, tmp_path, capsys):
+    def check(request):
+        parse(TrainConfig, without_places(request.values))
+        return lambda directory: None
+
+    argv = ["-m", "model=cifar_cnn,tiny_cnn", "model.channels=[4,8]"]
+    train = command(configs, check, finish_sweep=lambda directory: 0)
+    assert run_command([*argv, f"hydra.sweep.dir={tmp_path}/sweep"], train) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: job 1, model=tiny_cnn model.channels=[4,8]: model.channels")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()
