@@ -32,7 +32,7 @@ _LAYOUT = "_layerscope_layout"
 _MOST_REMEMBERED = 20_000
 
 
-class _Result(NamedTuple):
+class _RememberedTensor(NamedTuple):
     """One remembered tensor.
 
     Args:
@@ -47,7 +47,7 @@ class _Result(NamedTuple):
 
 
 _layouts: dict[tuple[Any, ...], TensorLayout] = {}
-_remembered: dict[tuple[Any, ...], tuple[type | None, tuple[_Result, ...]]] = {}
+_remembered: dict[tuple[Any, ...], tuple[type | None, tuple[_RememberedTensor, ...]]] = {}
 
 
 def layout_of(tensor: Tensor) -> TensorLayout:
@@ -212,7 +212,7 @@ class ObservedFakeMode(FakeTensorMode):
         return self._wrapped(meta, layout)
 
     def _rebuilt(
-        self, known: tuple[type | None, tuple[_Result, ...]], tensors: list[FakeTensor]
+        self, known: tuple[type | None, tuple[_RememberedTensor, ...]], tensors: list[FakeTensor]
     ) -> Any:
         kind, results = known
         rebuilt = [self._rebuilt_one(result, tensors) for result in results]
@@ -220,7 +220,9 @@ class ObservedFakeMode(FakeTensorMode):
             return rebuilt[0]
         return rebuilt if kind is list else tuple(rebuilt)
 
-    def _rebuilt_one(self, result: _Result, tensors: list[FakeTensor]) -> FakeTensor | None:
+    def _rebuilt_one(
+        self, result: _RememberedTensor, tensors: list[FakeTensor]
+    ) -> FakeTensor | None:
         layout, argument, is_argument, offset = result
         if layout is None:
             return None
@@ -499,11 +501,11 @@ def _remember(key: tuple[Any, ...], tensors: list[FakeTensor], result: Any) -> N
     by_storage: dict[int, int] = {}
     for number, tensor in enumerate(tensors):
         by_storage.setdefault(tensor.untyped_storage()._cdata, number)
-    known: list[_Result] = []
+    known: list[_RememberedTensor] = []
     new: set[int] = set()
     for tensor in results:
         if tensor is None:
-            known.append(_Result(None))
+            known.append(_RememberedTensor(None))
             continue
         if type(tensor) is not FakeTensor or tensor.constant is not None:
             return
@@ -513,15 +515,15 @@ def _remember(key: tuple[Any, ...], tensors: list[FakeTensor], result: Any) -> N
         same = [number for number, given in enumerate(tensors) if given is tensor]
         storage = tensor.untyped_storage()
         if same:
-            known.append(_Result(layout, same[0], is_argument=True))
+            known.append(_RememberedTensor(layout, same[0], is_argument=True))
         elif storage._cdata in by_storage:
             offset = tensor.storage_offset()
-            known.append(_Result(layout, by_storage[storage._cdata], offset=int(offset)))
+            known.append(_RememberedTensor(layout, by_storage[storage._cdata], offset=int(offset)))
         elif storage._cdata in new or tensor.storage_offset() or not _fills(tensor):
             return  # results that share memory, or see a part of it
         else:
             new.add(storage._cdata)
-            known.append(_Result(layout))
+            known.append(_RememberedTensor(layout))
     kind = (
         None
         if not isinstance(result, tuple | list)

@@ -25,8 +25,8 @@ from layerscope.dry_run.records import (
     FunctionRecord,
     LayerCall,
     OperationRecord,
-    Origin,
     Phase,
+    StorageOrigin,
     StorageRecord,
     TensorRecord,
     tensor_records,
@@ -516,7 +516,7 @@ class Recorder(CallObserver):
     def _frozen_mapping(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return dict(zip(values, self._frozen(values.values()), strict=True))
 
-    def know(self, tensor: Tensor, origin: Origin) -> TensorRecord:
+    def know(self, tensor: Tensor, origin: StorageOrigin) -> TensorRecord:
         """Note a tensor that is there before the step."""
         return self._record(tensor, origin)
 
@@ -531,12 +531,12 @@ class Recorder(CallObserver):
         """Identities of the parameters and buffers that a layer had."""
         return frozenset(self._counted)
 
-    def _record(self, tensor: Tensor, origin: Origin) -> TensorRecord:
+    def _record(self, tensor: Tensor, origin: StorageOrigin) -> TensorRecord:
         offset = int(tensor.storage_offset()) if tensor.layout is torch.strided else 0
         storage = self._storage(tensor, origin)
         return TensorRecord(layout_of(tensor), storage, tensor.requires_grad, offset)
 
-    def _storage(self, tensor: Tensor, origin: Origin) -> int:
+    def _storage(self, tensor: Tensor, origin: StorageOrigin) -> int:
         if tensor.layout is not torch.strided:
             self.storages.append(StorageRecord(0, origin))
             return len(self.storages) - 1

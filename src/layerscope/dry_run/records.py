@@ -15,7 +15,7 @@ from torch._ops import OpOverload
 
 Shape = tuple[int, ...]
 Phase = Literal["forward", "loss", "backward", "optimizer"]
-Origin = Literal["operation", "input", "parameter", "buffer", "gradient", "constant"]
+StorageOrigin = Literal["operation", "input", "parameter", "buffer", "gradient", "constant"]
 
 
 class TensorLayout:
@@ -100,7 +100,7 @@ class StorageRecord:
     """
 
     num_bytes: int
-    origin: Origin
+    origin: StorageOrigin
     operation: int | None = None
     freed: int | None = None
     is_scratch: bool = False

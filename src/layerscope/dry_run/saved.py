@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layerscope.dry_run.records import OperationRecord, TensorRecord, tensor_records
-from layerscope.dry_run.specification import OperationSaves, Saved, specification
+from layerscope.dry_run.specification import OperationSaves, SaveRule, specification
 from layerscope.dry_run.step import DryRun
 
 
@@ -105,7 +105,7 @@ def _made(operation: OperationRecord) -> tuple[TensorRecord, ...]:
     return operation.outputs or operation.inputs[:1]
 
 
-def _rows(rule: OperationSaves, operation: OperationRecord) -> tuple[Saved, ...]:
+def _rows(rule: OperationSaves, operation: OperationRecord) -> tuple[SaveRule, ...]:
     needing = {
         name
         for name, value in operation.arguments.items()
@@ -114,7 +114,7 @@ def _rows(rule: OperationSaves, operation: OperationRecord) -> tuple[Saved, ...]
     return rule.given(needing)
 
 
-def _storages(run: DryRun, number: int, saved: Saved) -> set[int]:
+def _storages(run: DryRun, number: int, saved: SaveRule) -> set[int]:
     operation = run.operations[number]
     if saved.kind == "output":
         returns = operation.operation._schema.returns

@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 _MAKE_SAVED = "_make_saved_tensor"  # how checkpoints save their inputs, in torch 2.15 and later
 
 
-class _Saved:
+class _Holder:
     """What autograd holds in place of a tensor; while it lives, the tensor is saved."""
 
     __slots__ = ("__weakref__", "layer", "saver", "tensor")
@@ -37,7 +37,7 @@ class SavingHooks:
         self._alias = alias
         self._layer = layer
         self._pack_hook = self._pack
-        self._holders: weakref.WeakSet[_Saved] = weakref.WeakSet()
+        self._holders: weakref.WeakSet[_Holder] = weakref.WeakSet()
         self._savers: list[str] = []  # Python code that runs and may save
 
     def hooks(self) -> saved_tensors_hooks:
@@ -55,15 +55,15 @@ class SavingHooks:
         """Tell whether a custom autograd.Function runs."""
         return bool(self._savers)
 
-    def _pack(self, tensor: Tensor) -> _Saved:
+    def _pack(self, tensor: Tensor) -> _Holder:
         with torch._C.DisableTorchFunction():
-            saved = _Saved(
+            saved = _Holder(
                 self._alias(tensor), self._layer(), self._savers[-1] if self._savers else None
             )
         self._holders.add(saved)
         return saved
 
-    def _unpack(self, saved: _Saved) -> Tensor:
+    def _unpack(self, saved: _Holder) -> Tensor:
         return saved.tensor
 
     def held(self) -> list[tuple[Tensor, str | None, str | None]]:

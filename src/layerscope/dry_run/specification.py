@@ -23,7 +23,7 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SaveRule:
     """A tensor, or a list of tensors, that an operation saves if it records a gradient.
 
     Args:
@@ -53,10 +53,10 @@ class OperationSaves:
         differentiable: the arguments that have a gradient formula.
     """
 
-    saves: tuple[Saved, ...]
+    saves: tuple[SaveRule, ...]
     differentiable: tuple[str, ...]
 
-    def given(self, requires_grad: Collection[str]) -> tuple[Saved, ...]:
+    def given(self, requires_grad: Collection[str]) -> tuple[SaveRule, ...]:
         """Return what is saved if these arguments, and no others, require a gradient.
 
         Args:
@@ -102,9 +102,9 @@ def _table(minor: str) -> Mapping[str, OperationSaves] | None:
     )
 
 
-def _saved(row: Mapping[str, Any]) -> Saved:
+def _saved(row: Mapping[str, Any]) -> SaveRule:
     guard = row.get("guard")
-    return Saved(
+    return SaveRule(
         kind="output" if "result" in row else "input",
         argument=row.get("argument"),
         result=row.get("result"),

@@ -31,8 +31,8 @@ from layerscope.dry_run.records import (
 from layerscope.dry_run.recurrent import fused_layers
 from layerscope.layers.calls import unwrapped
 from layerscope.layers.garbage import no_garbage_collection
+from layerscope.layers.preserve_state import preserve_state
 from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in
-from layerscope.layers.untouched import untouched
 
 _LONGEST_REASON = 300
 Loss = Callable[[Any], Tensor]
@@ -169,7 +169,7 @@ def dry_run(
             real ones.
     """
     network = unwrapped(network)
-    call = _Step(
+    call = _DryStep(
         network,
         tuple(args),
         dict(kwargs or {}),
@@ -197,7 +197,7 @@ def dry_run(
 
 
 @dataclass(frozen=True)
-class _Step:
+class _DryStep:
     network: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -234,7 +234,7 @@ class _Step:
         held = (*self.args, *self.kwargs.values())
         try:
             with (
-                untouched(self.network, arguments=held, copy_buffers=False),
+                preserve_state(self.network, arguments=held, copy_buffers=False),
                 _quiet(),
                 _unnoticed(),
             ):
@@ -257,7 +257,7 @@ class _Step:
         """Run the forward pass for real, so that what the network keeps for ever is there."""
         held = (*self.args, *self.kwargs.values())
         with (
-            untouched(self.network, arguments=held),
+            preserve_state(self.network, arguments=held),
             torch.no_grad(),
             _autocast(self._home, self.autocast),
         ):
@@ -277,7 +277,7 @@ class _Step:
             return tensor.detach().requires_grad_(tensor.requires_grad)
 
         args, kwargs = map_tensors((self.args, self.kwargs), leaf)
-        with untouched(self.network):
+        with preserve_state(self.network):
             originals |= {id(buffer): False for buffer in self.network.buffers()}
             without_optimizer = replace(self, optimizer=None)  # it would change the parameters
             run = without_optimizer._run(recorder, mode, args, kwargs)

@@ -23,8 +23,6 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from layerscope.layers.calls import Call, CallObserver, track_calls
 from layerscope.layers.tensors import storages_in, tensors_in
-from layerscope.measure.layer_state import LayerState
-from layerscope.measure.peak import PeakMemory
 from layerscope.measure.storage_owners import StorageOwners
 
 
@@ -59,7 +57,7 @@ class ActivationRecord:
 
     Args:
         input_bytes: of the tensors that the network was called with; in no other total.
-        peak_bytes: see `PeakMemory`; None where the device does not report it.
+        peak_bytes: see `_PeakMemory`; None where the device does not report it.
     """
 
     layers: tuple[LayerActivations, ...]
@@ -94,7 +92,7 @@ def record_activations(network: nn.Module) -> "ActivationRecorder":
     return ActivationRecorder(network)
 
 
-class _Saved:
+class _SavedHandle:
     """What autograd holds in place of a tensor; as long as it lives, the tensor is kept."""
 
     __slots__ = ("__weakref__", "key", "tensor", "version")
@@ -114,7 +112,7 @@ def detached(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass
-class _Row:
+class _LayerSums:
     num_calls: int = 0
     output_bytes: int = 0
     output_elements: int = 0
@@ -129,11 +127,11 @@ class ActivationRecorder(CallObserver):
     def __init__(self, network: nn.Module) -> None:
         self.tracker = track_calls(network, self)
         self._owners = StorageOwners(self.tracker)
-        self._state = LayerState(self.tracker.network)
-        self._peak = PeakMemory(self.tracker.network)
+        self._state = _LayerState(self.tracker.network)
+        self._peak = _PeakMemory(self.tracker.network)
         self._hooks = saved_tensors_hooks(self._pack, self._unpack)
-        self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
-        self._rows: dict[str, _Row] = {}
+        self._saved: weakref.WeakSet[_SavedHandle] = weakref.WeakSet()
+        self._rows: dict[str, _LayerSums] = {}
         self._input_bytes = 0
         self._saved_bytes: dict[str, int] | None = None
         self._active = False
@@ -218,7 +216,7 @@ class ActivationRecorder(CallObserver):
         """Count what the call returned and allocated, and the parameters and buffers it has."""
         if output is None:
             return
-        row = self._rows.setdefault(call.key, _Row())
+        row = self._rows.setdefault(call.key, _LayerSums())
         row.num_calls += 1
         row.output_elements += sum(tensor.numel() for tensor in tensors_in(output))
         for tensor in self._state.first_seen(call, args, kwargs):
@@ -233,16 +231,16 @@ class ActivationRecorder(CallObserver):
             if self._owners.allocated_by(identity, call)
         )
 
-    def _pack(self, tensor: torch.Tensor) -> _Saved:
+    def _pack(self, tensor: torch.Tensor) -> _SavedHandle:
         key = self.tracker.current_key
         with self._owners.paused(), torch._C.DisableTorchFunction():
             self._owners.adopt_autocast_copy(tensor, key)
-            saved = _Saved(detached(tensor), tensor._version, key)
+            saved = _SavedHandle(detached(tensor), tensor._version, key)
         if self._saved_bytes is None:
             self._saved.add(saved)
         return saved
 
-    def _unpack(self, saved: _Saved) -> torch.Tensor:
+    def _unpack(self, saved: _SavedHandle) -> torch.Tensor:
         self._read()
         if saved.tensor._version != saved.version:  # autograd leaves this check to the hooks
             raise RuntimeError(
@@ -264,7 +262,7 @@ class ActivationRecorder(CallObserver):
                 key = self._owners.owner_of(identity, saved.key)
                 if identity not in seen and key is not None:
                     seen.add(identity)
-                    self._rows.setdefault(key, _Row())
+                    self._rows.setdefault(key, _LayerSums())
                     total = self._saved_bytes.get(key, 0) + storage.nbytes()
                     self._saved_bytes[key] = total
         self._saved.clear()
@@ -275,3 +273,65 @@ class ActivationRecorder(CallObserver):
             self._hooks.__exit__(None, None, None)
             self.tracker.__exit__()
             self._owners.forget()
+
+
+class _LayerState:
+    """Gives every parameter and buffer of the network to the first layer that has it.
+
+    A module has its own; an operation those among its arguments.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._known: dict[int, torch.Tensor] = {}
+        self._given: dict[int, torch.Tensor] = {}  # holds the tensors, so that no id is used again
+
+    def forward_began(self) -> None:
+        """Buffers may be others than in the forward before."""
+        tensors = [*self._network.parameters(), *self._network.buffers()]
+        self._known = {id(tensor): tensor for tensor in tensors}
+
+    def first_seen(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        """What this call has and no call before it had."""
+        if call.operation is None:
+            tensors = [*call.module.parameters(), *call.module.buffers()]
+        else:
+            tensors = [tensor for tensor in tensors_in((args, kwargs)) if id(tensor) in self._known]
+        new = {id(tensor): tensor for tensor in tensors if id(tensor) not in self._given}
+        self._given.update(new)
+        return list(new.values())
+
+
+class _PeakMemory:
+    """Peak of the CUDA allocator between `start` and `stop`.
+
+    `peak_bytes` is above what was allocated on the device at the start: parameters, buffers, the
+    input, and whatever else lives there (a data set, the optimizer's state). Gradients of an
+    earlier step that are still there at the start are the step's own, and count. None for a network
+    that is not on a CUDA device, and before `stop`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._device: torch.device | None = None
+        self._before_bytes = 0
+        self.peak_bytes: int | None = None
+
+    def start(self) -> None:
+        """Forget the peak so far."""
+        first = next(self._network.parameters(), None)
+        if first is None or first.device.type != "cuda":
+            return
+        self._device = first.device
+        torch.cuda.reset_peak_memory_stats(self._device)
+        gradients = [parameter.grad for parameter in self._network.parameters()]
+        gradient_bytes = sum(grad.nbytes for grad in gradients if grad is not None)
+        self._before_bytes = torch.cuda.memory_allocated(self._device) - gradient_bytes
+
+    def stop(self) -> None:
+        """Read the peak since `start`."""
+        if self._device is not None:
+            peak_bytes = torch.cuda.max_memory_allocated(self._device)
+            self.peak_bytes = peak_bytes - self._before_bytes

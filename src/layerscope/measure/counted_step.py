@@ -11,7 +11,7 @@ def step_activations(step: Step) -> ActivationRecord:
     Raises:
         UserError: the network does not run.
     """
-    with step.untouched(), record_activations(step.network) as recorder:
+    with step.preserve_state(), record_activations(step.network) as recorder:
         step.run()
     return recorder.record
 
@@ -23,6 +23,6 @@ def activations_and_flops(step: Step) -> tuple[ActivationRecord, FlopCounts]:
         UserError: the network does not run.
     """
     recorder = record_activations(step.network)
-    with step.untouched(), FlopRecorder(step.network, recorder.tracker) as flops, recorder:
+    with step.preserve_state(), FlopRecorder(step.network, recorder.tracker) as flops, recorder:
         step.run()
     return recorder.record, flops.counts

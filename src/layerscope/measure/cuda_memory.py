@@ -46,9 +46,9 @@ def cuda_memory(step: Step) -> CudaMemory:
         UserError: the network does not run.
     """
     device = step.device
-    with step.untouched():
+    with step.preserve_state():
         step.run()  # libraries make their workspaces at first use, and keep them
-    with step.untouched():
+    with step.preserve_state():
         synchronize(device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

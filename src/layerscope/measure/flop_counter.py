@@ -66,7 +66,7 @@ def flop_counts(step: Step) -> FlopCounts:
     Raises:
         UserError: the network does not run.
     """
-    with step.untouched(), FlopRecorder(step.network) as recorder:
+    with step.preserve_state(), FlopRecorder(step.network) as recorder:
         step.run()
     return recorder.counts
 

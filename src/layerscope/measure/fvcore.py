@@ -61,7 +61,7 @@ def fvcore_counts(step: Step, train: bool | None = None) -> FvcoreCounts:
         FvcoreFailed: the forward cannot be traced, or an operation's shapes are not fvcore's.
     """
     network = step.network
-    with step.untouched():
+    with step.preserve_state():
         if train is not None:
             network.train(train)
         scopes = _LayerScopes()

@@ -7,6 +7,8 @@ parameter to the node that ran before it. What a checkpoint computes again is it
 """
 
 import os
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -34,7 +36,6 @@ from layerscope.layers.calls import Call, CallTracker
 from layerscope.measure.cuda_memory import AllocatorTrace, allocator_trace, requested_sizes
 from layerscope.measure.node_layers import NodeLayers
 from layerscope.measure.quiet_convolutions import NODE, OPERATION, QuietConvolutions
-from layerscope.measure.stderr import without_lines
 from layerscope.measure.step import Phase, Step, synchronize
 
 Owner = tuple[str | None, Phase]
@@ -44,6 +45,7 @@ _RANGE = "layerscope:"  # before a phase's name or a call's number, in the name 
 # that memory from before the profile is freed.
 _NOT_FOR_USERS = ("Failed to compute flops for op", "Memory block of unknown size was allocated")
 _WAIT = f"{_RANGE}wait"  # for the device, after the backward pass
+_STDERR = 2  # the file descriptor
 _NODE = "autograd::engine::evaluate_function: "
 _PHASES: Mapping[str, Phase] = {
     f"{_RANGE}{phase}": phase for phase in ("forward", "loss", "backward")
@@ -116,11 +118,11 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
         profile_memory=with_memory,
     )
     if on_cuda:  # libraries make their workspaces at first use, and keep them
-        with step.untouched():
+        with step.preserve_state():
             step.run()
             synchronize(step.device)
-    with without_lines(*_NOT_FOR_USERS):
-        with step.untouched(), tracker:
+    with _without_lines(*_NOT_FOR_USERS):
+        with step.preserve_state(), tracker:
             with quiet_start():
                 profiler.__enter__()
             try:
@@ -191,7 +193,29 @@ def quiet_start() -> Iterator[None]:
             del os.environ[name]
 
 
-class _Place(NamedTuple):
+@contextmanager
+def _without_lines(*texts: str) -> Iterator[None]:
+    """Leave out the lines that contain one of the texts; the others are written at the end.
+
+    torch's C++ warnings go to the file descriptor, past Python's warnings and `sys.stderr`.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as written:
+        terminal = os.dup(_STDERR)
+        os.dup2(written.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, _STDERR)
+            os.close(terminal)
+            written.seek(0)
+            for line in written:
+                if not any(text.encode() in line for text in texts):
+                    os.write(_STDERR, line)
+
+
+class _EventContext(NamedTuple):
     """Where in the tree of events the reading stands."""
 
     layer: str | None = None
@@ -223,7 +247,7 @@ class _Reading:
         main_thread = next(event.start_tid for event in roots if event.name in _PHASES)
         for event in roots:  # on CUDA the backward runs in a thread of its own
             is_main = event.start_tid == main_thread
-            self._read([event], _Place(phase="forward" if is_main else "backward"))
+            self._read([event], _EventContext(phase="forward" if is_main else "backward"))
         self.result.memory_events.sort(key=lambda event: event.nanoseconds)
 
     def _read_flat(self, events: Sequence[_KinetoEvent], with_flops: bool) -> None:
@@ -237,19 +261,19 @@ class _Reading:
             if event.device_type() != DeviceType.CPU and not event.is_user_annotation():
                 self._device_nanoseconds[event.linked_correlation_id()] += event.duration_ns()
 
-    def _read(self, events: Sequence[_ProfilerEvent], place: _Place) -> None:
+    def _read(self, events: Sequence[_ProfilerEvent], context: _EventContext) -> None:
         """Read these and what is inside each. There are thousands, and every attribute costs."""
         counted = self._counted
         for event in events:
             fields = event.extra_fields
             if isinstance(fields, _ExtraFields_Allocation):
-                self._note_memory(event.start_time_ns, fields, place)
+                self._note_memory(event.start_time_ns, fields, context)
                 continue
             children = event.children
-            inside = place
+            inside = context
             if isinstance(fields, _ExtraFields_TorchOp):
-                if children or place.operation is None:  # most are neither
-                    inside = self._entered(event, fields, place)
+                if children or context.operation is None:  # most are neither
+                    inside = self._entered(event, fields, context)
                 if counted and (number := event.correlation_id) in counted:
                     self._note_work(number, (inside.layer, inside.phase))
             if children:
@@ -262,66 +286,66 @@ class _Reading:
             self.result.device_nanoseconds[owner] += self._device_nanoseconds[operation_number]
 
     def _entered(
-        self, event: _ProfilerEvent, fields: _ExtraFields_TorchOp, place: _Place
-    ) -> _Place:
+        self, event: _ProfilerEvent, fields: _ExtraFields_TorchOp, context: _EventContext
+    ) -> _EventContext:
         name = event.name
         if name.startswith(_RANGE):
-            return self._entered_range(event, place)
+            return self._entered_range(event, context)
         if name.startswith(_NODE):
-            return self._entered_node(fields, place)
+            return self._entered_node(fields, context)
         is_operation = fields.scope == RecordScope.FUNCTION
         if name == NODE and fields.sequence_number in self._unrecorded:
             is_operation, name = True, OPERATION
-        if place.operation is not None or not is_operation:
-            return place
-        layer = place.layer if place.is_owned else self._unowned(place.phase)
-        self.result.operation_nanoseconds[layer, place.phase] += event.duration_time_ns
-        return _Place(layer, place.phase, place.is_owned, name, event.correlation_id)
+        if context.operation is not None or not is_operation:
+            return context
+        layer = context.layer if context.is_owned else self._unowned(context.phase)
+        self.result.operation_nanoseconds[layer, context.phase] += event.duration_time_ns
+        return _EventContext(layer, context.phase, context.is_owned, name, event.correlation_id)
 
-    def _entered_range(self, event: _ProfilerEvent, place: _Place) -> _Place:
+    def _entered_range(self, event: _ProfilerEvent, context: _EventContext) -> _EventContext:
         name = event.name
         if name == _WAIT:
             self.result.step_nanoseconds += event.duration_time_ns
-            return _Place(phase="backward")
+            return _EventContext(phase="backward")
         if name in _PHASES:
             self.result.step_nanoseconds += event.duration_time_ns
-            return _Place(phase=_PHASES[name])
-        if place.operation is not None:  # an autograd function whose forward calls layers
-            owner = (place.layer, place.phase)
+            return _EventContext(phase=_PHASES[name])
+        if context.operation is not None:  # an autograd function whose forward calls layers
+            owner = (context.layer, context.phase)
             self.result.operation_nanoseconds[owner] -= event.duration_time_ns
         call = int(name.removeprefix(_RANGE))
         self._between = self._ranges.paths_after[call]
         layer = self._last["forward"] = self._ranges.calls[call]
-        return _Place(layer, "forward", is_owned=True)
+        return _EventContext(layer, "forward", is_owned=True)
 
-    def _entered_node(self, fields: _ExtraFields_TorchOp, place: _Place) -> _Place:
-        if place.phase == "backward" and place.is_owned:
-            return place  # a checkpoint's backward runs one of its own
+    def _entered_node(self, fields: _ExtraFields_TorchOp, context: _EventContext) -> _EventContext:
+        if context.phase == "backward" and context.is_owned:
+            return context  # a checkpoint's backward runs one of its own
         if fields.sequence_number >= 0:  # a gradient accumulator has none
             self._last["backward"] = self._ranges.layer_of(fields.sequence_number)
-        return _Place(self._last.get("backward"), "backward", is_owned=True)
+        return _EventContext(self._last.get("backward"), "backward", is_owned=True)
 
     def _unowned(self, phase: Phase) -> str | None:
         """Whose an operation outside of any layer and node is."""
         return self._between if phase == "forward" else self._last.get(phase)
 
     def _note_memory(
-        self, nanoseconds: int, fields: _ExtraFields_Allocation, place: _Place
+        self, nanoseconds: int, fields: _ExtraFields_Allocation, context: _EventContext
     ) -> None:
         device = self._device
         if device.type != "cpu" and fields.device.type != device.type:
             return
         if device.index is not None and fields.device.index != device.index:
             return
-        outside = not place.is_owned and place.operation is None
+        outside = not context.is_owned and context.operation is None
         self.result.memory_events.append(
             MemoryEvent(
                 nanoseconds,
                 fields.alloc_size,
                 fields.ptr,
-                self._last.get(place.phase) if outside else place.layer,
-                place.phase,
-                place.operation,
-                place.operation_number,
+                self._last.get(context.phase) if outside else context.layer,
+                context.phase,
+                context.operation,
+                context.operation_number,
             )
         )

@@ -39,7 +39,7 @@ class QuietConvolutions:
         self.nodes: set[int] = set()
         self._call: Call | None = None
         self._mode = _Unrecorded()
-        self._hooks = saved_tensors_hooks(_Saved, self._unpack)
+        self._hooks = saved_tensors_hooks(_RecordingGuard, self._unpack)
         self._has_hooks = False
 
     def layer_began(self, call: Call) -> None:
@@ -61,7 +61,7 @@ class QuietConvolutions:
                 self._hooks.__exit__()
             self._mode.__exit__(None, None, None)
 
-    def _unpack(self, saved: "_Saved") -> torch.Tensor:
+    def _unpack(self, saved: "_RecordingGuard") -> torch.Tensor:
         node = torch._C._current_autograd_node()
         if node is not None and node.name() == NODE:
             self.nodes.add(node._sequence_nr())
@@ -86,7 +86,7 @@ class _Unrecorded(TorchDispatchMode):
             _autograd._enable_record_function(True)
 
 
-class _Saved:
+class _RecordingGuard:
     """What autograd holds in place of a tensor, until it releases it."""
 
     __slots__ = ("is_unpacked", "tensor")

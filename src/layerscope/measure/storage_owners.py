@@ -14,7 +14,7 @@ from layerscope.layers.tensors import storages_in
 
 
 @dataclass(frozen=True)
-class _Origin:
+class _FirstSeen:
     """Where a storage was first seen; `key` is None where it was there before.
 
     The weak reference keeps the storage's identity, not its memory, from being used again.
@@ -36,7 +36,7 @@ class StorageOwners(TorchDispatchMode):
         super().__init__()
         self._tracker = tracker
         self._parameters = {id(parameter) for parameter in tracker.network.parameters()}
-        self._origins: dict[int, _Origin] = {}
+        self._first_seen: dict[int, _FirstSeen] = {}
         self._paused = False
 
     def __torch_dispatch__(
@@ -60,8 +60,8 @@ class StorageOwners(TorchDispatchMode):
 
     def _note(self, tensors: Any, key: str | None, call: Call | None) -> None:
         for identity, storage in storages_in(tensors).items():
-            if identity not in self._origins:
-                self._origins[identity] = _Origin(StorageWeakRef(storage), key, call)
+            if identity not in self._first_seen:
+                self._first_seen[identity] = _FirstSeen(StorageWeakRef(storage), key, call)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -74,8 +74,8 @@ class StorageOwners(TorchDispatchMode):
 
     def allocated_by(self, identity: int, call: Call) -> bool:
         """Whether it was this very call, not an earlier one of the same layer."""
-        origin = self._origins.get(identity)
-        return origin is not None and origin.call is call
+        first_seen = self._first_seen.get(identity)
+        return first_seen is not None and first_seen.call is call
 
     def owner_of(self, identity: int, saved_by: str | None) -> str | None:
         """The key of the layer that allocated the storage; None where no layer did.
@@ -84,8 +84,8 @@ class StorageOwners(TorchDispatchMode):
             saved_by: the layer that ran when autograd saved it. A storage that no operation was
                 given or returned was made inside that layer, below the dispatcher.
         """
-        origin = self._origins.get(identity)
-        return saved_by if origin is None else origin.key
+        first_seen = self._first_seen.get(identity)
+        return saved_by if first_seen is None else first_seen.key
 
     def adopt_autocast_copy(self, tensor: torch.Tensor, key: str | None) -> None:
         """Give a parameter's low-precision copy to the layer that uses it.
@@ -99,10 +99,10 @@ class StorageOwners(TorchDispatchMode):
         source = copy.grad_fn.next_functions[0][0] if copy.grad_fn else None
         if id(getattr(source, "variable", None)) in self._parameters:
             for identity, storage in storages_in(tensor).items():
-                origin = self._origins.get(identity)
-                if origin is None or origin.key is None:
-                    self._origins[identity] = _Origin(StorageWeakRef(storage), key, None)
+                first_seen = self._first_seen.get(identity)
+                if first_seen is None or first_seen.key is None:
+                    self._first_seen[identity] = _FirstSeen(StorageWeakRef(storage), key, None)
 
     def forget(self) -> None:
         """Let go of the storages' identities."""
-        self._origins.clear()
+        self._first_seen.clear()

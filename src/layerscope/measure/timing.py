@@ -100,7 +100,7 @@ def step_seconds(step: Step) -> float:
     Raises:
         UserError: the network does not run.
     """
-    with step.untouched():
+    with step.preserve_state():
         synchronize(step.device)
         begin = perf_counter()
         step.run()

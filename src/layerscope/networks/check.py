@@ -10,7 +10,7 @@ from torch import nn
 from layerscope.base.errors import UserError
 from layerscope.config.schema import NetworkBase
 from layerscope.dry_run import dry_run
-from layerscope.layers import untouched
+from layerscope.layers import preserve_state
 from layerscope.networks.layer_calls import blank_image
 from layerscope.operations.determinism import is_refused_on_cuda
 
@@ -25,7 +25,7 @@ def check_network(network: nn.Module, config: NetworkBase) -> int:
     """
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"{type(network).__name__} has no parameters to train")
-    with untouched(network):
+    with preserve_state(network):
         _output_shapes(network.eval(), config)
         shapes = _output_shapes(network.train(), config)
     found = shapes[0][1:]
@@ -44,7 +44,7 @@ def check_deterministic(network: nn.Module, config: NetworkBase, device: torch.d
         UserError: an operation of the training step has no deterministic algorithm there.
     """
     image = blank_image(network, (2, *config.input_shape))
-    with untouched(network), _deterministic_algorithms():
+    with preserve_state(network), _deterministic_algorithms():
         run = dry_run(network.train(), (image,), device=device)
     for operation in run.operations:
         if is_refused_on_cuda(operation.name):

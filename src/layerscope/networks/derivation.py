@@ -12,7 +12,7 @@ _POOLS = ("max_pool", "avg_pool")
 
 
 @dataclass(frozen=True)
-class Step:
+class DerivationStep:
     """What one layer does to the shape.
 
     Args:
@@ -25,14 +25,14 @@ class Step:
     shape: Shape
 
 
-def derivation(network: NetworkCalls) -> tuple[Step, ...]:
+def derivation(network: NetworkCalls) -> tuple[DerivationStep, ...]:
     """Return the steps from the image to the first linear layer, which is the last of them.
 
     Without a linear layer, all layers. Works for any network whose layers are in a row.
     """
-    steps: list[Step] = []
+    steps: list[DerivationStep] = []
     for spec in network.layers:
-        steps.append(Step(spec.key, _formula(spec), spec.output_shape))
+        steps.append(DerivationStep(spec.key, _formula(spec), spec.output_shape))
         if spec.kind == "linear":
             break
     return tuple(steps)

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerscope.networks.pattern_syntax import (
     Argument,
-    Group,
+    PatternGroup,
     Place,
     WrittenLayer,
     read_pattern,
@@ -115,7 +115,7 @@ _Known = tuple[str, Mapping[str, Number], Mapping[str, Place]]
 
 
 def _of_member(
-    member: WrittenLayer | Group, index: int, known: Mapping[Place, _Known]
+    member: WrittenLayer | PatternGroup, index: int, known: Mapping[Place, _Known]
 ) -> Iterator[tuple[WrittenLayer, tuple[int, int] | None]]:
     """The layers of one outermost part, each with its section."""
     if isinstance(member, WrittenLayer):
@@ -128,7 +128,7 @@ def _of_member(
                 yield written, (index, repetition) if has_conv else None
 
 
-def _repeated(member: WrittenLayer | Group) -> Iterator[WrittenLayer]:
+def _repeated(member: WrittenLayer | PatternGroup) -> Iterator[WrittenLayer]:
     if isinstance(member, WrittenLayer):
         yield member
         return
@@ -137,7 +137,7 @@ def _repeated(member: WrittenLayer | Group) -> Iterator[WrittenLayer]:
             yield from _repeated(part)
 
 
-def _written(group: Group) -> Iterator[WrittenLayer]:
+def _written(group: PatternGroup) -> Iterator[WrittenLayer]:
     """Each layer once."""
     for member in group.members:
         if isinstance(member, WrittenLayer):

@@ -58,17 +58,17 @@ class WrittenLayer:
 
 
 @dataclass(frozen=True)
-class Group:
+class PatternGroup:
     """Layers and groups in a row, `count` times."""
 
-    members: tuple["WrittenLayer | Group", ...]
+    members: tuple["WrittenLayer | PatternGroup", ...]
     count: int
     place: Place
 
     @property
     def num_layers(self) -> int:
         """With all repetitions, which are not written out for it."""
-        each = (m.num_layers if isinstance(m, Group) else 1 for m in self.members)
+        each = (m.num_layers if isinstance(m, PatternGroup) else 1 for m in self.members)
         return self.count * sum(each)
 
 
@@ -84,7 +84,7 @@ def refuse(pattern: str, place: Place, problem: str) -> NoReturn:
     raise MarkedError(f"model.pattern: {problem}", pattern, place.start, place.end)
 
 
-def read_pattern(pattern: str) -> Group:
+def read_pattern(pattern: str) -> PatternGroup:
     """The pattern as one group.
 
     Raises:
@@ -95,15 +95,15 @@ def read_pattern(pattern: str) -> Group:
         raise UserError(
             f"model.pattern has {len(pattern):,} characters: at most {MAX_CHARACTERS:,} are read"
         )
-    group = _Reader(pattern).whole()
+    group = _Parser(pattern).whole()
     _refuse_too_many(pattern, group)
     return group
 
 
-def _refuse_too_many(pattern: str, group: Group) -> None:
+def _refuse_too_many(pattern: str, group: PatternGroup) -> None:
     """At the innermost group that is too large, or the whole."""
     for member in group.members:
-        if isinstance(member, Group):
+        if isinstance(member, PatternGroup):
             _refuse_too_many(pattern, member)
     if group.num_layers > MAX_LAYERS:
         refuse(
@@ -114,7 +114,7 @@ def _refuse_too_many(pattern: str, group: Group) -> None:
         )
 
 
-class _Reader:
+class _Parser:
     """Recursive descent over the tokens; every mistake is raised where it stands."""
 
     def __init__(self, pattern: str) -> None:
@@ -122,13 +122,13 @@ class _Reader:
         self._tokens = list(self._split())
         self._next = 0
 
-    def whole(self) -> Group:
+    def whole(self) -> PatternGroup:
         members = self._sequence(0)
         if self._token.kind == "close":
             self._refuse(f"{self._token.text} closes nothing: remove it, or open it before")
         if self._token.kind != "end":
             self._refuse_missing_arrow()
-        return Group(members, 1, Place(0, len(self._pattern)))
+        return PatternGroup(members, 1, Place(0, len(self._pattern)))
 
     def _split(self) -> Iterator[_Token]:
         position = 0
@@ -161,14 +161,14 @@ class _Reader:
     def _refuse_missing_arrow(self) -> NoReturn:
         self._refuse(f"an arrow is missing before {self._token.text}: write → or ->")
 
-    def _sequence(self, depth: int) -> tuple[WrittenLayer | Group, ...]:
+    def _sequence(self, depth: int) -> tuple[WrittenLayer | PatternGroup, ...]:
         members = [self._member(depth)]
         while self._token.kind == "arrow":
             self._take()
             members.append(self._member(depth))
         return tuple(members)
 
-    def _member(self, depth: int) -> WrittenLayer | Group:
+    def _member(self, depth: int) -> WrittenLayer | PatternGroup:
         if self._token.kind == "open":
             return self._group(depth + 1)
         if self._token.kind != "name":
@@ -177,7 +177,7 @@ class _Reader:
         if self._token.kind != "times":
             return layer
         count = self._count()
-        return Group((layer,), count, Place(layer.place.start, self._end))
+        return PatternGroup((layer,), count, Place(layer.place.start, self._end))
 
     @property
     def _end(self) -> int:
@@ -193,7 +193,7 @@ class _Reader:
             where = f"before {token.text}: how often stands behind, as in (Conv → ReLU) × 2"
         self._refuse(f"a layer is missing {where or f'before {token.text}'}")
 
-    def _group(self, depth: int) -> Group:
+    def _group(self, depth: int) -> PatternGroup:
         opening = self._take()
         if depth > MAX_DEPTH:
             self._refuse(f"more than {MAX_DEPTH} brackets in each other", opening.place)
@@ -207,7 +207,7 @@ class _Reader:
             self._refuse(f"{self._token.text} cannot close {opening.text}: write {closing}")
         self._take()
         count = self._count() if self._token.kind == "times" else 1
-        return Group(members, count, Place(opening.place.start, self._end))
+        return PatternGroup(members, count, Place(opening.place.start, self._end))
 
     def _count(self) -> int:
         times = self._take()

@@ -23,7 +23,7 @@ from layerscope.measure import (
     profile_step,
     step_activations,
 )
-from layerscope.reconcile.settings import Settings
+from layerscope.reconcile.settings import ProfileSettings
 
 INSTRUMENTS = (
     "outputs",
@@ -60,7 +60,7 @@ class Measurements:
     notes: tuple[str, ...] = ()
 
 
-def measure(step: Step, settings: Settings, instruments: frozenset[str]) -> Measurements:
+def measure(step: Step, settings: ProfileSettings, instruments: frozenset[str]) -> Measurements:
     """Run those that are named, several in one step where they can. The network is left as it was.
 
     Raises:
@@ -106,5 +106,5 @@ def _fvcore(step: Step) -> tuple[FvcoreCounts | None, tuple[str, ...]]:
         return None, (str(error),)
 
 
-def _machine(settings: Settings) -> MachineCeilings:
+def _machine(settings: ProfileSettings) -> MachineCeilings:
     return machine_ceilings(settings.device, settings.arithmetic_dtype)

@@ -9,7 +9,7 @@ from layerscope.measure import CudaMemory, MemoryPoint, MemoryRecord, Step
 from layerscope.reconcile.account import Account
 from layerscope.reconcile.measurements import Measurements
 from layerscope.reconcile.rows import Row
-from layerscope.reconcile.settings import Settings, dry_run_of
+from layerscope.reconcile.settings import ProfileSettings, dry_run_of
 from layerscope.theory.capacity import training_memory
 
 GIB = 2**30
@@ -76,7 +76,9 @@ class Peak:
     largest_batch: tuple[LargestBatch, ...] | None
 
 
-def peak_of(step: Step, settings: Settings, account: Account, measured: Measurements) -> Peak:
+def peak_of(
+    step: Step, settings: ProfileSettings, account: Account, measured: Measurements
+) -> Peak:
     """Put prediction and, where there is one, measurement together."""
     record = measured.memory
     run = account.run
@@ -168,7 +170,7 @@ def _parts(account: Account, position: int) -> Mapping[str, int]:
 
 
 def _largest_batches(
-    step: Step, settings: Settings, run: DryRun, record: MemoryRecord | None
+    step: Step, settings: ProfileSettings, run: DryRun, record: MemoryRecord | None
 ) -> tuple[LargestBatch, ...] | None:
     if not run.has_backward or run.is_real or not run.inputs or not run.inputs[0].shape:
         return None
@@ -188,7 +190,7 @@ def _largest_batches(
     return tuple(LargestBatch(size, batch, scratch) for size, batch in batches if batch is not None)
 
 
-def peak_row(peak: Peak, settings: Settings) -> tuple[Row, ...]:
+def peak_row(peak: Peak, settings: ProfileSettings) -> tuple[Row, ...]:
     """Compare the live peak, in float32 on a CPU: elsewhere the allocator rounds."""
     if peak.measured_live_bytes is None or peak.predicted_live_bytes is None:
         return ()

@@ -8,7 +8,7 @@ from torch import nn
 
 from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun
-from layerscope.layers.untouched import num_hooked_parameters
+from layerscope.layers.preserve_state import num_hooked_parameters
 from layerscope.measure import MachineCeilings, TimeRecord
 from layerscope.measure.available import available_bytes
 from layerscope.reconcile.account import Account, account
@@ -18,10 +18,10 @@ from layerscope.reconcile.peak import Peak, peak_of, peak_row
 from layerscope.reconcile.roofline import LayerTiming, layer_timings
 from layerscope.reconcile.rows import Comparisons, Row, comparisons, total
 from layerscope.reconcile.settings import (
-    Call,
-    Settings,
+    CallArguments,
+    ProfileSettings,
     dry_run_of,
-    foreign_values_kept,
+    foreign_values_restored,
     prepared,
     without_side_effects,
 )
@@ -41,7 +41,7 @@ class Profile:
             layer uses.
     """
 
-    settings: Settings
+    settings: ProfileSettings
     account: Account
     rows: tuple[Row, ...]
     totals: tuple[Row, ...]
@@ -70,9 +70,9 @@ class Profile:
 
 def profile_network(
     network: nn.Module,
-    settings: Settings,
+    settings: ProfileSettings,
     instruments: frozenset[str] = EXACT_INSTRUMENTS,
-    call: Call | None = None,
+    call: CallArguments | None = None,
 ) -> Profile:
     """Run the network dry, then under the named instruments. It is left as it was.
 
@@ -90,7 +90,7 @@ def profile_network(
         theory = account(run, settings.element_size)
         _check_fits(theory.run, settings.device)
         step = without_side_effects(step, run, foreign)
-        with foreign_values_kept(run, foreign):
+        with foreign_values_restored(run, foreign):
             measured = measure(step, settings, instruments)
         peak = peak_of(step, settings, theory, measured)
     groups = [rows_of(comparison, theory, measured) for comparison in COMPARISONS]
@@ -149,7 +149,7 @@ def _time_rows(theory: Account, times: tuple[LayerTiming, ...]) -> Iterator[Row]
 
 
 def _notes(
-    theory: Account, settings: Settings, measured: Measurements, num_hooked: int
+    theory: Account, settings: ProfileSettings, measured: Measurements, num_hooked: int
 ) -> tuple[str, ...]:
     run, notes = theory.run, []
     if run.is_real:

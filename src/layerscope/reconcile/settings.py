@@ -44,7 +44,7 @@ _ON_META = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProfileSettings:
     """What a profile is of.
 
     Args:
@@ -115,7 +115,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Call:
+class CallArguments:
     """The arguments of one call of a network, and what becomes of its result.
 
     Args:
@@ -147,7 +147,9 @@ class Call:
 
 
 @contextmanager
-def prepared(network: nn.Module, settings: Settings, call: Call | None = None) -> Iterator[Step]:
+def prepared(
+    network: nn.Module, settings: ProfileSettings, call: CallArguments | None = None
+) -> Iterator[Step]:
     """Give the network as the settings ask for it, with its call; by default one random image.
 
     A network that has to change its dtype, device or memory format is copied; modes and
@@ -172,7 +174,7 @@ def prepared(network: nn.Module, settings: Settings, call: Call | None = None) -
             for prefix in settings.freeze:
                 for parameter in _parameters_below(network, prefix):
                     parameter.requires_grad_(False)
-            call = call or Call((random_image(settings),))
+            call = call or CallArguments((random_image(settings),))
             args, kwargs = _converted_call(call, settings)
             yield Step(network, args, kwargs, settings.autocast, call.loss)
 
@@ -190,7 +192,9 @@ def _flags_put_back(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def _converted_call(call: Call, settings: Settings) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _converted_call(
+    call: CallArguments, settings: ProfileSettings
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Move the call's tensors to the device; give them the dtype unless all is left as it is."""
 
     def converted(tensor: torch.Tensor) -> torch.Tensor:
@@ -224,7 +228,7 @@ def without_side_effects(step: Step, run: DryRun, foreign: list[torch.Tensor]) -
 
 
 @contextmanager
-def foreign_values_kept(run: DryRun, foreign: list[torch.Tensor]) -> Iterator[None]:
+def foreign_values_restored(run: DryRun, foreign: list[torch.Tensor]) -> Iterator[None]:
     """Put back the values of tensors that are not the network's, where the step overwrites some.
 
     The statistics of a second network's batch norms, say.
@@ -241,7 +245,7 @@ def foreign_values_kept(run: DryRun, foreign: list[torch.Tensor]) -> Iterator[No
 
 def dry_run_of(
     step: Step,
-    settings: Settings,
+    settings: ProfileSettings,
     batch_factor: int = 1,
     foreign: list[torch.Tensor] | None = None,
 ) -> DryRun:
@@ -275,7 +279,7 @@ def dry_run_of(
     )
 
 
-def check_settings(network: nn.Module, settings: Settings) -> None:
+def check_settings(network: nn.Module, settings: ProfileSettings) -> None:
     """Everything that can be told before the network runs.
 
     Raises:
@@ -335,7 +339,7 @@ def _parameters_below(network: nn.Module, prefix: str) -> list[nn.Parameter]:
     return own or [p for name, p in parameters.items() if name.startswith(prefix)]
 
 
-def _converted(network: nn.Module, settings: Settings) -> nn.Module:
+def _converted(network: nn.Module, settings: ProfileSettings) -> nn.Module:
     if settings.as_it_is or not _needs_change(network, settings):
         return network
     try:
@@ -349,7 +353,7 @@ def _converted(network: nn.Module, settings: Settings) -> nn.Module:
     return network.to(settings.real_device, settings.tensor_dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def _needs_change(network: nn.Module, settings: Settings) -> bool:
+def _needs_change(network: nn.Module, settings: ProfileSettings) -> bool:
     device = torch.device(settings.real_device)
     for parameter in network.parameters():
         is_floating = parameter.is_floating_point()
@@ -366,7 +370,7 @@ def _needs_change(network: nn.Module, settings: Settings) -> bool:
     return False
 
 
-def random_image(settings: Settings) -> torch.Tensor:
+def random_image(settings: ProfileSettings) -> torch.Tensor:
     """Return an input of the settings' shape; the global generators stay as they are."""
     num_bytes = math.prod(settings.input_shape) * torch.float32.itemsize  # as it is drawn
     available = available_bytes("cpu")

@@ -63,7 +63,7 @@ def num_threads(trainer: TrainerConfig) -> int:
     return max(1, cores // processes)
 
 
-def surroundings(config: TrainConfig) -> dict[str, Any]:
+def run_environment(config: TrainConfig) -> dict[str, Any]:
     """Return what decides the bits beside the configuration: plain data.
 
     On a GPU the host's threads decide nothing, but the model of the GPU does.

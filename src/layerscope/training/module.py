@@ -19,7 +19,7 @@ from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
 from layerscope.networks import first_output
 from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
-from layerscope.training.hardware import surroundings
+from layerscope.training.hardware import run_environment
 from layerscope.training.losses import loss_of
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
@@ -193,7 +193,7 @@ class Classifier(L.LightningModule):
             config=self._config.model_dump(mode="json", by_alias=True),
             preprocessing=data.preprocessing.to_plain(),
             batches_seen=self.batches_seen,
-            surroundings=surroundings(self._config),
+            surroundings=run_environment(self._config),
             sums=self._sums_of_all(checkpoint["state_dict"]),
         )
         facts.put_into(checkpoint)

@@ -18,7 +18,7 @@ from layerscope.training.checkpoint_files import (
 )
 from layerscope.training.checkpoint_folder import best_in
 from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
-from layerscope.training.hardware import surroundings
+from layerscope.training.hardware import run_environment
 from layerscope.training.history import History
 
 RESULTS_FILE = "results.json"  # the last file that a run writes
@@ -102,7 +102,7 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
     checkpoint = read_checkpoint(path)
     _refuse_without_optimizer(checkpoint, path)
     facts = RunFacts.of(checkpoint)
-    now_around = surroundings(config)
+    now_around = run_environment(config)
     # Earlier formats wrote down none, or a GPU's threads, which decide nothing, and not its name.
     both = facts.surroundings.keys() & now_around.keys()
     then = {**_flat(facts.config), **{key: facts.surroundings[key] for key in both}}

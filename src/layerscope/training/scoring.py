@@ -19,7 +19,7 @@ from layerscope.data.module import ImageData
 from layerscope.networks import build_network
 from layerscope.training.checkpoints import load_weights
 from layerscope.training.module import Classifier, as_number
-from layerscope.training.seen import preprocessing_of
+from layerscope.training.preprocessing import preprocessing_of
 from layerscope.training.trainer import make_test_trainer
 
 

@@ -18,12 +18,12 @@ class StopRequest:
     """Notes the first signal; a second Ctrl-C ends the process where it is.
 
     Args:
-        how_to_go_on: for the messages of a run that ends early.
+        how_to_resume: for the messages of a run that ends early.
     """
 
-    def __init__(self, how_to_go_on: str) -> None:
+    def __init__(self, how_to_resume: str) -> None:
         self.signal: int | None = None
-        self.how_to_go_on = how_to_go_on
+        self.how_to_resume = how_to_resume
 
     def listen(self) -> None:
         """From now on; in a thread other than the main one signals do not arrive, and nothing is

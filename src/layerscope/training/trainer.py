@@ -8,12 +8,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from layerscope.config.schema import TrainerConfig
+from layerscope.config.schema import EarlyStoppingConfig, TrainerConfig
 from layerscope.training.checkpoint_files import open_plain, save_sealed
 from layerscope.training.hardware import num_processes, uses_gpu
 from layerscope.training.processes.strategy import Processes
@@ -92,6 +93,20 @@ def make_test_trainer(
         **_shared(config, directory),
     )
     return _with_our_signals(trainer)
+
+
+def early_stopping(config: EarlyStoppingConfig) -> list[EarlyStopping]:
+    """Return Lightning's callback; an empty list where no patience is set."""
+    if config.patience is None:
+        return []
+    return [
+        EarlyStopping(
+            config.monitor,
+            patience=config.patience,
+            min_delta=config.min_delta,
+            mode="max" if config.monitor == "val/acc" else "min",
+        )
+    ]
 
 
 def _with_our_signals(trainer: L.Trainer) -> L.Trainer:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from layerscope.base.errors import UserError
-from layerscope.reconcile import Call, Profile, Row, Settings, profile_network
+from layerscope.reconcile import CallArguments, Profile, ProfileSettings, Row, profile_network
 from layerscope.report.terminal import Screen, complain, count_or_unknown
-from layerscope.zoo.networks import GROUPS, Entry, Group
+from layerscope.zoo.networks import GROUPS, Entry, ZooGroup
 
 # `train` is the mode of all networks; the others are for some. channels_last changes the network
 # and comes last.
@@ -120,8 +120,8 @@ def _profile(entry: Entry, network: nn.Module, variant: str) -> Profile:
         for parameter in network.parameters():
             parameter.data = _channels_last(parameter.data)
         args, kwargs = tree_map_only(Tensor, _channels_last, (call.args, dict(call.kwargs)))
-        call = Call(args, kwargs, call.loss)
-    settings = Settings(
+        call = CallArguments(args, kwargs, call.loss)
+    settings = ProfileSettings(
         network=entry.name,
         input_shape=call.description,
         dtype=variant if variant == "bf16_autocast" else "float32",
@@ -287,7 +287,7 @@ def run_zoo(
     variants: Sequence[str] = (),
     jobs: int = 1,
     retry: bool = False,
-    groups: Sequence[Group] = GROUPS,
+    groups: Sequence[ZooGroup] = GROUPS,
     screen: Screen | None = None,
 ) -> int:
     """Profile what has no result yet, show the table, and return the exit code.
@@ -328,15 +328,15 @@ def _not_in(task: Task, done: set[tuple[str, str, str]]) -> tuple[str, ...]:
 
 
 def zoo_tasks(
-    only: Sequence[str], variants: Sequence[str], groups: Sequence[Group]
-) -> tuple[list[Task], list[Group]]:
+    only: Sequence[str], variants: Sequence[str], groups: Sequence[ZooGroup]
+) -> tuple[list[Task], list[ZooGroup]]:
     """Return the networks that are asked for, and the groups whose library is missing.
 
     Raises:
         UserError: a name that is neither a group nor a network.
     """
     tasks: list[Task] = []
-    missing: list[Group] = []
+    missing: list[ZooGroup] = []
     unknown = set(only)
     for group in groups:
         if not group.is_available:

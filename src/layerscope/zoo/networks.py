@@ -10,7 +10,7 @@ import torch
 import torchvision.models as torchvision_zoo
 from torch import Tensor, nn
 
-from layerscope.reconcile import Call
+from layerscope.reconcile import CallArguments
 from layerscope.zoo.timm_families import TIMM
 
 BATCH_SIZE = 2
@@ -30,11 +30,11 @@ class Entry:
     name: str
     group: str
     build: Callable[[], nn.Module]
-    call: Callable[[], Call]
+    call: Callable[[], CallArguments]
 
 
 @dataclass(frozen=True)
-class Group:
+class ZooGroup:
     """Networks of one kind.
 
     Args:
@@ -58,8 +58,8 @@ def images(*sizes: int) -> Tensor:
     return torch.randn((BATCH_SIZE, 3, *sizes), generator=generator)
 
 
-def _image_call(size: int = IMAGE_SIZE) -> Call:
-    return Call((images(size, size),))
+def _image_call(size: int = IMAGE_SIZE) -> CallArguments:
+    return CallArguments((images(size, size),))
 
 
 # torchvision --------------------------------------------------------------------------------------
@@ -97,8 +97,8 @@ def _video() -> Iterable[Entry]:
         yield Entry(name, "video", build, partial(_video_call, frames, size))
 
 
-def _video_call(frames: int, size: int) -> Call:
-    return Call((images(frames, size, size),))
+def _video_call(frames: int, size: int) -> CallArguments:
+    return CallArguments((images(frames, size, size),))
 
 
 def _optical_flow() -> Iterable[Entry]:
@@ -107,10 +107,10 @@ def _optical_flow() -> Iterable[Entry]:
         yield Entry(name, "optical_flow", build, _flow_call)
 
 
-def _flow_call() -> Call:
+def _flow_call() -> CallArguments:
     # 128 pixels: the smallest of four correlation volumes needs 2 of its 64th parts.
     first = images(128, 128)
-    return Call((first, first.flip(-1)), {"num_flow_updates": 2})
+    return CallArguments((first, first.flip(-1)), {"num_flow_updates": 2})
 
 
 def _detection() -> Iterable[Entry]:
@@ -122,7 +122,7 @@ def _detection() -> Iterable[Entry]:
         yield Entry(name, "detection", build, partial(_detection_call, name))
 
 
-def _detection_call(name: str) -> Call:
+def _detection_call(name: str) -> CallArguments:
     generator = torch.Generator().manual_seed(0)
     pictures = [torch.rand(3, 64, 80, generator=generator) for _ in range(BATCH_SIZE)]
     boxes = torch.tensor([[4.0, 4.0, 40.0, 36.0], [20.0, 10.0, 70.0, 60.0]])
@@ -131,7 +131,7 @@ def _detection_call(name: str) -> Call:
         target["masks"] = torch.ones(2, 64, 80, dtype=torch.uint8)
     if name.startswith("keypointrcnn"):
         target["keypoints"] = torch.tensor([20.0, 20.0, 1.0]).expand(2, 17, 3).clone()
-    return Call((pictures, [dict(target) for _ in pictures]))
+    return CallArguments((pictures, [dict(target) for _ in pictures]))
 
 
 # timm and segmentation_models_pytorch -------------------------------------------------------------
@@ -167,23 +167,23 @@ def _tokens() -> Tensor:
     return torch.randint(1, 100, (BATCH_SIZE, 16), generator=generator)
 
 
-def _text_call() -> Call:
-    return Call((_tokens(),))
+def _text_call() -> CallArguments:
+    return CallArguments((_tokens(),))
 
 
-def _masked_text_call() -> Call:
+def _masked_text_call() -> CallArguments:
     mask = torch.ones(BATCH_SIZE, 16, dtype=torch.int64)
     mask[1, 12:] = 0
-    return Call((), {"input_ids": _tokens(), "attention_mask": mask})
+    return CallArguments((), {"input_ids": _tokens(), "attention_mask": mask})
 
 
-def _full_mask_call() -> Call:
+def _full_mask_call() -> CallArguments:
     # transformers leaves out a mask of ones, once it has looked at its values.
-    return Call((_tokens(),), {"attention_mask": torch.ones_like(_tokens())})
+    return CallArguments((_tokens(),), {"attention_mask": torch.ones_like(_tokens())})
 
 
-def _pixels_call() -> Call:
-    return Call((), {"pixel_values": images(IMAGE_SIZE, IMAGE_SIZE)})
+def _pixels_call() -> CallArguments:
+    return CallArguments((), {"pixel_values": images(IMAGE_SIZE, IMAGE_SIZE)})
 
 
 # Sizes as small as the configurations take.
@@ -251,7 +251,7 @@ def _transformers() -> Iterable[Entry]:
         name: str,
         model: str,
         sizes: dict[str, Any],
-        call: Callable[[], Call],
+        call: Callable[[], CallArguments],
         attention: str | None = None,
     ) -> Entry:
         build = partial(_build_transformer, model, sizes, attention)
@@ -272,12 +272,12 @@ def _transformers() -> Iterable[Entry]:
 
 
 GROUPS = (
-    Group("transformers", "transformers", _transformers),
-    Group("smp", "segmentation_models_pytorch", _smp),
-    Group("timm", "timm", _timm),
-    Group("segmentation", "torchvision", _segmentation),
-    Group("optical_flow", "torchvision", _optical_flow),
-    Group("video", "torchvision", _video),
-    Group("detection", "torchvision", _detection),
-    Group("torchvision", "torchvision", _classifiers),
+    ZooGroup("transformers", "transformers", _transformers),
+    ZooGroup("smp", "segmentation_models_pytorch", _smp),
+    ZooGroup("timm", "timm", _timm),
+    ZooGroup("segmentation", "torchvision", _segmentation),
+    ZooGroup("optical_flow", "torchvision", _optical_flow),
+    ZooGroup("video", "torchvision", _video),
+    ZooGroup("detection", "torchvision", _detection),
+    ZooGroup("torchvision", "torchvision", _classifiers),
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layerscope.config.schema import TrainerConfig
-from layerscope.training.hardware import describe_hardware, num_threads, surroundings
+from layerscope.training.hardware import describe_hardware, num_threads, run_environment
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def around(accelerator):
     trainer = TrainerConfig.model_construct(
         accelerator=accelerator, devices=1, strategy="auto", threads=None
     )
-    return surroundings(SimpleNamespace(trainer=trainer))
+    return run_environment(SimpleNamespace(trainer=trainer))
 
 
 @pytest.mark.usefixtures("_a_gpu")

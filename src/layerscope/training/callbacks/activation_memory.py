@@ -33,7 +33,7 @@ class ActivationMemory(L.Callback):
         """A run that goes on keeps its records."""
         assert isinstance(pl_module, Classifier)
         if trainer.is_global_zero:
-            self._table.go_on(pl_module.batches_seen)
+            self._table.resume(pl_module.batches_seen)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int

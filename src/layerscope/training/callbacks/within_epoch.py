@@ -75,5 +75,5 @@ class WithinEpoch(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(wanted, all=False)
 
     def _stop(self, when: str) -> None:
-        hint = self._request.how_to_go_on
+        hint = self._request.how_to_resume
         raise self._request.error(f"ended {when}, saved {self._folder.last}; {hint}")

@@ -116,7 +116,7 @@ class Scripts(_SubprocessScriptLauncher):
         """Of the first of the other processes that has ended in an error."""
         for process, started in enumerate(self.procs, start=1):
             if code := started.poll():
-                hint = self._request.how_to_go_on
+                hint = self._request.how_to_resume
                 return RunFailed(f"{describe_end(process, code)}; {hint}")
         return None
 

@@ -165,7 +165,7 @@ def _failures(
             failure.error.__cause__ = ProcessRaisedException(text, number, started.process.pid or 0)
             failures.append(failure)
         elif exit_code and number not in killed:
-            text = f"{describe_end(number, exit_code)}; {request.how_to_go_on}"
+            text = f"{describe_end(number, exit_code)}; {request.how_to_resume}"
             failures.append(_Failure(RunFailed(text)))
     return sorted(failures, key=lambda f: (f.kind in _OF_COLLECTIVES, f.seconds))
 
@@ -188,7 +188,7 @@ def _raise_first(failures: list[_Failure], some_killed: bool, request: StopReque
     said = [f.error for f in failures if f.kind not in ("", *_OF_COLLECTIVES)]
     if not said:
         late = f" after {STOP_SECONDS:.0f} s of waiting" if some_killed else ""
-        raise request.error(f"ended{late}; {request.how_to_go_on}")
+        raise request.error(f"ended{late}; {request.how_to_resume}")
     if isinstance(said[0], Terminated):
         raise request.error(str(said[0]).removeprefix("SIGTERM: "))
     raise said[0]

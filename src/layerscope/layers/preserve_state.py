@@ -11,7 +11,7 @@ from torch import nn
 
 
 @contextmanager
-def untouched(
+def preserve_state(
     network: nn.Module,
     *inputs: torch.Tensor,
     arguments: tuple[Any, ...] = (),
@@ -135,7 +135,7 @@ def _no_gradients(tensors: list[torch.Tensor]) -> Iterator[None]:
 
 
 def num_hooked_parameters(network: nn.Module) -> int:
-    """Count the parameters with hooks on their gradients, which do not run under `untouched`."""
+    """Count the parameters whose gradient hooks do not run under `preserve_state`."""
     return sum(any(_gradient_hooks(parameter)) for parameter in network.parameters())
 
 
