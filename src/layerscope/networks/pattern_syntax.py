@@ -1,6 +1,6 @@
-"""What a pattern says: `Input → (Conv → ReLU → Pool) × 2 → FC`, read into layers and groups.
+"""The grammar of patterns: `Input → (Conv → ReLU → Pool) × 2 → FC`, read into layers and groups.
 
-Names and arguments are not looked at here but in pattern_layers.py.
+pattern_layers.py checks names and arguments.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import NoReturn
 from layerscope.base.errors import MarkedError, UserError
 
 MAX_CHARACTERS = 2_000
-MAX_DEPTH = 16  # brackets in brackets
-MAX_LAYERS = 1_000  # all repetitions written out
+MAX_DEPTH = 16  # of nested brackets
+MAX_LAYERS = 1_000  # with all repetitions written out
 MAX_DIGITS = 9
 
 _CLOSING = {"(": ")", "[": "]"}
@@ -33,7 +33,7 @@ _TOKENS = re.compile(
 
 @dataclass(frozen=True)
 class Place:
-    """Characters of the pattern: from `start` to before `end`."""
+    """A range of characters of the pattern, from `start` to before `end`."""
 
     start: int
     end: int
@@ -41,7 +41,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Argument:
-    """`5` or `k=5`, as written."""
+    """An argument as written: `5` or `k=5`."""
 
     name: str | None
     value: str
@@ -50,7 +50,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class WrittenLayer:
-    """A name with its arguments, as written."""
+    """A layer as written: a name with its arguments."""
 
     name: str
     arguments: tuple[Argument, ...]
@@ -59,7 +59,7 @@ class WrittenLayer:
 
 @dataclass(frozen=True)
 class PatternGroup:
-    """Layers and groups in a row, `count` times."""
+    """Layers and groups in a row, repeated `count` times."""
 
     members: tuple["WrittenLayer | PatternGroup", ...]
     count: int
@@ -67,7 +67,7 @@ class PatternGroup:
 
     @property
     def num_layers(self) -> int:
-        """With all repetitions, which are not written out for it."""
+        """Number of layers with all repetitions, computed without writing them out."""
         each = (m.num_layers if isinstance(m, PatternGroup) else 1 for m in self.members)
         return self.count * sum(each)
 
@@ -80,16 +80,16 @@ class _Token:
 
 
 def refuse(pattern: str, place: Place, problem: str) -> NoReturn:
-    """A MarkedError: what is wrong, the pattern, and carets under the place."""
+    """Raise a MarkedError, which shows the problem, the pattern, and carets under the place."""
     raise MarkedError(f"model.pattern: {problem}", pattern, place.start, place.end)
 
 
 def read_pattern(pattern: str) -> PatternGroup:
-    """The pattern as one group.
+    """Parse the pattern into one group.
 
     Raises:
-        UserError: it is too long.
-        MarkedError: what cannot be read, or would be too many layers, at its place.
+        UserError: the pattern is too long.
+        MarkedError: a part cannot be read, or has too many layers; the error shows its place.
     """
     if len(pattern) > MAX_CHARACTERS:
         raise UserError(
@@ -101,7 +101,7 @@ def read_pattern(pattern: str) -> PatternGroup:
 
 
 def _refuse_too_many(pattern: str, group: PatternGroup) -> None:
-    """At the innermost group that is too large, or the whole."""
+    """Refuse too many layers, at the innermost group that is too large."""
     for member in group.members:
         if isinstance(member, PatternGroup):
             _refuse_too_many(pattern, member)
@@ -115,7 +115,7 @@ def _refuse_too_many(pattern: str, group: PatternGroup) -> None:
 
 
 class _Parser:
-    """Recursive descent over the tokens; every mistake is raised where it stands."""
+    """A recursive-descent parser, which raises every mistake at its place."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -181,7 +181,7 @@ class _Parser:
 
     @property
     def _end(self) -> int:
-        """Behind the last token taken."""
+        """The position after the last token that was read."""
         return self._tokens[self._next - 1].place.end
 
     def _refuse_no_layer(self, depth: int) -> NoReturn:
@@ -190,13 +190,13 @@ class _Parser:
             self._refuse(f"{token.text} closes nothing: remove it, or open it before")
         where = {"arrow": "before this arrow", "end": "at the end"}.get(token.kind)
         if token.kind == "number":
-            where = f"before {token.text}: how often stands behind, as in (Conv → ReLU) × 2"
+            where = f"before {token.text}: the number follows the layers, as in (Conv → ReLU) × 2"
         self._refuse(f"a layer is missing {where or f'before {token.text}'}")
 
     def _group(self, depth: int) -> PatternGroup:
         opening = self._take()
         if depth > MAX_DEPTH:
-            self._refuse(f"more than {MAX_DEPTH} brackets in each other", opening.place)
+            self._refuse(f"more than {MAX_DEPTH} nested brackets", opening.place)
         members = self._sequence(depth)
         closing = _CLOSING[opening.text]
         if self._token.kind == "end":
@@ -239,7 +239,7 @@ class _Parser:
             self._tokens[self._next + 1].kind == "name"
             and self._tokens[self._next + 2].kind != "equals"
         ):
-            self._refuse_missing_arrow()  # a group, not arguments
+            self._refuse_missing_arrow()  # It opens a group, not arguments.
         opening = self._take()
         arguments: list[Argument] = []
         while self._token.kind != "close":
