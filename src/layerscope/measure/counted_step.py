@@ -17,7 +17,7 @@ def step_activations(step: Step) -> ActivationRecord:
 
 
 def activations_and_flops(step: Step) -> tuple[ActivationRecord, FlopCounts]:
-    """What `step_activations` and `flop_counts` say, for the price of one step.
+    """Return the results of `step_activations` and `flop_counts` from a single step.
 
     Raises:
         UserError: the network does not run.

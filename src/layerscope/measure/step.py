@@ -14,11 +14,11 @@ from layerscope.layers.preserve_state import preserve_state
 from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in
 
 Phase = Literal["forward", "loss", "backward"]
-_MOST_CHARACTERS = 160  # of a call in words
+_MOST_CHARACTERS = 160  # in the description of a call
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a CUDA device has done all that it was given; others have done it already."""
+    """Wait until a CUDA device has finished its work; other devices have finished already."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -29,19 +29,19 @@ def _unobserved(phase: Phase) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What every instrument runs: this network, in its present modes, called with these arguments.
+    """The step that every instrument runs: a network in its present modes, and its arguments.
 
-    A wrapper (DistributedDataParallel) is looked through. A graph that a tensor of the call has
-    already is not part of the step. The gradient of such a tensor is computed where it requires
-    one, and dropped.
+    The module inside a wrapper (DistributedDataParallel) is used. A graph that a tensor of the call
+    already has is not part of the step. The gradient of a tensor that requires one is computed and
+    dropped.
 
     Args:
         args: positional arguments of one call of the network: tensors in any nesting of tuples,
             lists, mappings and dataclasses, and anything else that the network takes.
         kwargs: keyword arguments of the same call.
         autocast: dtype of autocast in the forward pass.
-        foreign_leaves: leaves that the loss needs and that are not the network's, whose gradients
-            are set aside and put back too.
+        foreign_leaves: leaves that the loss uses and that are not the network's. Their gradients
+            are restored too.
         loss_function: called with what the network returned; the default is the sum of the
             returned floating-point tensors that require a gradient.
 
@@ -77,10 +77,7 @@ class Step:
         return _described(self.args, self.kwargs)
 
     def preserve_state(self) -> AbstractContextManager[None]:
-        """Leave the network and the gradients of the call's tensors as they are now.
-
-        That holds after an exception too.
-        """
+        """Restore the network and the gradients of the call's tensors, also after an exception."""
         tensors = (*tensors_in((self.args, self.kwargs)), *self.foreign_leaves)
         return preserve_state(self.network, *tensors, arguments=(*self.args, *self.kwargs.values()))
 
@@ -152,10 +149,10 @@ class Step:
     ) -> Tensor | None:
         """Run forward, loss and backward (if there is one); return the loss, whose graph is spent.
 
-        Nothing else is kept alive: a layer's output lives as long as autograd holds it.
+        Nothing else stays alive: a layer's output lives as long as autograd holds it.
 
         Args:
-            during: entered around each phase.
+            during: returns a context for each phase.
 
         Raises:
             UserError: see `forward`, `loss` and `backward`.
