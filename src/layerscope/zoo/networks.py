@@ -1,4 +1,4 @@
-"""The networks of the zoo: how each is built, and what it is called with."""
+"""The networks of the zoo, each with the arguments of one call."""
 
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -22,9 +22,9 @@ class Entry:
     """A network of the zoo.
 
     Args:
-        group: whose networks it belongs to.
-        build: makes it, with random weights.
-        call: makes the arguments that it is called with.
+        group: name of its group.
+        build: makes the network, with random weights.
+        call: makes the arguments of one call.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class ZooGroup:
-    """Networks of one kind.
+    """Networks of one kind, from one library.
 
     Args:
-        library: the module that they come from.
-        entries: makes them; imports the library.
+        library: name of the module that has them.
+        entries: imports the library and yields the networks.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ZooGroup:
 
 
 def images(*sizes: int) -> Tensor:
-    """Return a batch of random images, always the same."""
+    """Return a batch of random images, the same at each call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn((BATCH_SIZE, 3, *sizes), generator=generator)
 
@@ -64,7 +64,7 @@ def _image_call(size: int = IMAGE_SIZE) -> CallArguments:
 
 # torchvision --------------------------------------------------------------------------------------
 
-# The smallest sizes that their layers leave something of.
+# The smallest images that their layers do not shrink to nothing.
 _CLASSIFIER_SIZES = {"inception_v3": 299, "maxvit_t": 224}
 
 
@@ -72,7 +72,7 @@ def _classifiers() -> Iterable[Entry]:
     for name in torchvision_zoo.list_models(module=torchvision_zoo):
         options: dict[str, Any] = {}
         if name in ("googlenet", "inception_v3"):
-            options["init_weights"] = False  # drawing them takes a minute
+            options["init_weights"] = False  # Drawing them takes a minute.
         if name.startswith("vit_"):
             options["image_size"] = IMAGE_SIZE if not name.endswith("14") else 70
         size = options.get("image_size") or _CLASSIFIER_SIZES.get(name, IMAGE_SIZE)
@@ -116,7 +116,7 @@ def _flow_call() -> CallArguments:
 def _detection() -> Iterable[Entry]:
     for name in torchvision_zoo.list_models(module=torchvision_zoo.detection):
         options: dict[str, Any] = {"weights_backbone": None}
-        if not name.startswith("ssd"):  # these have one size
+        if not name.startswith("ssd"):  # These take one size only.
             options |= {"min_size": IMAGE_SIZE, "max_size": 2 * IMAGE_SIZE}
         build = partial(torchvision_zoo.get_model, name, weights=None, **options)
         yield Entry(name, "detection", build, partial(_detection_call, name))
@@ -178,7 +178,7 @@ def _masked_text_call() -> CallArguments:
 
 
 def _full_mask_call() -> CallArguments:
-    # transformers leaves out a mask of ones, once it has looked at its values.
+    # transformers looks at the values of a mask and leaves out one that is all ones.
     return CallArguments((_tokens(),), {"attention_mask": torch.ones_like(_tokens())})
 
 
@@ -186,7 +186,7 @@ def _pixels_call() -> CallArguments:
     return CallArguments((), {"pixel_values": images(IMAGE_SIZE, IMAGE_SIZE)})
 
 
-# Sizes as small as the configurations take.
+# The smallest sizes that the configurations accept.
 _TEXT = {
     "vocab_size": 100,
     "hidden_size": 32,
