@@ -35,16 +35,16 @@ INSTRUMENTS = (
     "time",
     "machine",
 )
-# Those whose figures do not depend on the clock.
+# Instruments whose figures do not depend on the clock.
 EXACT_INSTRUMENTS = frozenset(INSTRUMENTS) - {"time", "machine"}
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What the instruments said; None where one was switched off or could not measure.
+    """The instruments' results; None for one that was switched off or could not measure.
 
     Args:
-        instruments: names of those that were asked for.
+        instruments: names of the requested instruments.
         notes: why an instrument could not measure.
     """
 
@@ -61,7 +61,7 @@ class Measurements:
 
 
 def measure(step: Step, settings: ProfileSettings, instruments: frozenset[str]) -> Measurements:
-    """Run those that are named, several in one step where they can. The network is left as it was.
+    """Run the named instruments, several in one step if possible. The network is left as it was.
 
     Raises:
         UserError: the network does not run.
