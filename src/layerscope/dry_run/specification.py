@@ -24,7 +24,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class SaveRule:
-    """A tensor, or a list of tensors, that an operation saves if it records a gradient.
+    """A rule: an operation that records a gradient saves this tensor, or list of tensors.
 
     Args:
         kind: "input" for an argument, "output" for a result.
@@ -43,13 +43,13 @@ class SaveRule:
 
 @dataclass(frozen=True, slots=True)
 class OperationSaves:
-    """What an operation saves.
+    """The tensors that an operation saves.
 
     Args:
         saves: the inputs by name, then the outputs. Autograd saves nothing at all unless one of the
             `differentiable` arguments requires a gradient. An in-place _foreach operation returns
-            nothing: where it saves its result, that is the input `self`, after it was written. It
-            applies the guards to each element of its lists.
+            nothing: its saved result is the input `self` after the operation. It applies the guards
+            to each element of its lists.
         differentiable: the arguments that have a gradient formula.
     """
 
@@ -57,7 +57,7 @@ class OperationSaves:
     differentiable: tuple[str, ...]
 
     def given(self, requires_grad: Collection[str]) -> tuple[SaveRule, ...]:
-        """Return what is saved if these arguments, and no others, require a gradient.
+        """Return the rules that apply if these arguments, and no others, require a gradient.
 
         Args:
             requires_grad: names of arguments; a list counts if one of its tensors does.
@@ -73,7 +73,7 @@ class OperationSaves:
 
 
 def specification(version: str = torch.__version__) -> Mapping[str, OperationSaves] | None:
-    """Return what each operation of a torch version saves, by names such as "aten::add.Tensor".
+    """Return the saves of each operation of a torch version, by names such as "aten::add.Tensor".
 
     A name is what `OpOverload.name()` returns. The result is None for a version whose minor release
     is not in the table.
