@@ -44,12 +44,12 @@ from test_reconcile_networks import UNKNOWN_FLOPS  # noqa: E402
 from layerscope import operations  # noqa: E402
 from layerscope.dry_run import DryRun, fake, in_place, recorder, saved, saved_storages  # noqa: E402
 from layerscope.dry_run import step as step_module  # noqa: E402
-from layerscope.dry_run.specification import OperationSaves, Saved, specification  # noqa: E402
+from layerscope.dry_run.specification import OperationSaves, SaveRule, specification  # noqa: E402
 from layerscope.measure import Step  # noqa: E402
 from layerscope.operations import family as family_module  # noqa: E402
 from layerscope.operations import profiler  # noqa: E402
 from layerscope.operations.family import Cost, Family  # noqa: E402
-from layerscope.reconcile import EXACT_INSTRUMENTS, Call, Settings  # noqa: E402
+from layerscope.reconcile import EXACT_INSTRUMENTS, CallArguments, ProfileSettings  # noqa: E402
 from layerscope.reconcile.account import account  # noqa: E402
 from layerscope.reconcile.comparisons import COMPARISONS, rows_of  # noqa: E402
 from layerscope.reconcile.measurements import Measurements, measure  # noqa: E402
@@ -278,12 +278,12 @@ def _test_of_strides(operation: Any) -> None:
         test_dry_run_strides.test_strides(operation)
 
 
-def _without(row: OperationSaves, entry: Saved) -> OperationSaves:
+def _without(row: OperationSaves, entry: SaveRule) -> OperationSaves:
     return replace(row, saves=tuple(other for other in row.saves if other is not entry))
 
 
 def _with(row: OperationSaves, argument: str) -> OperationSaves:
-    return replace(row, saves=(*row.saves, Saved("input", argument, None, None, False)))
+    return replace(row, saves=(*row.saves, SaveRule("input", argument, None, None, False)))
 
 
 def mend_mutants() -> Iterator[Mutant]:
@@ -398,7 +398,7 @@ class Evidence:
     """
 
     name: str
-    settings: Settings
+    settings: ProfileSettings
     run: DryRun
     measured: Measurements
     met: frozenset[str]
@@ -424,13 +424,15 @@ def evidence(networks: Mapping[str, Small], variants: bool = True) -> Iterator[E
     """Run each network under all instruments."""
     for name, small in networks.items():
         for variant in ("float32", *(small.variants if variants else ())):
-            call = Call((torch.randn(small.shape),)) if small.call is None else small.call()
+            call = (
+                CallArguments((torch.randn(small.shape),)) if small.call is None else small.call()
+            )
             options = dict(VARIANTS[variant])
             as_it_is = "dtype" not in options and "channels_last" not in options
             if small.call is None and as_it_is:
                 call.args[0].requires_grad_(variant == "input_gradient")
             shape = small.shape or call.description
-            settings = Settings(name, shape, as_it_is=as_it_is, **options)
+            settings = ProfileSettings(name, shape, as_it_is=as_it_is, **options)
             given = None if small.call is None and not as_it_is else call
             with prepared(small.build(), settings, given) as step:
                 run = dry_run_of(step, settings)
@@ -450,7 +452,7 @@ def names_of_units(run: DryRun) -> set[str]:
     return loose | {f"unit {unit.name}" for unit in units}
 
 
-def _run_again(step: Step, settings: Settings) -> DryRun:
+def _run_again(step: Step, settings: ProfileSettings) -> DryRun:
     fake._remembered.clear()
     return dry_run_of(step, settings)
 

@@ -14,7 +14,7 @@ from layerscope.dry_run import dry_run
 from layerscope.measure import MachineCeilings, MemoryPoint, Spread, TimeRecord
 from layerscope.measure.timing import LayerTime
 from layerscope.networks.cifar_cnn import CifarCNN
-from layerscope.reconcile import Call, Profile, Row, Settings
+from layerscope.reconcile import CallArguments, Profile, ProfileSettings, Row
 from layerscope.reconcile.account import account
 from layerscope.reconcile.comparisons import COMPARISONS, rows_of
 from layerscope.reconcile.measurements import Measurements
@@ -102,8 +102,8 @@ def cifar_cnn_profile(**changes):
 
 def profile_of(network, input_shape, call=None, **changes):
     """Of any network and call; fields that are given are taken as they are."""
-    call = call or Call((torch.zeros(input_shape),))
-    settings = Settings(type(network).__name__, input_shape, train=True)
+    call = call or CallArguments((torch.zeros(input_shape),))
+    settings = ProfileSettings(type(network).__name__, input_shape, train=True)
     step = SimpleNamespace(
         network=network, args=call.args, kwargs=call.kwargs, loss_function=call.loss
     )

@@ -71,7 +71,7 @@ def test_killed_inside_a_row_of_a_log(forks, root):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(number, forks, root):
+def test_a_signal_saves_and_says_how_to_resume(number, forks, root):
     held(forks(scenarios.signals, number, 1, 1, root))
 
 

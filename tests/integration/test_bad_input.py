@@ -388,7 +388,7 @@ def test_another_network_or_no_optimizer_is_nothing_to_go_on_from(run, finished,
     del checkpoint["optimizer_states"]
     weights = tmp_path_factory.mktemp("weights") / "only.ckpt"
     save_sealed(weights, checkpoint)
-    assert_refused(run("train", *TINY, f"ckpt_path={weights}"), "no optimizer to go on with")
+    assert_refused(run("train", *TINY, f"ckpt_path={weights}"), "no optimizer to resume with")
 
 
 @pytest.mark.usefixtures("_in_empty_directory")

@@ -16,7 +16,7 @@ from layerscope.networks import build_network, check_network
 from layerscope.report.terminal import complain
 from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
 from layerscope.training.hardware import resolved_precision
-from layerscope.training.seen import preprocessing_of
+from layerscope.training.preprocessing import preprocessing_of
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
     """Return the names of the classes that the checkpoint's network was trained on."""
     if checkpoint is None:
         return ()
-    from layerscope.training.seen import preprocessing_of  # imports Lightning
+    from layerscope.training.preprocessing import preprocessing_of  # imports Lightning
 
     return preprocessing_of(checkpoint).view.class_names
 

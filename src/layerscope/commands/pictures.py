@@ -17,7 +17,7 @@ from layerscope.base.errors import UserError
 from layerscope.data.batches import Scale
 from layerscope.data.synthetic import SIZE
 from layerscope.data.view import see_images
-from layerscope.training.seen import preprocessing_of
+from layerscope.training.preprocessing import preprocessing_of
 
 # Each is decoded in this process; of others, like EPS, Pillow lets another program run the file.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -17,7 +17,7 @@ from layerscope.config.schema import PredictConfig
 from layerscope.networks import build_network, first_output
 from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import load_weights
-from layerscope.training.seen import preprocessing_of
+from layerscope.training.preprocessing import preprocessing_of
 
 _DOES = (
     "Print what a checkpoint's network takes a photo for: the softmax probability of each class."

@@ -21,7 +21,7 @@ from layerscope.config.schema import ProfileConfig
 from layerscope.dry_run import dry_run
 from layerscope.networks import build_network
 from layerscope.networks.cifar_cnn import CifarCNN
-from layerscope.reconcile import Settings, profile_network
+from layerscope.reconcile import ProfileSettings, profile_network
 from layerscope.reconcile.account import account
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
@@ -85,8 +85,8 @@ def check_profile(request: Request) -> Job:
     return partial(_save, config, ProfileReport(profile, audit), changes, request.overrides)
 
 
-def _settings(config: ProfileConfig, network: str) -> Settings:
-    return Settings(
+def _settings(config: ProfileConfig, network: str) -> ProfileSettings:
+    return ProfileSettings(
         network=network,
         input_shape=(config.batch_size, *(config.input_shape or config.model.input_shape)),
         dtype=config.dtype,
@@ -99,7 +99,7 @@ def _settings(config: ProfileConfig, network: str) -> Settings:
     )
 
 
-def _what_runs(settings: Settings, num_instruments: int) -> str:
+def _what_runs(settings: ProfileSettings, num_instruments: int) -> str:
     if settings.is_forecast:
         return f"profiling {settings.network} by a dry run: no {settings.device} is here ..."
     return f"profiling {settings.network} by a dry run and {num_instruments} instruments ..."

@@ -51,7 +51,7 @@ class Request:
     overrides: tuple[str, ...]  # as typed
     directory: Path = Path()  # where the job will write
     in_sweep: bool = False
-    how_to_go_on: str = ""  # for a message, should the job be stopped
+    how_to_resume: str = ""  # for a message, should the job be stopped
     # Those of `overrides` that are no keys of the script but of the checkpoint it opens.
     foreign: tuple[str, ...] = ()
     # Of a sweep's job, whose `overrides` a file may have added to; None: all of them were typed.
@@ -175,7 +175,7 @@ def _run_one(composer: Composer, command: Command, signals: Signals, overrides: 
         values,
         tuple(overrides),
         directory,
-        how_to_go_on=_how_to_go_on(values, f"hydra.run.dir={directory}"),
+        how_to_resume=_how_to_resume(values, f"hydra.run.dir={directory}"),
         foreign=foreign,
     )
     with ExitStack() as held:
@@ -189,7 +189,7 @@ def _run_one(composer: Composer, command: Command, signals: Signals, overrides: 
             held.enter_context(_alone_in(directory))
             _refuse_used(directory, "run.json", "hydra.run.dir")  # made by another since
         held.enter_context(_environment(RUN_DIRECTORY, str(directory.resolve())))
-        held.enter_context(_ended_from_outside(signals, directory, request.how_to_go_on))
+        held.enter_context(_ended_from_outside(signals, directory, request.how_to_resume))
         job(directory)
     return 0
 
@@ -201,7 +201,7 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
     directory = sweep.directory
     resumes = _resumes(sweep.values, overrides, "hydra.sweep.dir")
     marker = None if resumes else "multirun.yaml"
-    how_to_go_on = _how_to_go_on(sweep.values, f"hydra.sweep.dir={directory}")
+    how_to_resume = _how_to_resume(sweep.values, f"hydra.sweep.dir={directory}")
     _refuse_used(directory, marker, "hydra.sweep.dir")
     typed_keys = frozenset(map(key_of, overrides))
 
@@ -211,7 +211,7 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
             job.overrides,
             job.directory,
             in_sweep=True,
-            how_to_go_on=how_to_go_on,
+            how_to_resume=how_to_resume,
             typed_keys=typed_keys,
         )
 
@@ -224,7 +224,7 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
         signals.check()
 
     _make(directory, "hydra.sweep.dir")
-    with _alone_in(directory), _ended_from_outside(signals, directory, how_to_go_on):
+    with _alone_in(directory), _ended_from_outside(signals, directory, how_to_resume):
         _refuse_used(directory, marker, "hydra.sweep.dir")  # made by another since
         try:
             composer.run_sweep(overrides, directory, run_job)
@@ -264,7 +264,7 @@ def _note_failure(request: Request, reason: str) -> None:
         save_failure(request.directory, request.overrides, reason)
     except OSError as error:
         unnoted = f"nor can that be noted ({error.strerror})"
-        raise _SweepEnded(RunFailed(f"{failed}; {unnoted}; {request.how_to_go_on}")) from error
+        raise _SweepEnded(RunFailed(f"{failed}; {unnoted}; {request.how_to_resume}")) from error
     complain(failed)
 
 
@@ -299,7 +299,7 @@ def _make(directory: Path, key: str) -> None:
         ) from error
 
 
-def _how_to_go_on(values: Values, where: str) -> str:
+def _how_to_resume(values: Values, where: str) -> str:
     """Return what to do after a stop; empty for commands that cannot be resumed."""
     if "resume" not in values:
         return ""
@@ -308,9 +308,9 @@ def _how_to_go_on(values: Values, where: str) -> str:
 
 
 @contextmanager
-def _ended_from_outside(signals: Signals, directory: Path, how_to_go_on: str) -> Iterator[None]:
+def _ended_from_outside(signals: Signals, directory: Path, how_to_resume: str) -> Iterator[None]:
     """Turn an end by the disk or a signal into a message that says what to do."""
-    hint = f"; {how_to_go_on}" if how_to_go_on else ""
+    hint = f"; {how_to_resume}" if how_to_resume else ""
     try:
         yield
         signals.check()

@@ -29,10 +29,10 @@ from layerscope.data.module import (
 from layerscope.data.store import Provenance
 from layerscope.data.view import view_for
 from layerscope.dry_run import dry_run
-from layerscope.layers import untouched
+from layerscope.layers import preserve_state
 from layerscope.networks import build_network, check_deterministic, check_network
 from layerscope.networks.layer_calls import blank_image
-from layerscope.reconcile import INSTRUMENTS, Settings, profile_network
+from layerscope.reconcile import INSTRUMENTS, ProfileSettings, profile_network
 from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
@@ -41,7 +41,6 @@ from layerscope.report.sweep import finish_sweep
 from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
-from layerscope.training.callbacks.early_stopping import early_stopping
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
 from layerscope.training.callbacks.prepare_process import PrepareProcess, prepare_process
 from layerscope.training.callbacks.within_epoch import WithinEpoch
@@ -64,7 +63,7 @@ from layerscope.training.restorable import check_restorable
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
 from layerscope.training.scoring import score_checkpoint
 from layerscope.training.stop_request import StopRequest
-from layerscope.training.trainer import make_trainer
+from layerscope.training.trainer import early_stopping, make_trainer
 
 AUTO_STEPS = 2_000  # a profile costs seconds: of runs that are longer than that
 _DTYPES = {"32-true": "float32", "bf16-mixed": "bf16_autocast"}
@@ -227,7 +226,7 @@ def _check_smallest_batch(network: torch.nn.Module, config: TrainConfig, epoch: 
         return
     image = blank_image(network, (1, *config.model.input_shape))
     try:
-        with untouched(network):
+        with preserve_state(network):
             dry_run(network.train(), (image,), backward=False)
     except UserError as error:
         if epoch.largest_batch // processes == 1:
@@ -307,7 +306,7 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = ImageData(config, module.next_step)
-    folder, request = CheckpointFolder(directory), StopRequest(plan.request.how_to_go_on)
+    folder, request = CheckpointFolder(directory), StopRequest(plan.request.how_to_resume)
     callbacks = [
         PrepareProcess(config.trainer),
         BatchProgress(screen),
@@ -330,7 +329,7 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
             raise KeyboardInterrupt from end
         raise RunFailed(f"the network's code ended the program, sys.exit({end.code})") from end
     if request.signal is not None:  # it came when the last epoch was already saved
-        raise request.error(f"ended after the last epoch; {plan.request.how_to_go_on}")
+        raise request.error(f"ended after the last epoch; {plan.request.how_to_resume}")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is one process's work
 
@@ -406,7 +405,7 @@ def _profile_run(
     Args:
         batch_size: of one process. The loss is the sum of the outputs, as in every profile.
     """
-    settings = Settings(
+    settings = ProfileSettings(
         network=config.model.family,
         input_shape=(batch_size, *config.model.input_shape),
         dtype=_DTYPES[config.trainer.precision],

@@ -1,11 +1,11 @@
-"""Tensors without memory: torch's FakeTensorMode, made quick, mended and observed.
+"""Tensors without memory: torch's FakeTensorMode, made faster, corrected and observed.
 
 A fake tensor has shape, strides, dtype and device, and no memory. Three things are added:
 
-- Results are remembered. What an operation returns depends on the metadata of its arguments alone,
-  so the second time it is built without asking torch.
+- Results are remembered. An operation's result depends only on the metadata of its arguments, so
+  that the second one is built without asking torch.
 - In-place variants. Under any dispatch mode the autograd engine and some derivative formulas take
-  out-of-place variants; here they run in place again where the bare step would run them in place.
+  out-of-place variants. Here an operation runs in place if it does so without a mode.
 - Statistics of norms have the dtype that the real kernels give them.
 """
 
@@ -16,8 +16,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+# torch has no public name for the class of an operation.
 from torch._ops import OpOverload
+
+# The rule for strides of elementwise operations has no public name.
 from torch._prims_common import compute_elementwise_output_strides
+
+# torch has no public name for tensors without memory that keep their device.
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from layerscope.dry_run import recurrent
@@ -32,12 +38,14 @@ _LAYOUT = "_layerscope_layout"
 _MOST_REMEMBERED = 20_000
 
 
-class _Result(NamedTuple):
-    """One remembered tensor.
+class _RememberedTensor(NamedTuple):
+    """One remembered tensor of a result.
 
     Args:
-        argument: position among the tensors of the arguments whose memory it shares; None: its own.
+        argument: position, among the tensors of the arguments, of the one whose memory it shares;
+            None if it has memory of its own.
         is_argument: it is that argument itself.
+        offset: elements before its first one in the storage.
     """
 
     layout: TensorLayout | None
@@ -47,11 +55,11 @@ class _Result(NamedTuple):
 
 
 _layouts: dict[tuple[Any, ...], TensorLayout] = {}
-_remembered: dict[tuple[Any, ...], tuple[type | None, tuple[_Result, ...]]] = {}
+_remembered: dict[tuple[Any, ...], tuple[type | None, tuple[_RememberedTensor, ...]]] = {}
 
 
 def layout_of(tensor: Tensor) -> TensorLayout:
-    """Return the interned layout; kept on a fake tensor, since it is asked for again and again."""
+    """Return the interned layout, cached on a fake tensor, since it is needed very often."""
     layout = tensor.__dict__.get(_LAYOUT)
     if layout is None:
         layout = _interned(tensor)
@@ -76,8 +84,8 @@ class ObservedFakeMode(FakeTensorMode):
     """FakeTensorMode for a dry run.
 
     Args:
-        observer: told of every operation that reaches the dispatcher, not of those that torch's own
-            rules for fake tensors call in turn.
+        observer: called for every operation that reaches the dispatcher, but not for those that
+            torch's own rules for fake tensors call in turn.
         in_place: decides which operations overwrite their first argument.
     """
 
@@ -98,13 +106,13 @@ class ObservedFakeMode(FakeTensorMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run the operation on metadata and tell the observer."""
-        if func is _DEVICE:  # two thirds of all dispatches
+        if func is _DEVICE:  # These are two thirds of all dispatches.
             fake = args[0]
             return torch.device("meta") if fake.fake_mode.in_kernel_invocation else fake.fake_device
         kwargs = kwargs or _NO_KWARGS
         if self._depth:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        if func not in self.lift_fns:  # their argument is torch.tensor's own
+        if func not in self.lift_fns:  # The argument of those is what torch.tensor has just made.
             args = self._adopted(args)
             kwargs = dict(zip(kwargs, self._adopted(tuple(kwargs.values())), strict=True))
         if self._in_place(func, args):
@@ -120,10 +128,10 @@ class ObservedFakeMode(FakeTensorMode):
         return result
 
     def _adopted(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Put one fake tensor in place of each real one that the step meets: a constant, say.
+        """Replace each real tensor in the step, such as a constant, by one fake tensor.
 
-        So all views of it share its memory. Gradients of leaves that are not the network's own, of
-        a second network in the loss, are noted, since the backward pass sets them.
+        All views of it then share its memory. The gradients of leaves that are not the network's
+        own, such as those of a second network in the loss, are noted for their restoration.
         """
         if not any(map(_is_stranger, values)):
             return values
@@ -152,11 +160,11 @@ class ObservedFakeMode(FakeTensorMode):
 
     @property
     def strangers(self) -> list[Tensor]:
-        """The real tensors that the step has met, which are not the network's own."""
+        """The real tensors of the step that are not the network's own."""
         return [tensor for tensor, _ in self._strangers.values()]
 
     def restore_foreign_gradients(self) -> None:
-        """Give leaves that are not the network's the gradients that they had."""
+        """Restore the gradients of leaves that are not the network's own."""
         for leaf, gradient in self.foreign_leaves:
             leaf.grad = gradient
 
@@ -190,7 +198,7 @@ class ObservedFakeMode(FakeTensorMode):
         return self._wrapped(meta, layout)
 
     def stand_in(self, tensor: Tensor, device: torch.device | None = None) -> FakeTensor:
-        """Return a fake tensor of the same sizes, strides and dtype, for a real one."""
+        """Return a fake tensor with the sizes, strides and dtype of a real one."""
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return self.from_tensor(tensor)
         layout = _interned(tensor)
@@ -198,11 +206,11 @@ class ObservedFakeMode(FakeTensorMode):
         return self.new_tensor(_layouts.setdefault(key, TensorLayout(*key)))
 
     def alias(self, tensor: Tensor) -> Tensor:
-        """Return a tensor that shares the memory of another, without an operation."""
+        """Return a tensor that shares another's memory, without running an operation."""
         layout = layout_of(tensor)
         if not isinstance(tensor, FakeTensor) or (not layout.strides and layout.shape):
             return real_alias(tensor)
-        with torch._C._DisableTorchDispatch():  # autograd's hooks run outside of the mode
+        with torch._C._DisableTorchDispatch():  # Autograd's hooks run outside of the mode.
             return self._view(tensor, layout, int(tensor.storage_offset()))
 
     def _view(self, tensor: Tensor, layout: TensorLayout, offset: int) -> FakeTensor:
@@ -212,7 +220,7 @@ class ObservedFakeMode(FakeTensorMode):
         return self._wrapped(meta, layout)
 
     def _rebuilt(
-        self, known: tuple[type | None, tuple[_Result, ...]], tensors: list[FakeTensor]
+        self, known: tuple[type | None, tuple[_RememberedTensor, ...]], tensors: list[FakeTensor]
     ) -> Any:
         kind, results = known
         rebuilt = [self._rebuilt_one(result, tensors) for result in results]
@@ -220,7 +228,9 @@ class ObservedFakeMode(FakeTensorMode):
             return rebuilt[0]
         return rebuilt if kind is list else tuple(rebuilt)
 
-    def _rebuilt_one(self, result: _Result, tensors: list[FakeTensor]) -> FakeTensor | None:
+    def _rebuilt_one(
+        self, result: _RememberedTensor, tensors: list[FakeTensor]
+    ) -> FakeTensor | None:
         layout, argument, is_argument, offset = result
         if layout is None:
             return None
@@ -231,7 +241,7 @@ class ObservedFakeMode(FakeTensorMode):
         return self._view(tensors[argument], layout, offset)
 
     def _wrapped(self, meta: Tensor, layout: TensorLayout) -> FakeTensor:
-        """What FakeTensor(self, meta, device) gives, without deriving its attributes again."""
+        """Return FakeTensor(self, meta, device) without deriving its attributes again."""
         known = self._attributes.get(layout.device)
         if known is None:
             prototype = FakeTensor(self, meta, layout.device)
@@ -251,7 +261,7 @@ class ObservedFakeMode(FakeTensorMode):
         return fake
 
     def _with_strides(self, result: Any, strides: Shape) -> Any:
-        """Give the result, or those of several that have as many dimensions, these strides."""
+        """Give these strides to the result, or to all results with as many dimensions."""
         if isinstance(result, tuple | list):
             return tuple(self._with_strides(tensor, strides) for tensor in result)
         if not isinstance(result, FakeTensor) or result.dim() != len(strides):
@@ -263,7 +273,7 @@ class ObservedFakeMode(FakeTensorMode):
         return self.new_tensor(_layouts.setdefault(key, TensorLayout(*key)))
 
     def _with_workspace(self, args: Sequence[Any], result: Any) -> Any:
-        """Give a fused LSTM layer the workspace that oneDNN takes."""
+        """Give a fused LSTM layer a workspace of oneDNN's size."""
         settings = tuple(value if not isinstance(value, list) else () for value in args[7:])
         shapes = tuple(tuple(tensor.shape) for tensor in args[:7])
         size, dtype = recurrent.workspace_elements(shapes, args[0].dtype, settings)
@@ -272,7 +282,7 @@ class ObservedFakeMode(FakeTensorMode):
         return (*result[:3], workspace)
 
     def _roomy(self, tensor: Tensor, num_elements: int) -> FakeTensor:
-        """Return the tensor in a storage of at least so many elements."""
+        """Return the tensor in a storage of at least this many elements."""
         layout = layout_of(tensor)
         room = max(num_elements, tensor.numel())
         meta = torch.empty((room,), dtype=layout.dtype, device="meta")
@@ -293,9 +303,9 @@ class ObservedFakeMode(FakeTensorMode):
             return (self._cast(result[0], args[1].dtype), *result[1:])
         if func is recurrent.LAYER:
             return self._with_workspace(args, result)
-        if func in _BAGS and result[1].numel():  # the kernel makes room for one offset more
+        if func in _BAGS and result[1].numel():  # The kernel allocates room for one more offset.
             return (result[0], self._roomy(result[1], result[1].numel() + 1), *result[2:])
-        if func is recurrent.LAYER_BACKWARD:  # each bias has a gradient of its own
+        if func is recurrent.LAYER_BACKWARD:  # Each bias has a gradient of its own.
             return (*result[:4], self.new_tensor(layout_of(result[4])), *result[5:])
         rule = _STATISTICS.get(func)
         if rule is None:
@@ -307,7 +317,7 @@ class ObservedFakeMode(FakeTensorMode):
         return tuple(mended)
 
     def _cast(self, tensor: Tensor | None, dtype: torch.dtype) -> Any:
-        """Return a result with another dtype; None stands for an undefined one."""
+        """Return a result with another dtype; None stands for an undefined tensor."""
         if tensor is None or tensor.dtype == dtype:
             return tensor
         layout = layout_of(tensor)
@@ -322,11 +332,11 @@ def _is_stranger(value: Any) -> bool:
 
 
 def _reduces(position: int) -> Callable[[Sequence[Any]], bool]:
-    """Tell whether a loss is one number; `reduction` is the argument at this position."""
+    """Return a test whether a loss is one number, by the `reduction` argument at this position."""
     return lambda args: len(args) <= position or args[position] != 0
 
 
-# Kernels whose result keeps the storage of as many elements as their first argument has.
+# Kernels whose result keeps a storage with as many elements as their first argument.
 _STORAGES: dict[OpOverload, Callable[[Sequence[Any]], bool]] = {
     aten.mse_loss.default: _reduces(2),
     aten.smooth_l1_loss.default: _reduces(2),
@@ -340,7 +350,7 @@ StrideRule = Callable[[Sequence[Any]], Shape]
 
 
 def _plain_strides(shape: Shape, dims: Sequence[int] | None = None) -> Shape:
-    """Return the strides of a new tensor, whose elements follow these dimensions, last first."""
+    """Return the strides of a new tensor; the last of these dimensions has stride 1."""
     strides, step = [1] * len(shape), 1
     for dim in reversed(range(len(shape)) if dims is None else dims):
         strides[dim] = step
@@ -349,12 +359,12 @@ def _plain_strides(shape: Shape, dims: Sequence[int] | None = None) -> Shape:
 
 
 def _plain(argument: int) -> StrideRule:
-    """Follow the sizes of an argument, whatever its strides."""
+    """Return the rule for contiguous results in the shape of an argument."""
     return lambda args: _plain_strides(layout_of(args[argument]).shape)
 
 
 def _channels_last_like(argument: int) -> StrideRule:
-    """Channels last where an argument is; else those of a plain tensor."""
+    """Return the rule for results that are channels-last if the argument is, else contiguous."""
 
     def strides(args: Sequence[Any]) -> Shape:
         layout = layout_of(args[argument])
@@ -369,18 +379,18 @@ def _channels_last_like(argument: int) -> StrideRule:
 
 
 def _same(layout: TensorLayout, strides: Shape) -> bool:
-    """Compare strides where a size is not 1."""
+    """Compare strides, except of dimensions with size 1."""
     pairs = zip(layout.shape, layout.strides, strides, strict=False)
     return all(size == 1 or stride == wanted for size, stride, wanted in pairs)
 
 
 def _elementwise(*arguments: int) -> StrideRule:
-    """Follow the operands as operations by element do."""
+    """Return the rule that elementwise operations follow for their operands' strides."""
     return lambda args: compute_elementwise_output_strides(*(args[n] for n in arguments))
 
 
-# Kernels whose results have other strides than torch's rules for fake tensors say; found by
-# comparing both over all orders of the arguments' dimensions, on a CPU (test_dry_run_strides.py).
+# Kernels whose results have other strides than in torch's rules for fake tensors. They were found
+# by comparing both for all orders of the arguments' dimensions, on a CPU (test_dry_run_strides.py).
 _STRIDES: dict[OpOverload, StrideRule] = {
     aten.native_layer_norm_backward.default: _plain(0),
     aten._log_softmax_backward_data.default: _plain(0),
@@ -406,7 +416,7 @@ _BAGS = frozenset({aten._embedding_bag.default, aten._embedding_bag_forward_only
 
 
 def _batch_norm_statistics(args: Sequence[Any]) -> torch.dtype:
-    """float32 on CUDA; on a CPU the dtype of the parameters or of the running statistics."""
+    """Return float32 on CUDA; on a CPU the dtype of the parameters or running statistics."""
     image, *state = args[:5]
     if image.fake_device.type != "cpu":
         return torch.float32 if image.dtype.itemsize < 4 else image.dtype
@@ -414,7 +424,7 @@ def _batch_norm_statistics(args: Sequence[Any]) -> torch.dtype:
 
 
 def _row_statistics(weight: int) -> Callable[[Sequence[Any]], torch.dtype]:
-    """Statistics of layer and group norm: float32 on CUDA, the weight's dtype on a CPU."""
+    """Return the rule of layer and group norm: float32 on CUDA, the weight's dtype on a CPU."""
 
     def dtype(args: Sequence[Any]) -> torch.dtype:
         image, parameter = args[0], args[weight]
@@ -437,7 +447,7 @@ _STATISTICS: dict[OpOverload, Callable[[Sequence[Any]], torch.dtype]] = {
 
 @cache
 def _is_remembered(func: OpOverload) -> bool:
-    """True where the metadata of the arguments decides the result's."""
+    """Tell whether the metadata of the arguments decides the metadata of the result."""
     if not isinstance(func, OpOverload) or func.namespace not in ("aten", "torchvision"):
         return False
     unpredictable = {
@@ -458,7 +468,10 @@ def _has_views(func: OpOverload) -> bool:
 def _key(
     func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: list[FakeTensor]
 ) -> tuple[Any, ...] | None:
-    """What decides the result; None where a tensor's values may, or where it is no plain one."""
+    """Return a key of everything that decides the result.
+
+    None if a tensor's values may decide it, or if a tensor is not plain.
+    """
     parts: list[Any] = [func]
     if not _append(parts, args, tensors):
         return None
@@ -489,7 +502,7 @@ def _append(parts: list[Any], values: Sequence[Any], tensors: list[FakeTensor]) 
         elif isinstance(value, Tensor):
             return False
         else:
-            parts.append(kind)  # 1, 1.0 and True are equal and mean different things
+            parts.append(kind)  # 1, 1.0 and True are equal but mean different things.
             parts.append(value)
     return True
 
@@ -499,11 +512,11 @@ def _remember(key: tuple[Any, ...], tensors: list[FakeTensor], result: Any) -> N
     by_storage: dict[int, int] = {}
     for number, tensor in enumerate(tensors):
         by_storage.setdefault(tensor.untyped_storage()._cdata, number)
-    known: list[_Result] = []
+    known: list[_RememberedTensor] = []
     new: set[int] = set()
     for tensor in results:
         if tensor is None:
-            known.append(_Result(None))
+            known.append(_RememberedTensor(None))
             continue
         if type(tensor) is not FakeTensor or tensor.constant is not None:
             return
@@ -513,15 +526,15 @@ def _remember(key: tuple[Any, ...], tensors: list[FakeTensor], result: Any) -> N
         same = [number for number, given in enumerate(tensors) if given is tensor]
         storage = tensor.untyped_storage()
         if same:
-            known.append(_Result(layout, same[0], is_argument=True))
+            known.append(_RememberedTensor(layout, same[0], is_argument=True))
         elif storage._cdata in by_storage:
             offset = tensor.storage_offset()
-            known.append(_Result(layout, by_storage[storage._cdata], offset=int(offset)))
+            known.append(_RememberedTensor(layout, by_storage[storage._cdata], offset=int(offset)))
         elif storage._cdata in new or tensor.storage_offset() or not _fills(tensor):
-            return  # results that share memory, or see a part of it
+            return  # The results share memory, or show a part of it.
         else:
             new.add(storage._cdata)
-            known.append(_Result(layout))
+            known.append(_RememberedTensor(layout))
     kind = (
         None
         if not isinstance(result, tuple | list)
@@ -531,7 +544,7 @@ def _remember(key: tuple[Any, ...], tensors: list[FakeTensor], result: Any) -> N
 
 
 def _fills(tensor: Tensor) -> bool:
-    """True if the storage is what a new tensor of these sizes and strides would get."""
+    """Tell whether the storage has the size that a new tensor of this layout would get."""
     if tensor.numel() == 0:
         return tensor.untyped_storage().nbytes() == 0
     last = sum(

@@ -1,8 +1,8 @@
-"""What the bare step runs in place, and out of place under any dispatch mode.
+"""Operations that the bare step runs in place, and any dispatch mode runs out of place.
 
-The autograd engine adds a second gradient into the first where nobody else holds that one. Some
-kernels and derivative formulas work in tensors that they have just made. All of them ask whether a
-dispatch mode is active, and then take the out-of-place variant, which needs more memory.
+The autograd engine adds a second gradient into the first if nothing else holds the first. Some
+kernels and derivative formulas write into tensors that they have just made. Under a dispatch mode
+all of them take the out-of-place variant, which needs more memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+# torch has no public name for the class of an operation.
 from torch._ops import OpOverload
+
+# torch documents TorchDispatchMode, but has no public name for it.
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
@@ -25,7 +29,7 @@ _COMPUTES_IN_PLACE = frozenset(
     }
 )
 
-# Derivative formulas that write into a new tensor of zeros: of max(dim), topk, gather, ...
+# Operations that the derivative formulas of max(dim), topk, gather, ... run on new zeros.
 _WRITES_INTO_ZEROS = frozenset(
     {
         aten.scatter.src,
@@ -41,16 +45,16 @@ _WRITES_INTO_ZEROS = frozenset(
 )
 
 
-# What they write into: maximum and minimum into a choice.
+# Operations that make what they write into; maximum and minimum write into a `where`.
 _ZEROS = frozenset({"aten::zeros", "aten::zeros_like", "aten::new_zeros", "aten::where"})
 
 
 class Memory(NamedTuple):
-    """Where the memory of a tensor comes from.
+    """The origin of a tensor's memory.
 
     Args:
-        made_by: base name of the operation that allocated it; None where no operation did.
-        is_of_this_node: the autograd node that runs allocated it.
+        made_by: base name of the operation that allocated it; None if no operation did.
+        is_of_this_node: the running autograd node allocated it.
     """
 
     made_by: str | None
@@ -61,22 +65,22 @@ class InPlaceRules:
     """Tells which operations the bare step would run in place.
 
     Args:
-        memory: tells where the memory of a tensor comes from.
-        function_name: tells which function of torch runs; None outside of one.
+        memory: returns the origin of a tensor's memory.
+        function_name: returns the name of the running function of torch; None outside of one.
     """
 
     def __init__(
         self, memory: Callable[[Tensor], Memory], function_name: Callable[[], str | None]
     ) -> None:
-        counts_of_exclusive()  # before the step: it runs a backward pass of its own
+        counts_of_exclusive()  # It runs a backward pass, so it has to come before the step.
         self._memory = memory
         self._function_name = function_name
 
     def overwrites(self, func: OpOverload, args: Sequence[Any]) -> bool:
         """Tell whether the bare step would run this operation of the backward pass in place.
 
-        The engine adds a second gradient into the first where nobody else holds that one, and some
-        derivative formulas write into zeros that they have just made; both refuse to under any
+        The engine adds a second gradient into the first if nothing else holds the first. Some
+        derivative formulas write into zeros that they have just made. Neither does so under a
         dispatch mode.
         """
         if self._function_name() is not None and func is aten.add.Tensor:
@@ -93,7 +97,7 @@ class InPlaceRules:
         return func in (aten.mul.Tensor, aten.sub.Tensor) and self._computes_in_place(args)
 
     def _adds_in_place(self, args: Sequence[Any]) -> bool:
-        """Tell whether a function of torch adds a bias or a mask into what it has just made."""
+        """Tell whether a function of torch adds a bias or a mask to a tensor that it has made."""
         if self._function_name() in ("linear", "scaled_dot_product_attention"):
             return True
         second = args[1]
@@ -101,14 +105,14 @@ class InPlaceRules:
         return self._function_name() in _RECURRENT and is_bias
 
     def _computes_in_place(self, args: Sequence[Any]) -> bool:
-        """Tell whether a derivative formula computes in what it has just made."""
+        """Tell whether a derivative formula overwrites a tensor that it has made."""
         node = torch._C._current_autograd_node()
         if node is None or node.name() not in _COMPUTES_IN_PLACE:
             return False
         return isinstance(args[0], Tensor) and self._memory(args[0]).is_of_this_node
 
     def is_accumulation(self, func: OpOverload, args: Sequence[Any]) -> bool:
-        """Tell whether the engine adds two gradients of one tensor: between two nodes."""
+        """Tell whether the engine, between two nodes, adds two gradients of one tensor."""
         if func is not aten.add.Tensor or torch.is_grad_enabled():
             return False
         node = torch._C._current_autograd_node()
@@ -120,7 +124,7 @@ class InPlaceRules:
         if not self._memory(first).is_of_this_node:
             return True
         edges = [edge for edge in node.next_functions if edge[0] is not None]
-        return len(set(edges)) < len(edges)  # both gradients of x * x come from one node
+        return len(set(edges)) < len(edges)  # Both gradients of x * x come from one node.
 
 
 def _is_exclusive(tensor: Tensor) -> bool:
@@ -137,10 +141,10 @@ def _counts(tensor: Tensor) -> tuple[int, int]:
 
 @cache
 def counts_of_exclusive() -> tuple[int, int]:
-    """Return the counts of a gradient that the engine alone holds, as a dispatch mode sees them.
+    """Return the reference counts that a mode sees of a gradient held by the engine alone.
 
-    Beside the engine's own reference there are those of the call itself. How many, a small backward
-    pass tells: two gradients of one tensor, of which nobody else holds the first.
+    The call itself adds some references to the engine's one. A small backward pass shows how many:
+    it adds two gradients of one tensor, of which nothing else holds the first.
     """
     seen: list[tuple[int, int]] = []
 
@@ -163,7 +167,7 @@ def counts_of_exclusive() -> tuple[int, int]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Tell whether its elements fill a piece of memory without gaps or overlaps."""
+    """Tell whether its elements fill a stretch of memory without gaps or overlaps."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1:

@@ -1,9 +1,11 @@
-"""Tensors without memory that somebody keeps after a dry run."""
+"""Tensors without memory that the network's code keeps after a dry run."""
 
 import functools
 import gc
 
 from torch import nn
+
+# torch has no public name for tensors without memory that keep their device.
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from layerscope.base.errors import UserError
@@ -11,13 +13,12 @@ from layerscope.dry_run.recorder import Recorder
 
 
 def empty_caches(network: nn.Module, recorder: Recorder, mode: FakeTensorMode) -> bool:
-    """Take tensors without memory out of caches that the network's code keeps outside of modules.
+    """Remove tensors without memory from caches outside of modules; tell whether there were any.
 
-    A dict, a list or a functools cache is freed of them: the code makes the tensors again. Returns
-    true if there were any.
+    They are removed from a dict, a list or a functools cache: the code makes the tensors again.
 
     Raises:
-        UserError: something else keeps one, and would hand it out in place of a real tensor.
+        UserError: something else keeps one, and would return it in place of a real tensor.
     """
     if not recorder.holds_memory:
         return False

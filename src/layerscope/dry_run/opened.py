@@ -1,4 +1,4 @@
-"""Functions of torch that are written in Python, opened: what they call is seen one by one."""
+"""Functions of torch that are written in Python, in a form that shows what they call."""
 
 from collections.abc import Callable
 from functools import cache
@@ -8,11 +8,11 @@ from typing import Any
 
 @cache
 def opened(function: Callable[..., Any]) -> FunctionType | None:
-    """Return the function without the question that hands it to a function mode.
+    """Return the function without its check for overrides, so that a mode sees what it calls.
 
-    Functions of torch that are written in Python ask first whether somebody overrides them. With
-    the answer no, their body runs, and the functions that it calls are seen one by one. None where
-    the function does not ask, or is compiled.
+    Functions of torch that are written in Python first check whether something overrides them. If
+    the answer is no, their body runs and a function mode sees each function that it calls. None for
+    a function without this check, or a compiled one.
     """
     if not isinstance(function, FunctionType):
         return None

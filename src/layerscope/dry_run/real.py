@@ -1,4 +1,4 @@
-"""The same recording over real tensors, for a network whose code depends on values."""
+"""Recording over real tensors, for a network whose code depends on values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -6,12 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+# torch has no public name for the class of an operation.
 from torch._ops import OpOverload
+
+# torch documents TorchDispatchMode, but has no public name for it.
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# After each operation: the operation, its arguments and its result.
+# Called after each operation with the operation, its arguments and its result.
 Observer = Callable[[OpOverload, Sequence[Any], Mapping[str, Any], Any], None]
-# Before each operation: true if its first argument is to be overwritten and returned.
+# Called before each operation; true if its first argument is to be overwritten and returned.
 InPlaceRule = Callable[[OpOverload, Sequence[Any]], bool]
 
 
@@ -50,15 +54,16 @@ def in_place_variant(func: OpOverload) -> OpOverload:
 
 
 def is_mask(tensor: Tensor) -> bool:
-    """Tell whether a product with it cannot be in place.
+    """Tell whether the tensor is a mask, so that a product with it cannot be in place.
 
-    The gradient of max() is such a product under any mode; the bare step fills zeros by the mask.
+    Under a mode the gradient of max() is such a product; the bare step writes into zeros at the
+    mask.
     """
     return tensor.dtype is torch.bool
 
 
 def real_alias(tensor: Tensor) -> Tensor:
-    """Return a tensor that shares the memory of another, without an operation that a mode sees."""
+    """Return a tensor that shares another's memory, without an operation that a mode sees."""
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return tensor.detach()
     with torch._C._DisableTorchDispatch():

@@ -1,7 +1,7 @@
-"""Writes down a step while it runs: layers, functions, operations, storages, what is saved.
+"""Records a step while it runs: layers, functions, operations, storages and saved tensors.
 
-The recorder does not care whether tensors are fake or real; a mode (fake.py, real.py) tells it of
-every operation that reaches the dispatcher.
+The recorder works alike for fake and real tensors. A mode (fake.py, real.py) tells it of every
+operation that reaches the dispatcher.
 """
 
 import weakref
@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+# torch has no public way to read the counter of autograd nodes.
 from torch._C import _autograd  # pyright: ignore[reportPrivateImportUsage]
+
+# torch has no public name for the class of an operation.
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
@@ -25,8 +29,8 @@ from layerscope.dry_run.records import (
     FunctionRecord,
     LayerCall,
     OperationRecord,
-    Origin,
     Phase,
+    StorageOrigin,
     StorageRecord,
     TensorRecord,
     tensor_records,
@@ -39,11 +43,11 @@ from layerscope.operations import owns_its_operations, parameter_names
 
 aten = torch.ops.aten
 
-_NO_NODE_NUMBER = 2**63  # gradient accumulators have no number of their own
+_NO_NODE_NUMBER = 2**63  # Gradient accumulators have no number of their own.
 
 
 class Owner(NamedTuple):
-    """Whose an operation or an autograd node is.
+    """The owner of an operation or an autograd node.
 
     Args:
         layer: key of the layer, or of the module that ran between two layers; None in the loss.
@@ -61,8 +65,7 @@ class SavedRecord(NamedTuple):
 
     Args:
         layer: the layer that ran when it was saved.
-        saver: `custom_function` or `checkpoint` where Python code saved it; None where an operation
-            did.
+        saver: `custom_function` or `checkpoint` if Python code saved it; None if an operation did.
     """
 
     storage: int
@@ -71,7 +74,7 @@ class SavedRecord(NamedTuple):
 
 
 class _FunctionMode(TorchFunctionMode):
-    """Hands each function that Python code calls to somebody who runs it."""
+    """Passes each function that Python code calls to a callback, which runs it."""
 
     def __init__(self, run: Callable[..., Any]) -> None:
         super().__init__()
@@ -91,9 +94,8 @@ class Recorder(CallObserver):
     """Records one step of a network.
 
     Args:
-        originals: for each parameter and buffer of the network, as it is while it runs, by
-            identity: true for a parameter.
-        alias: returns a tensor that shares the memory of another, without an operation.
+        originals: for each parameter and buffer during the step, by identity: true for a parameter.
+        alias: returns a tensor that shares another's memory, without an operation.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class Recorder(CallObserver):
         self.device_type = "cpu"
         self.tracker = CallTracker(network, self, execute=self._run_function)
         self._originals = originals
-        self._live: dict[int, int] = {}  # address of a storage to its index
+        self._live: dict[int, int] = {}  # address of a storage → its index
         self._references: dict[int, weakref.ref[Any]] = {}
         self._counted: set[int] = set()
         self._starts: list[int] = []
@@ -129,12 +131,11 @@ class Recorder(CallObserver):
         self.function_name: str | None = None
         self._function_args: tuple[Any, ...] = ()
         self._opening: list[Callable[..., Any]] = []
-        self._began: list[
-            tuple[int, list[tuple[TensorRecord, bool]], int]
-        ] = []  # of the calls that run
+        # The running calls, innermost last.
+        self._began: list[tuple[int, list[tuple[TensorRecord, bool]], int]] = []
         self.in_place = InPlaceRules(self._memory, lambda: self.function_name)
-        self._node: tuple[int, int] | None = None  # number, operations before it
-        self._numbers: dict[int, int] = {}  # bytes of saved numbers, by the node's number
+        self._node: tuple[int, int] | None = None  # its number; number of operations before it
+        self._numbers: dict[int, int] = {}  # node's number → bytes of the numbers that it saved
         self._graph_task: int | None = None
         self._backward_owner = Owner(None)
         self.saving = SavingHooks(alias, lambda: self._owner.layer)
@@ -142,18 +143,18 @@ class Recorder(CallObserver):
     # What the network's code does ---------------------------------------------------------------
 
     def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the input, which is no layer's."""
+        """Note the input, which belongs to no layer."""
         self.inputs += tuple(self._record(t, "input") for t in tensors_in((args, kwargs)))
-        self._phase_around, self.phase = self.phase, "forward"  # a loss may call the network again
+        self._phase_around, self.phase = self.phase, "forward"  # A loss may call the network again.
         self._set_owner(Owner(type(self.tracker.network).__name__))
 
     def forward_ended(self) -> None:
-        """From here on, operations are the loss's."""
+        """Start to assign operations to the loss."""
         self.phase = self._phase_around
         self._set_owner(Owner(None))
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """From here on, operations are this call's."""
+        """Start to assign operations to this call."""
         given = [
             (self._record(tensor, "constant"), id(tensor) in self._originals)
             for tensor in tensors_in((args, kwargs))
@@ -165,7 +166,7 @@ class Recorder(CallObserver):
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        """Write the call down; one that returned no tensor stands there without outputs."""
+        """Record the call; one that returned no tensor has no outputs."""
         start, given, number = self._began.pop()
         outputs = [self._record(tensor, "constant") for tensor in tensors_in(output)]
         operations = range(start, len(self.operations))
@@ -188,7 +189,7 @@ class Recorder(CallObserver):
         inputs = tuple(tensor for tensor, is_state in given if not is_state)
         arguments = tuple(tensor for tensor, _ in given)
         new = [t for t in [*parameters.values(), *buffers] if id(t) not in self._counted]
-        if outputs:  # `p.numel()` is no layer, and the next call has the tensor first
+        if outputs:  # `p.numel()` is no layer: a later call is the first with `p`.
             self._counted.update(map(id, new))
         new_parameters = [t for t in new if self._originals.get(id(t))]
         new_buffers = [t for t in new if not self._originals.get(id(t))]
@@ -221,7 +222,7 @@ class Recorder(CallObserver):
     def _state(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Return parameters by name, and buffers: a module's own, or a function's arguments."""
+        """Return parameters by name, and buffers: those of a module, or a function's arguments."""
         named: Iterator[tuple[str, Tensor]] | list[tuple[str, Tensor]]
         if call.operation is None or call.is_wrapped:
             named = _module_state(call.module)
@@ -247,7 +248,7 @@ class Recorder(CallObserver):
     def _run_function(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Run a function of torch that Python code calls; note it unless another one owns it."""
+        """Run a function of torch that Python code calls; record it unless another one owns it."""
         if not is_operation(function):
             return function(*args, **kwargs)
         if self.function_name is not None or self._is_wrapped_call():
@@ -289,7 +290,7 @@ class Recorder(CallObserver):
     def _run_kernels(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Run a function; what a compiled one allocates and frees again is scratch, not live."""
+        """Run a function; memory that a compiled one allocates and frees again is scratch."""
         inside = self._to_open(function)
         if inside is not None:
             with self._opening_of(function):
@@ -305,7 +306,7 @@ class Recorder(CallObserver):
         return result
 
     def _to_open(self, function: Callable[..., Any]) -> FunctionType | None:
-        """Return the function to see into; None within itself: some come back to their own name."""
+        """Return the function in a form that shows its calls; None for a call within itself."""
         return None if function in self._opening else opened(function)
 
     @contextmanager
@@ -323,7 +324,7 @@ class Recorder(CallObserver):
         return len(args) > 6 and args[6] is True
 
     def _functions_seen(self) -> AbstractContextManager[object]:
-        """See the functions that the running one calls from Python too."""
+        """Also see the functions that the running function calls from Python."""
         return self.tracker.functions_seen() if self._loss_mode is None else self._loss_mode
 
     @contextmanager
@@ -348,7 +349,7 @@ class Recorder(CallObserver):
         outputs: list[TensorRecord],
         operations: range,
     ) -> None:
-        """Note a wrapped function, whose module is one layer."""
+        """Record a function whose wrapping module is a layer."""
         function = self._num_functions
         self._num_functions += 1
         owner = self._owner
@@ -381,9 +382,10 @@ class Recorder(CallObserver):
     def note(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
-        """Write down an operation that has run."""
+        """Record an operation that has run."""
         number = len(self.operations)
-        is_new_constant = func is aten.lift_fresh.default  # its argument is torch.tensor's own
+        # The argument of lift_fresh is a new tensor that torch.tensor has just made.
+        is_new_constant = func is aten.lift_fresh.default
         frozen = () if is_new_constant else self._frozen(args)
         frozen_kwargs = self._frozen_mapping(kwargs) if kwargs else _NO_KWARGS
         results = self._results(result)
@@ -424,10 +426,10 @@ class Recorder(CallObserver):
         self.live_after.append(self.live_bytes + number_bytes)
 
     def _number_bytes(self, operation: OperationRecord) -> int:
-        """Return the bytes of Python numbers in place of tensors, which live while it runs.
+        """Return the bytes of Python numbers that the operation takes in place of tensors.
 
-        torch makes a tensor of each, outside of the dispatcher. Where autograd saves it, it lives
-        until the operation's node has run.
+        torch makes a tensor of each, outside of the dispatcher, which lives while the operation
+        runs. If autograd saves it, it lives until the operation's node has run.
         """
         if operation.phase not in ("forward", "loss"):
             return 0
@@ -460,13 +462,13 @@ class Recorder(CallObserver):
         return sum(given.get(saved.argument or "", 0) for saved in rule.given(needing))
 
     def _node_began(self, number: int) -> None:
-        """Free the numbers that the node before saved: it has run."""
+        """Free the numbers that the previous node had saved: it has run."""
         if self._node is not None:
             self.live_bytes -= self._numbers.pop(self._node[0], 0)
         self._node = (number, len(self.operations))
 
     def _memory(self, tensor: Tensor) -> Memory:
-        """Return where the memory of a tensor comes from."""
+        """Return the origin of a tensor's memory."""
         node = _current_node()
         if self._node is None or self._node[0] != node:
             self._node_began(-1 if node is None else node)
@@ -479,8 +481,8 @@ class Recorder(CallObserver):
     def _owner_of(self, number: int) -> Owner:
         """Return the owner of the autograd node that runs.
 
-        A checkpoint's backward runs one of its own, whose nodes are new: they are its layer's. A
-        gradient accumulator belongs to the node that ran before it.
+        A checkpoint runs a backward pass inside the backward pass; its new nodes belong to its
+        layer. A gradient accumulator belongs to the node that ran before it.
         """
         if self._node is None or self._node[0] != number:
             self._node_began(number)
@@ -516,13 +518,13 @@ class Recorder(CallObserver):
     def _frozen_mapping(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return dict(zip(values, self._frozen(values.values()), strict=True))
 
-    def know(self, tensor: Tensor, origin: Origin) -> TensorRecord:
-        """Note a tensor that is there before the step."""
+    def know(self, tensor: Tensor, origin: StorageOrigin) -> TensorRecord:
+        """Note a tensor from before the step."""
         return self._record(tensor, origin)
 
     def know_new(self, tensor: Tensor) -> None:
-        """Note a tensor that was made outside of the dispatcher, for the operation before."""
-        with torch._C.DisableTorchFunction():  # our own questions are no operations
+        """Note a tensor made outside of the dispatcher, as a result of the last operation."""
+        with torch._C.DisableTorchFunction():  # The recorder's own calls are no operations.
             storage = self.storages[self._record(tensor, "operation").storage]
         storage.operation = max(len(self.operations) - 1, 0)
 
@@ -531,12 +533,12 @@ class Recorder(CallObserver):
         """Identities of the parameters and buffers that a layer had."""
         return frozenset(self._counted)
 
-    def _record(self, tensor: Tensor, origin: Origin) -> TensorRecord:
+    def _record(self, tensor: Tensor, origin: StorageOrigin) -> TensorRecord:
         offset = int(tensor.storage_offset()) if tensor.layout is torch.strided else 0
         storage = self._storage(tensor, origin)
         return TensorRecord(layout_of(tensor), storage, tensor.requires_grad, offset)
 
-    def _storage(self, tensor: Tensor, origin: Origin) -> int:
+    def _storage(self, tensor: Tensor, origin: StorageOrigin) -> int:
         if tensor.layout is not torch.strided:
             self.storages.append(StorageRecord(0, origin))
             return len(self.storages) - 1
@@ -565,23 +567,23 @@ class Recorder(CallObserver):
         self._references.pop(index, None)
 
     def read_saved(self) -> None:
-        """Note what autograd holds now, at the end of forward pass and loss."""
+        """Record what autograd holds, at the end of forward pass and loss."""
         self.saved = tuple(
             SavedRecord(self._storage(tensor, "constant"), layer, saver)
             for tensor, layer, saver in self.saving.held()
         )
 
     def end(self) -> None:
-        """Stop noting when memory is freed: what is still there has outlived the step."""
+        """Stop watching for freed memory: what is left has outlived the step."""
         self._has_ended = True
 
     @property
     def holds_memory(self) -> bool:
-        """Tell whether memory that the step allocated is still there."""
+        """Tell whether memory that the step allocated is still alive."""
         return any(self.storages[n].origin == "operation" for n in self._references)
 
     def forget(self) -> None:
-        """Let go of every reference to the network's tensors."""
+        """Drop every reference to the network's tensors."""
         self._references.clear()
         self._live.clear()
 
@@ -595,13 +597,13 @@ def _current_node() -> int | None:
     return None if node is None else node._sequence_nr()
 
 
-# What a Python number takes as a tensor: double, int64, bool, complex double.
+# Bytes of a Python number as a tensor: double, int64, bool, complex double.
 _NUMBER_BYTES: Mapping[type, int] = {float: 8, int: 8, bool: 1, complex: 16}
 
 
 @cache
 def _number_arguments(operation: OpOverload) -> tuple[str | None, ...]:
-    """Return the names of the arguments that are tensors by the schema; None for the others."""
+    """Return the name of each argument that the schema declares a tensor; None for others."""
     return tuple(
         argument.name if str(argument.type) == "Tensor" else None
         for argument in operation._schema.arguments
@@ -609,7 +611,7 @@ def _number_arguments(operation: OpOverload) -> tuple[str | None, ...]:
 
 
 def _module_state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    if not module._modules:  # most layers: without the machinery of named_parameters()
+    if not module._modules:  # A fast path for most layers: named_parameters() is slow.
         for group in (module._parameters, module._buffers):
             yield from ((name, tensor) for name, tensor in group.items() if tensor is not None)
         return

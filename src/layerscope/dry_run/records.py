@@ -1,4 +1,4 @@
-"""What a dry run writes down: tensors, storages, operations, functions and calls of layers.
+"""The records of a dry run: tensors, storages, operations, functions and calls of layers.
 
 Numbers in these records are indices into the tuples of `DryRun`: a storage's into `storages`, an
 operation's into `operations`, and so on. Indices follow the order of execution.
@@ -11,15 +11,17 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
+
+# torch has no public name for the class of an operation.
 from torch._ops import OpOverload
 
 Shape = tuple[int, ...]
 Phase = Literal["forward", "loss", "backward", "optimizer"]
-Origin = Literal["operation", "input", "parameter", "buffer", "gradient", "constant"]
+StorageOrigin = Literal["operation", "input", "parameter", "buffer", "gradient", "constant"]
 
 
 class TensorLayout:
-    """Shape, strides, dtype and device of a tensor; interned, so that equal ones are one object."""
+    """Shape, strides, dtype and device of a tensor. Equal layouts are one interned object."""
 
     __slots__ = ("device", "dtype", "shape", "strides")
 
@@ -33,10 +35,10 @@ class TensorLayout:
 
 
 class TensorRecord(NamedTuple):
-    """A tensor as an operation got or returned it: everything but its values.
+    """A tensor that an operation took or returned, without its values.
 
     Args:
-        storage: the piece of memory that it lives in; tensors that share memory share it.
+        storage: index of its storage, which tensors that share memory have in common.
         offset: elements before its first one in the storage.
     """
 
@@ -47,22 +49,22 @@ class TensorRecord(NamedTuple):
 
     @property
     def shape(self) -> Shape:
-        """Sizes of its dimensions."""
+        """Sizes of the dimensions."""
         return self.layout.shape
 
     @property
     def strides(self) -> Shape:
-        """Steps in elements; empty for a sparse tensor."""
+        """Strides in elements; empty for a sparse tensor."""
         return self.layout.strides
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of an element."""
+        """Type of the elements."""
         return self.layout.dtype
 
     @property
     def num_elements(self) -> int:
-        """Elements; 0 where a dimension is 0."""
+        """Number of elements."""
         return math.prod(self.layout.shape)
 
     @property
@@ -71,7 +73,7 @@ class TensorRecord(NamedTuple):
         return math.prod(self.layout.shape) * self.layout.dtype.itemsize
 
     def is_same_memory(self, other: "TensorRecord") -> bool:
-        """Tell whether both show the same elements of one storage, in the same order."""
+        """Tell whether both are the same elements of one storage, in the same order."""
         return (
             self.storage == other.storage
             and self.offset == other.offset
@@ -81,7 +83,7 @@ class TensorRecord(NamedTuple):
 
     @property
     def is_channels_last(self) -> bool:
-        """True if the strides are torch.channels_last's and not also those of a plain tensor."""
+        """True if the strides are those of torch.channels_last but not also contiguous ones."""
         if len(self.shape) != 4:
             return False
         _, channels, height, width = self.shape
@@ -93,14 +95,14 @@ class StorageRecord:
     """A piece of memory.
 
     Args:
-        num_bytes: 0 for a tensor without a storage of its own kind (sparse).
-        operation: the one that allocated it; None where `origin` is not `operation`.
+        num_bytes: its size; 0 for a sparse tensor, which has no single storage.
+        operation: the operation that allocated it; None unless `origin` is `operation`.
         freed: number of operations that had run when it was freed; None if it outlives the step.
-        is_scratch: a compiled function allocated it and gave it back; not counted as alive.
+        is_scratch: a compiled function allocated and freed it; it does not count as alive.
     """
 
     num_bytes: int
-    origin: Origin
+    origin: StorageOrigin
     operation: int | None = None
     freed: int | None = None
     is_scratch: bool = False
@@ -113,16 +115,16 @@ class OperationRecord(NamedTuple):
         operation: torch's own object, `torch.ops.aten.add.Tensor`.
         args: positional arguments, with a TensorRecord in place of each tensor.
         results: what it returned, flat; None stands for an undefined tensor.
-        layer: key of the layer that ran it, in the backward pass of the layer whose autograd node
-            ran; between layers, the module's path; None in the loss and the optimizer.
-        call, function: of the forward pass; in the backward pass, the call and the function that
-            made the autograd node. None outside of them.
-        node: sequence number of the autograd node that runs; None outside of the backward pass.
+        layer: key of the layer that ran it; in the backward pass, of the layer whose autograd node
+            ran. Between layers it is the module's path; None in the loss and the optimizer.
+        call, function: the call and the function that ran it; in the backward pass, those that made
+            the autograd node. None outside of them.
+        node: sequence number of the running autograd node; None outside of the backward pass.
         sequence: autograd's counter of nodes when the operation ran.
         is_recorded: autograd records it: gradients are on and an input requires one.
-        is_saving: what autograd saves of it goes to the dry run's own hooks; False within a
+        is_saving: autograd saves its tensors through the dry run's own hooks; False within a
             checkpoint.
-        is_recomputed: runs in the backward pass to compute part of the forward pass again.
+        is_recomputed: runs in the backward pass to recompute a part of the forward pass.
         is_accumulation: adds two gradients of one tensor.
         is_custom: runs in the forward of a custom autograd.Function, unseen by autograd.
     """
@@ -145,17 +147,17 @@ class OperationRecord(NamedTuple):
 
     @property
     def name(self) -> str:
-        """`aten::add.Tensor`."""
+        """The name with the overload, such as `aten::add.Tensor`."""
         return self.operation.name()
 
     @property
     def base_name(self) -> str:
-        """The name without the overload: `aten::add`."""
+        """The name without the overload, such as `aten::add`."""
         return self.operation._schema.name
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """All arguments by the names in torch's schema; defaults are filled in."""
+        """All arguments by the names in torch's schema, including defaults."""
         bound: dict[str, Any] = {}
         for number, argument in enumerate(self.operation._schema.arguments):
             if number < len(self.args):
@@ -201,9 +203,9 @@ class FunctionRecord:
     """One call of a function of torch from Python.
 
     Args:
-        name: its usual name: `conv2d`, `add` for `x += y` and `torch.add`.
-        args, kwargs: as it was called, with a TensorRecord in place of each tensor.
-        operations: those that ran inside, from the first to before the last number.
+        name: its usual name: `conv2d`, or `add` for `x += y` and `torch.add`.
+        args, kwargs: its arguments, with a TensorRecord in place of each tensor.
+        operations: indices of the operations inside.
         is_autocast: autocast was on.
     """
 
@@ -238,24 +240,24 @@ def _collect(value: Any, found: list[TensorRecord]) -> None:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of one layer: what went in and what came out.
+    """One call of one layer, with its inputs and outputs.
 
     Args:
-        number: what operations and functions name as their `call`.
-        type: torch's word: the class of the module (`Conv2d`) or the function's name (`add`).
+        number: its index, which operations and functions have as their `call`.
+        type: the class of the module (`Conv2d`) or the name of the function (`add`).
         path: path of the module, or of the module whose code called the function.
         function_name: the function that is the whole call; None for a module.
-        inputs: the tensors that it was called with; parameters and buffers left out, unless it got
-            nothing else. Empty for a function that makes a tensor.
-        arguments: all tensors that it was called with.
+        inputs: the tensors among its arguments, without parameters and buffers unless there are no
+            others. Empty for a function that makes a tensor.
+        arguments: all tensors among its arguments.
         outputs: the tensors that it returned.
-        parameters: by name, whether or not an earlier call had them too.
-        num_parameters: elements; shared ones stand with the first call that has them.
-        parameter_bytes: bytes of these.
-        num_buffer_elements, buffer_bytes: likewise of buffers.
-        operations: those that ran inside.
+        parameters: its parameters by name, including those of an earlier call.
+        num_parameters: elements of its parameters; shared ones count in the first call only.
+        parameter_bytes: bytes of these elements.
+        num_buffer_elements, buffer_bytes: the same for buffers.
+        operations: indices of the operations inside.
         in_place: it returned an input that it had overwritten.
-        returns_input: all that it returned are its inputs, or views of them.
+        returns_input: it returned nothing but its inputs or views of them.
     """
 
     number: int
@@ -298,5 +300,5 @@ class LayerCall:
 
     @property
     def output_elements(self) -> int:
-        """Elements of everything the call returned."""
+        """Number of elements in all outputs."""
         return sum(tensor.num_elements for tensor in self.outputs)

@@ -1,8 +1,8 @@
 """Fused LSTM layers on fake tensors: the kernel that a CPU takes, and its workspace.
 
-For fake tensors torch takes an LSTM apart wherever its input requires a gradient; a CPU runs one
-fused kernel for each layer and direction. How large that kernel's workspace is, only oneDNN knows:
-the one operation runs for real, on zeros, and tells.
+On fake tensors torch decomposes an LSTM whose input requires a gradient. A CPU runs one fused
+kernel for each layer and direction. Only oneDNN knows the size of that kernel's workspace: this one
+operation runs for real, on zeros, to find it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+# torch has no public access to the decomposition that it takes for an LSTM.
 from torch._decomp import decompositions
 
 aten = torch.ops.aten
@@ -22,10 +24,10 @@ _LSTM = 2  # ideep::rnn_kind::LSTM
 
 @contextmanager
 def fused_layers(is_training: Callable[[], bool]) -> Iterator[None]:
-    """Let an LSTM on fake tensors run the fused kernel where a CPU would.
+    """Let an LSTM on fake tensors run the fused kernel if a CPU would.
 
     Args:
-        is_training: tells whether the LSTM that runs is in training mode.
+        is_training: tells whether the running LSTM is in training mode.
     """
     original = decompositions.select_one_layer_lstm_function
 
@@ -80,7 +82,7 @@ def workspace_elements(
     """Return size and dtype of the workspace, by running the kernel on zeros.
 
     Args:
-        shapes: of input, weights, biases and state.
+        shapes: shapes of input, weights, biases and state.
         settings: the operation's other arguments.
     """
     with torch._C._DisableTorchDispatch():

@@ -1,15 +1,15 @@
-"""Why autograd saves what it saves: read from torch's own specification.
+"""The reasons why autograd saves a storage, from torch's own specification.
 
-The dry run's hooks tell which storages autograd holds when the forward pass ends. The specification
-that torch's autograd is generated from tells which arguments and results each operation saves. Both
-are worked out apart from each other; where they disagree, it shows.
+The dry run's hooks show which storages autograd holds when the forward pass ends. The specification
+from which torch's autograd is generated tells which arguments and results each operation saves. The
+two are independent of each other, so that a difference shows an error.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layerscope.dry_run.records import OperationRecord, TensorRecord, tensor_records
-from layerscope.dry_run.specification import OperationSaves, Saved, specification
+from layerscope.dry_run.specification import OperationSaves, SaveRule, specification
 from layerscope.dry_run.step import DryRun
 
 
@@ -18,8 +18,8 @@ class Reader:
     """An operation whose backward pass reads a storage.
 
     Args:
-        argument: the name of the argument that is saved; None where it is a result.
-        is_copy: saved as a copy, since the operation overwrites it.
+        argument: the name of the saved argument; None if a result is saved.
+        is_copy: it is saved as a copy, since the operation overwrites it.
     """
 
     operation: int
@@ -29,12 +29,12 @@ class Reader:
 
 @dataclass(frozen=True)
 class SavedStorages:
-    """What is saved, by the specification.
+    """The storages that are saved by the specification.
 
     Args:
         readers: for each storage, the operations that save it.
-        by_python: storages that Python code saves, with who: a `custom_function` or a `checkpoint`.
-            Only the dry run's hooks tell.
+        by_python: storages that Python code saves: a `custom_function` or a `checkpoint`. Only the
+            dry run's hooks show these.
     """
 
     readers: Mapping[int, tuple[Reader, ...]]
@@ -42,12 +42,12 @@ class SavedStorages:
 
     @property
     def storages(self) -> frozenset[int]:
-        """All of them."""
+        """All saved storages."""
         return frozenset(self.readers) | frozenset(self.by_python)
 
 
 def saved_storages(run: DryRun) -> SavedStorages | None:
-    """Apply the specification to each operation; None for a version of torch that it lacks."""
+    """Apply the specification to each operation; None for a torch version that is not in it."""
     table = specification()
     if table is None:
         return None
@@ -75,8 +75,8 @@ def saved_storages(run: DryRun) -> SavedStorages | None:
 def operations_that_lead_to_loss(run: DryRun) -> list[int]:
     """Return the operations of the forward pass and the loss whose backward pass will run.
 
-    Autograd records them, and a result of theirs reaches the loss. The way leads through custom
-    autograd.Functions, whose own operations are not among them.
+    Autograd records them, and the loss depends on a result of theirs. The path may lead through
+    custom autograd.Functions, whose own operations are not returned.
     """
     if run.loss is None or not run.has_loss:
         return []
@@ -91,7 +91,7 @@ def operations_that_lead_to_loss(run: DryRun) -> list[int]:
             continue
         rule = table.get(operation.name)
         if rule is not None and not rule.differentiable:
-            continue  # argmax, a comparison
+            continue  # It has no gradient, as argmax and comparisons.
         if any(tensor.storage in wanted for tensor in _made(operation)):
             if operation.is_recorded:
                 found.append(number)
@@ -101,11 +101,11 @@ def operations_that_lead_to_loss(run: DryRun) -> list[int]:
 
 
 def _made(operation: OperationRecord) -> tuple[TensorRecord, ...]:
-    """Return what it returned; what it overwrote where it returns nothing."""
+    """Return the operation's outputs; the tensors that it overwrote if it returns nothing."""
     return operation.outputs or operation.inputs[:1]
 
 
-def _rows(rule: OperationSaves, operation: OperationRecord) -> tuple[Saved, ...]:
+def _rows(rule: OperationSaves, operation: OperationRecord) -> tuple[SaveRule, ...]:
     needing = {
         name
         for name, value in operation.arguments.items()
@@ -114,7 +114,7 @@ def _rows(rule: OperationSaves, operation: OperationRecord) -> tuple[Saved, ...]
     return rule.given(needing)
 
 
-def _storages(run: DryRun, number: int, saved: Saved) -> set[int]:
+def _storages(run: DryRun, number: int, saved: SaveRule) -> set[int]:
     operation = run.operations[number]
     if saved.kind == "output":
         returns = operation.operation._schema.returns
@@ -131,7 +131,7 @@ def _storages(run: DryRun, number: int, saved: Saved) -> set[int]:
 
 
 def _copy_before(run: DryRun, number: int, tensor: TensorRecord) -> int:
-    """Return the storage of the clone that autograd made of what the operation overwrites."""
+    """Return the storage of autograd's clone of a tensor that the operation overwrites."""
     for earlier in range(number - 1, -1, -1):
         operation = run.operations[earlier]
         if operation.base_name == "aten::clone" and operation.inputs[0].storage == tensor.storage:

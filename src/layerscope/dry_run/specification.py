@@ -23,8 +23,8 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """A tensor, or a list of tensors, that an operation saves if it records a gradient.
+class SaveRule:
+    """A rule: an operation that records a gradient saves this tensor, or list of tensors.
 
     Args:
         kind: "input" for an argument, "output" for a result.
@@ -43,21 +43,21 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class OperationSaves:
-    """What an operation saves.
+    """The tensors that an operation saves.
 
     Args:
         saves: the inputs by name, then the outputs. Autograd saves nothing at all unless one of the
             `differentiable` arguments requires a gradient. An in-place _foreach operation returns
-            nothing: where it saves its result, that is the input `self`, after it was written. It
-            applies the guards to each element of its lists.
+            nothing: its saved result is the input `self` after the operation. It applies the guards
+            to each element of its lists.
         differentiable: the arguments that have a gradient formula.
     """
 
-    saves: tuple[Saved, ...]
+    saves: tuple[SaveRule, ...]
     differentiable: tuple[str, ...]
 
-    def given(self, requires_grad: Collection[str]) -> tuple[Saved, ...]:
-        """Return what is saved if these arguments, and no others, require a gradient.
+    def given(self, requires_grad: Collection[str]) -> tuple[SaveRule, ...]:
+        """Return the rules that apply if these arguments, and no others, require a gradient.
 
         Args:
             requires_grad: names of arguments; a list counts if one of its tensors does.
@@ -73,7 +73,7 @@ class OperationSaves:
 
 
 def specification(version: str = torch.__version__) -> Mapping[str, OperationSaves] | None:
-    """Return what each operation of a torch version saves, by names such as "aten::add.Tensor".
+    """Return the saves of each operation of a torch version, by names such as "aten::add.Tensor".
 
     A name is what `OpOverload.name()` returns. The result is None for a version whose minor release
     is not in the table.
@@ -102,9 +102,9 @@ def _table(minor: str) -> Mapping[str, OperationSaves] | None:
     )
 
 
-def _saved(row: Mapping[str, Any]) -> Saved:
+def _saved(row: Mapping[str, Any]) -> SaveRule:
     guard = row.get("guard")
-    return Saved(
+    return SaveRule(
         kind="output" if "result" in row else "input",
         argument=row.get("argument"),
         result=row.get("result"),

@@ -1,4 +1,4 @@
-"""One training step, run dry: forward, loss, backward and, where there is one, optimizer."""
+"""One training step, run dry: forward, loss, backward and, if there is one, optimizer."""
 
 import logging
 import sys
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+# torch has no public names for what fake tensors raise when code asks for their values.
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -31,8 +33,8 @@ from layerscope.dry_run.records import (
 from layerscope.dry_run.recurrent import fused_layers
 from layerscope.layers.calls import unwrapped
 from layerscope.layers.garbage import no_garbage_collection
+from layerscope.layers.preserve_state import preserve_state
 from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in
-from layerscope.layers.untouched import untouched
 
 _LONGEST_REASON = 300
 Loss = Callable[[Any], Tensor]
@@ -41,23 +43,24 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class DryRun:
-    """What one step does, operation by operation.
+    """The record of one step, operation by operation.
 
     Args:
-        inputs: tensors that the network was called with.
-        outputs: tensors that it returned.
-        saved: what autograd held when forward pass and loss had ended, each storage once.
-        live_after: bytes alive after each operation, above parameters, buffers and input.
+        inputs: tensors among the network's arguments.
+        outputs: tensors that the network returned.
+        saved: storages that autograd held after forward pass and loss, each once.
+        live_after: bytes alive after each operation, without parameters, buffers and input.
         parameter_gradients: storages of the parameters' gradients after the backward pass.
-        state_bytes: what the optimizer keeps between its steps.
-        optimizer_began: operations before the optimizer's first step, which makes its state.
-        second_optimizer_step: operations before its second step, which is as all others are.
-        loss: what was differentiated.
-        has_loss: there was something to differentiate.
-        has_backward: false for a device that is not here: torch's engine asks for it, so that only
-            the forward pass could run.
-        why_real: what tensors without memory could not answer, so that it ran on real ones; None
-            where it did not.
+        state_bytes: bytes of the optimizer's state between its steps.
+        optimizer_began: number of operations before the optimizer's first step, which makes its
+            state.
+        second_optimizer_step: number of operations before its second step, which all later steps
+            resemble.
+        loss: the tensor that was differentiated.
+        has_loss: there was a tensor to differentiate.
+        has_backward: false if the device is missing: torch's engine needs it, so that only the
+            forward pass could run.
+        why_real: why the step ran on real tensors; None if it did not.
     """
 
     network: str
@@ -88,22 +91,22 @@ class DryRun:
 
     @property
     def is_real(self) -> bool:
-        """Tell whether it ran on real tensors, as a network must whose code depends on values."""
+        """Tell whether it ran on real tensors, since the network's code depends on values."""
         return self.why_real is not None
 
     @property
     def live_peak_bytes(self) -> int:
-        """Most bytes alive at one time in forward, loss and backward, above what was there."""
+        """Most bytes alive at one time in forward, loss and backward; see `live_after`."""
         return max(self.live_after[: self.optimizer_began], default=0)
 
     @property
     def timeline(self) -> tuple["Moment", ...]:
-        """What was alive while each layer ran, in order: forward, loss, backward, optimizer."""
+        """The bytes alive while each layer ran: in forward, loss, backward and optimizer."""
         return timeline(self)
 
     @property
     def overwritten(self) -> frozenset[str]:
-        """What forward pass and loss write into beside their own results: `parameter`, `input`."""
+        """Origins of the tensors that forward pass and loss overwrite: `parameter`, `input`, ..."""
         origins = (
             self.storages[tensor.storage].origin
             for operation in self.operations
@@ -123,7 +126,7 @@ class DryRun:
         )
 
     def allocating_layer(self, storage: int) -> str | None:
-        """Return the key of the layer that allocated a storage; None where no layer did."""
+        """Return the key of the layer that allocated a storage; None if no layer did."""
         operation = self.storages[storage].operation
         if operation is None:
             return None
@@ -147,21 +150,22 @@ def dry_run(
 ) -> DryRun:
     """Run one step of the network on tensors without memory.
 
-    The user's own Python code runs; no number is computed. The network stays as it was. A network
-    whose code depends on values runs on real tensors instead, and the result says so.
+    The user's own Python code runs, but no value is computed. The network stays as it was. A
+    network whose code depends on values runs on real tensors instead; the result says so.
 
     Args:
-        args, kwargs: of one call of the network, tensors in any nesting. Only their metadata is
-            read, unless the network's code depends on values; tensors on the meta device stand for
-            tensors where the network is.
-        loss: a scalar of what the network returned; default: the sum of its floating-point tensors.
+        args, kwargs: arguments of one call of the network, with tensors in any nesting. Only their
+            metadata is read, unless the network's code depends on values. A tensor on the meta
+            device stands for one on the network's device.
+        loss: returns a scalar from the network's result; the default is the sum of its
+            floating-point tensors.
         optimizer: makes an optimizer of parameters; it takes two steps after the backward pass.
-        device: where the step is to run; default: where the network is.
+        device: the device to run for; the default is that of the network.
         autocast: the dtype that torch.autocast lowers to.
-        backward: false for the forward pass alone.
-        allow_real: false to refuse a network whose code depends on values.
-        foreign: is given the tensors that the step meets and that are not the network's own: those
-            of a second network in the loss, say.
+        backward: false runs the forward pass alone.
+        allow_real: false refuses a network whose code depends on values.
+        foreign: collects the tensors of the step that are not the network's own, such as those of a
+            second network in the loss.
         real: run on real tensors in any case, without the optimizer.
 
     Raises:
@@ -169,7 +173,7 @@ def dry_run(
             real ones.
     """
     network = unwrapped(network)
-    call = _Step(
+    call = _DryStep(
         network,
         tuple(args),
         dict(kwargs or {}),
@@ -197,7 +201,7 @@ def dry_run(
 
 
 @dataclass(frozen=True)
-class _Step:
+class _DryStep:
     network: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -234,7 +238,7 @@ class _Step:
         held = (*self.args, *self.kwargs.values())
         try:
             with (
-                untouched(self.network, arguments=held, copy_buffers=False),
+                preserve_state(self.network, arguments=held, copy_buffers=False),
                 _quiet(),
                 _unnoticed(),
             ):
@@ -248,16 +252,16 @@ class _Step:
                 self.foreign[:] = mode.strangers
         had_caches = empty_caches(self.network, recorder, mode)
         recorder.forget()
-        if had_caches and not is_warm:  # every later step finds its tensors there
+        if had_caches and not is_warm:  # Every later step finds its tensors in the caches.
             self._fill_caches()
             return self.fake(is_warm=True)
         return run
 
     def _fill_caches(self) -> None:
-        """Run the forward pass for real, so that what the network keeps for ever is there."""
+        """Run the forward pass for real, to fill the network's caches."""
         held = (*self.args, *self.kwargs.values())
         with (
-            untouched(self.network, arguments=held),
+            preserve_state(self.network, arguments=held),
             torch.no_grad(),
             _autocast(self._home, self.autocast),
         ):
@@ -277,9 +281,9 @@ class _Step:
             return tensor.detach().requires_grad_(tensor.requires_grad)
 
         args, kwargs = map_tensors((self.args, self.kwargs), leaf)
-        with untouched(self.network):
+        with preserve_state(self.network):
             originals |= {id(buffer): False for buffer in self.network.buffers()}
-            without_optimizer = replace(self, optimizer=None)  # it would change the parameters
+            without_optimizer = replace(self, optimizer=None)  # It would change the parameters.
             run = without_optimizer._run(recorder, mode, args, kwargs)
             recorder.forget()
             return replace(run, why_real=why)
@@ -383,7 +387,7 @@ class _Step:
         )
 
     def _step_optimizer(self, recorder: Recorder, parameters: Iterable[nn.Parameter]) -> int:
-        """Take two steps: the first makes the state, the second is as all others are."""
+        """Take two steps: the first makes the state, the second is like all later ones."""
         learning = [p for p in parameters if p.grad is not None]
         if self.optimizer is None or not learning:
             return 0
@@ -409,11 +413,11 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One layer's part of one phase.
+    """The bytes alive while one layer runs in one phase.
 
     Args:
-        live_bytes: the most that was alive while it ran.
-        bytes_after: what was alive when it had ended.
+        live_bytes: the most bytes alive while it ran.
+        bytes_after: the bytes alive after it.
     """
 
     layer: str
@@ -423,7 +427,7 @@ class Moment:
 
 
 def timeline(run: DryRun) -> tuple[Moment, ...]:
-    """Join the operations that one layer ran in a row."""
+    """Return a moment for each run of consecutive operations of one layer."""
     moments: list[Moment] = []
     for operation, live in zip(run.operations, run.live_after, strict=True):
         layer = operation.layer or operation.phase
@@ -437,10 +441,8 @@ def timeline(run: DryRun) -> tuple[Moment, ...]:
 
 def _stand_in(mode: ObservedFakeMode, tensor: Tensor, device: torch.device | None) -> Tensor:
     if is_lazy(tensor):
-        raise UserError(
-            "the network has lazy parameters: run it once before, so that they are made"
-        )
-    if device is None and tensor.is_meta:  # weights that are not there: as on a CPU
+        raise UserError("the network has lazy parameters: run it once first, so that they exist")
+    if device is None and tensor.is_meta:  # Weights without memory stand for weights on a CPU.
         device = torch.device("cpu")
     stand_in = mode.stand_in(tensor, device)
     if isinstance(tensor, nn.Parameter):
@@ -460,7 +462,7 @@ def _is_absent(device: torch.device) -> bool:
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Return autocast, off without a dtype whatever the caller has set."""
+    """Return the context for autocast; without a dtype it is off, whatever the caller has set."""
     if device.type == "meta":
         return nullcontext()
     if _is_absent(device):
@@ -469,9 +471,10 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContex
 
 
 def _no_autocast(device: str) -> AbstractContextManager[Any]:
-    """Switch off an autocast that is on around the step.
+    """Switch off an autocast of the caller, if there is one.
 
-    Only then: within a second one, autocast would keep its copies for longer than it does alone.
+    Without one the step runs outside of any autocast context: inside a further context, autocast
+    would keep its copies for longer.
     """
     is_on = torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if is_on else nullcontext()
@@ -479,7 +482,7 @@ def _no_autocast(device: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _autocast_of_absent(device: str, dtype: torch.dtype | None) -> Iterator[None]:
-    """Do what torch.autocast does, which refuses where the device is not here."""
+    """Do what torch.autocast does; it refuses a device that is missing."""
     before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     torch.set_autocast_enabled(device, dtype is not None)
     if dtype is not None:
@@ -496,7 +499,7 @@ def _autocast_of_absent(device: str, dtype: torch.dtype | None) -> Iterator[None
 
 @contextmanager
 def _random_states(recorder: Recorder) -> Iterator[None]:
-    """Notice the random generator's states that checkpoints take: no operation makes them."""
+    """Note the random states that checkpoints save, which no operation makes."""
     original = torch.get_rng_state
 
     def get_rng_state() -> Tensor:
@@ -513,9 +516,9 @@ def _random_states(recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def _unnoticed() -> Iterator[None]:
-    """Keep transformers from noticing fake tensors: for them it builds masks that it else omits.
+    """Keep transformers from noticing fake tensors, for which it builds masks that it else omits.
 
-    Then it asks for values, as it does in a step, and the dry run goes on with real tensors.
+    It then asks for values, as in a real step, and the dry run falls back to real tensors.
     """
     library = sys.modules.get("transformers.utils.import_utils")
     original = getattr(library, "is_fake_tensor", None)
@@ -542,7 +545,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first sentence or so of what an exception says."""
+    """Return the beginning of an exception's message."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."
 

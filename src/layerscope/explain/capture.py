@@ -100,7 +100,7 @@ def capture_step(
     Raises:
         UserError: the network or its backward does not run, or has no outputs (N, num_classes).
     """
-    with step.untouched():
+    with step.preserve_state():
         for leaf in (*step.network.parameters(), *step.args):
             leaf.requires_grad_(leaf.is_floating_point())
         observer = _Observer(step.network, wanted)

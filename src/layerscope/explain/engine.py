@@ -32,8 +32,7 @@ from layerscope.networks.layer_calls import (
     calls_by_layer,
     network_calls,
 )
-from layerscope.reconcile import Call
-from layerscope.reconcile import Settings as Preparation
+from layerscope.reconcile import CallArguments, ProfileSettings
 from layerscope.reconcile.settings import prepared
 from layerscope.theory import CostTable, LayerCost, cost_table, textbook_units
 
@@ -56,7 +55,7 @@ def explain_network(
     needed = preparation(settings)
     dtype = needed.tensor_dtype
     own_image = image.detach().to(dtype, copy=True).requires_grad_()
-    with prepared(network, needed, Call((own_image,))) as step:
+    with prepared(network, needed, CallArguments((own_image,))) as step:
         (image,) = step.args
         specs = network_calls(step.network, image)
         check_choice(specs, settings)
@@ -84,9 +83,9 @@ def image_of(settings: Settings) -> int:
     return 0 if settings.position is None else settings.position[0]
 
 
-def preparation(settings: Settings) -> Preparation:
+def preparation(settings: Settings) -> ProfileSettings:
     """The settings with which the network is made ready to run."""
-    return Preparation(
+    return ProfileSettings(
         network=settings.network,
         input_shape=settings.input_shape,
         dtype=settings.dtype,

@@ -1,8 +1,9 @@
-"""Which layer is running, while the user's own module runs its own forward.
+"""The layer that is running while the user's own module runs its own forward.
 
-A layer is a leaf module (a class of torch.nn that is no Sequential; the outermost wins, as in
-torch.fx) or an operation called from Python outside of one. Its key is the module's path, or the
-path of the module that called the operation and the operation's name.
+A layer is a leaf module, or an operation that Python code calls outside of a leaf module. A leaf is
+a module of torch.nn that is no Sequential; of nested ones the outermost, as in torch.fx. The key of
+a layer is the module's path. The key of an operation is the path of the module that called it, and
+the operation's name.
 """
 
 import itertools
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+# torch has no public way to ask which function mode is the innermost.
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils.hooks import RemovableHandle
 
@@ -64,7 +67,7 @@ def function_name(function: Callable[..., object] | str) -> str:
 # Attributes of a tensor that are views of it; x.shape, x.data and x.grad are no operations.
 _VIEW_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 
-# They return the tensor that they were called on, with another flag, or a generator's state.
+# These return their own tensor with another flag, or the state of a random generator.
 _NO_OPERATIONS = frozenset(
     {"requires_grad_", "retain_grad", "__set__", "get_state", "set_state", "manual_seed"}
 )
@@ -82,9 +85,9 @@ class Call:
     """One call of one layer. Two calls of a layer share the key and are different objects.
 
     Args:
-        path: of the module, or of the module that called the operation.
-        operation: the name of the operation; None where the layer is a module.
-        is_wrapped: all that `module` does is the operation.
+        path: path of the module, or of the module that called the operation.
+        operation: name of the operation; None if the layer is a module.
+        is_wrapped: `module` does nothing but the operation.
     """
 
     key: str
@@ -95,26 +98,26 @@ class Call:
 
     @property
     def type(self) -> str:
-        """Return torch's word for it: the class of the module, or the name of the function."""
+        """The class of the module, or the name of the function, in torch's words."""
         return self.operation or class_name(self.module)
 
 
 class CallObserver:
-    """What happens while a network runs; override what is of interest.
+    """Callbacks while a network runs; override those of interest.
 
-    Arguments come as the layer got them, and are not kept by the tracker.
+    They get the very arguments of the layer. The tracker does not store these.
     """
 
     def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The network itself was called."""
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A leaf module or an operation was called; that it is a layer shows when it ends."""
+        """A leaf module or an operation was called; only its end shows whether it is a layer."""
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        """It returned; `output` is None where it raised or returned no tensor, so is no layer."""
+        """It returned. `output` is None if it raised or returned no tensor, so is no layer."""
 
     def forward_ended(self) -> None:
         """The network returned or raised."""
@@ -131,7 +134,7 @@ class _Frame:
 
 
 class CallTracker:
-    """Follows the calls of one network; made by `track_calls`."""
+    """Follows the calls of one network; see `track_calls`."""
 
     def __init__(
         self, network: nn.Module, *observers: CallObserver, execute: "Execute | None" = None
@@ -200,7 +203,7 @@ class CallTracker:
     ) -> None:
         if not self._frames:
             if module is not self.network:
-                return  # called on its own: in the loss, or when a checkpoint is recomputed
+                return  # A call outside the forward: in the loss, or when a checkpoint recomputes.
             with torch._C.DisableTorchFunction():
                 for observer in self.observers:
                     observer.forward_began(args, kwargs)
@@ -211,7 +214,7 @@ class CallTracker:
         if call is not None:
             self._begin(call, args, kwargs)
             if self._mode is not None and self._execute is _call:
-                self._mode.pause()  # what a leaf calls is no layer
+                self._mode.pause()  # Operations inside a leaf are no layers.
 
     def _module_ended(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -234,12 +237,12 @@ class CallTracker:
         return Call(path or class_name(module), path, module) if is_leaf(module) else None
 
     def _begin(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        with torch._C.DisableTorchFunction():  # what an observer asks of a tensor is no operation
+        with torch._C.DisableTorchFunction():  # An observer's own operations are no layers.
             for observer in self.observers:
                 observer.layer_began(call, args, kwargs)
 
     def _end(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
-        """Whether the call was a layer's."""
+        """Tell the observer that a call has ended; return whether it was a layer's."""
         is_layer = next(tensors_in(output), None) is not None
         if is_layer:
             self.calls.append(call)
@@ -269,18 +272,18 @@ class CallTracker:
         return output
 
     def functions_seen(self) -> AbstractContextManager[object]:
-        """See the functions that the running one calls from Python too."""
+        """Also see the functions that the running function calls from Python."""
         return nullcontext() if self._mode is None else self._mode
 
     def _operation_key(self, frame: _Frame, name: str) -> str:
-        # A module may have the name of an operation that its owner calls too: it keeps the name.
+        # A module keeps its name, even if it is that of an operation which its owner calls.
         base = _joined(frame.path, name)
         free = (key for key in _numbered(base) if key not in self._taken)
         return next(itertools.islice(free, frame.num_operations[name], None))
 
 
 class _OperationMode(TorchFunctionMode):
-    """Sees the functions that Python code calls, not those that these call in turn."""
+    """Sees the functions that Python code calls, but not what these call in turn."""
 
     def __init__(self, tracker: CallTracker) -> None:
         super().__init__()
@@ -288,8 +291,8 @@ class _OperationMode(TorchFunctionMode):
         self._is_paused = False
 
     def pause(self) -> None:
-        """See nothing until `resume`; unless the user has entered a mode inside this one."""
-        if _get_current_function_mode() is self:  # only the innermost can be left
+        """See nothing until `resume`; do nothing if the user has entered a mode inside this one."""
+        if _get_current_function_mode() is self:  # Only the innermost mode can be left.
             self.__exit__(None, None, None)
             self._is_paused = True
 
@@ -300,7 +303,7 @@ class _OperationMode(TorchFunctionMode):
             self.__enter__()
 
     def leave(self) -> None:
-        """For good, paused or not."""
+        """Leave the mode for good, paused or not."""
         if not self._is_paused:
             self.__exit__(None, None, None)
 
@@ -320,24 +323,24 @@ def track_calls(
     """Follow the layers of every forward of the network inside the `with` block.
 
     Args:
-        execute: runs each operation that the network's Python code calls, with the operation, its
-            arguments and its keyword arguments; by default the operation is simply called.
+        execute: runs each operation that the network's Python code calls. It gets the operation,
+            its arguments and its keyword arguments. The default calls the operation.
 
-    A module under two paths goes by the first. Hooks are on the modules, and a TorchFunctionMode
-    is active, only inside; both are gone afterwards, also after an exception.
+    A module with two paths has the first as its key. Hooks on the modules and a TorchFunctionMode
+    exist only inside the block; both are removed at its end, also after an exception.
 
     Raises:
-        UserError: a compiled or scripted network, whose layers do not run one by one.
+        UserError: the network is compiled or scripted: its layers do not run one by one.
     """
     observers = () if observer is None else (observer,)
     return CallTracker(network, *observers, execute=execute)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The user's module inside DistributedDataParallel or DataParallel.
+    """Return the user's module inside DistributedDataParallel or DataParallel.
 
     Raises:
-        UserError: a compiled or scripted network.
+        UserError: the network is compiled or scripted.
     """
     while isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
         network = network.module
@@ -350,20 +353,20 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether torch.fx's default tracer would treat the module as one operation."""
+    """Tell whether torch.fx's default tracer would treat the module as one operation."""
     in_torch = type(module).__module__.startswith(("torch.nn", "torch.ao.nn"))
     return in_torch and not isinstance(module, nn.Sequential)
 
 
 def class_name(module: nn.Module) -> str:
-    """Return the name of the module's class; of the class below where parametrizations made one."""
+    """Return the name of the module's class, or of the class that parametrizations replaced."""
     cls = type(module)
     return (cls.__mro__[1] if hasattr(module, "parametrizations") else cls).__name__
 
 
 @cache
 def is_operation(function: Callable[..., Any]) -> bool:
-    """Tell whether a call of the function is an operation: `x.shape` and `x.grad` are none."""
+    """Tell whether a call of the function is an operation; `x.shape` and `x.grad` are not."""
     name = getattr(function, "__name__", "")
     if name == "__get__":
         return function_name(function) in _VIEW_ATTRIBUTES
@@ -375,7 +378,7 @@ def _joined(path: str, name: str) -> str:
 
 
 def _numbered(base: str) -> Iterator[str]:
-    """`add`, `add_1`, `add_2`, ..."""
+    """Yield `add`, `add_1`, `add_2`, ..."""
     yield base
     yield from (f"{base}_{number}" for number in itertools.count(1))
 

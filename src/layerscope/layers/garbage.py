@@ -1,4 +1,4 @@
-"""When Python may release what nobody holds any more."""
+"""Control over Python's garbage collector."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Keep the collector away, which would free tensors at moments of its own choice."""
+    """Switch the collector off, which would free tensors at moments of its own choice."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

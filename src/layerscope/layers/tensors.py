@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-# What stands most often beside tensors among the arguments of an operation; asked for first, since
-# this runs for every operation of every step.
+# The most frequent types of arguments beside tensors. They are checked first, since this code runs
+# for every operation of every step.
 _PLAIN = frozenset({type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout})
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """Every tensor in nested tuples, lists, mappings and dataclass instances, in order."""
+    """Yield every tensor in nested tuples, lists, mappings and dataclass instances, in order."""
     found: list[torch.Tensor] = []
     _collect(value, found)
     return iter(found)
@@ -54,7 +54,8 @@ def map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) ->
     try:
         return replaced(value)
     finally:
-        results.clear()  # `replaced` holds itself, and so all this, until garbage is collected
+        # `replaced` refers to itself, and would keep the tensors alive until the next collection.
+        results.clear()
 
 
 def _rebuilt(value: Any, replaced: Callable[[Any], Any]) -> Any:
@@ -69,15 +70,16 @@ def _rebuilt(value: Any, replaced: Callable[[Any], Any]) -> Any:
     if isinstance(value, Mapping):
         for key, item in value.items():
             clone[key] = replaced(item)
-    if dataclasses.is_dataclass(value):  # a mapping can be one too
+    if dataclasses.is_dataclass(value):  # A mapping can be one too.
         for field in dataclasses.fields(value):
-            if hasattr(value, field.name):  # a frozen dataclass refuses a plain assignment
+            if hasattr(value, field.name):
+                # A frozen dataclass refuses a plain assignment.
                 object.__setattr__(clone, field.name, replaced(getattr(value, field.name)))
     return clone
 
 
 def _shallow_copy(value: Any) -> Any:
-    """Return a copy of the same class, with the attributes beside its items."""
+    """Return a copy of the same class, with its items and its attributes."""
     if isinstance(value, dict) and dataclasses.is_dataclass(value):
         # Such a dict (transformers.ModelOutput) has a constructor that needs the fields.
         clone = type(value).__new__(type(value))
@@ -87,18 +89,18 @@ def _shallow_copy(value: Any) -> Any:
 
 
 def sum_of_outputs(outputs: Any) -> torch.Tensor | None:
-    """Return the loss that stands in for one's own: the sum of all floating-point tensors.
+    """Return the default loss: the sum of all floating-point tensors that require a gradient.
 
-    Tensors that require no gradient are left out; None if there is no other.
+    None if there is no such tensor.
     """
     tensors = [t for t in tensors_in(outputs) if t.is_floating_point() and t.requires_grad]
     return reduce(torch.add, [tensor.sum() for tensor in tensors]) if tensors else None
 
 
 def storages_in(value: Any) -> dict[int, torch.UntypedStorage]:
-    """The storages behind those tensors, each once, by the identity of the storage.
+    """Return the storages of all tensors in the value, each once, by the storage's identity.
 
-    A tensor without a storage (sparse, mkldnn) has none here.
+    Tensors without a storage (sparse, mkldnn) are left out.
     """
     storages: dict[int, torch.UntypedStorage] = {}
     for tensor in tensors_in(value):

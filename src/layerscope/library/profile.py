@@ -19,8 +19,8 @@ from layerscope.dry_run.step import Loss, MakeOptimizer
 from layerscope.reconcile import (
     EXACT_INSTRUMENTS,
     INSTRUMENTS,
-    Call,
-    Settings,
+    CallArguments,
+    ProfileSettings,
     profile_network,
 )
 from layerscope.reconcile.settings import check_settings, random_image
@@ -75,7 +75,7 @@ def profile(
     unknown = sorted(chosen - set(INSTRUMENTS))
     if unknown:
         raise UserError(f"instruments: {unknown[0]} is none of {', '.join(INSTRUMENTS)}")
-    settings = Settings(
+    settings = ProfileSettings(
         network=type(model).__name__,
         input_shape=_described(call) if input_shape is None else _sizes(input_shape),
         dtype=dtype or _own_dtype(model),
@@ -89,7 +89,7 @@ def profile(
     )
     check_settings(model, settings)
     if input_shape is not None:
-        call = Call((random_image(settings),), loss=loss)
+        call = CallArguments((random_image(settings),), loss=loss)
     with _input_mended(input_shape is not None):
         return ProfileReport(profile_network(model, settings, chosen, call))
 
@@ -121,7 +121,7 @@ def dry_run(
     """
     _check_model(model)
     call = _call(input_shape, args, kwargs, loss)
-    settings = Settings(
+    settings = ProfileSettings(
         network=type(model).__name__,
         input_shape=_described(call) if input_shape is None else _sizes(input_shape),
         dtype=_own_dtype(model),
@@ -158,7 +158,7 @@ def _sizes(input_shape: object) -> tuple[int, ...]:
     return tuple(input_shape)
 
 
-def _call(input_shape: object, args: object, kwargs: object, loss: Loss | None) -> Call:
+def _call(input_shape: object, args: object, kwargs: object, loss: Loss | None) -> CallArguments:
     """Return the call that the arguments describe; one of a shape has no arguments yet.
 
     Raises:
@@ -179,13 +179,13 @@ def _call(input_shape: object, args: object, kwargs: object, loss: Loss | None) 
         raise UserError(f"there is no input: {_GIVE}")
     if input_shape is not None and given:
         raise UserError("input_shape and args or kwargs exclude each other: give one of them")
-    call = Call(tuple(args), dict(kwargs or {}), loss)
+    call = CallArguments(tuple(args), dict(kwargs or {}), loss)
     if given:
         _check_tensors(call)
     return call
 
 
-def _check_tensors(call: Call) -> None:
+def _check_tensors(call: CallArguments) -> None:
     leaves = tree_leaves((call.args, call.kwargs))
     for leaf in leaves:
         if type(leaf).__module__.partition(".")[0] == "numpy":
@@ -197,7 +197,7 @@ def _check_tensors(call: Call) -> None:
         raise UserError("args and kwargs hold no tensor: give those that the model is called with")
 
 
-def _described(call: Call) -> Any:
+def _described(call: CallArguments) -> Any:
     """Return the shape of a call with one image; of other calls their description."""
     if len(call.args) == 1 and not call.kwargs:
         only = call.args[0]

@@ -1,14 +1,14 @@
-"""What a network's layers allocate, and what autograd keeps of it when the forward pass ends.
+"""The bytes that a network's layers allocate, and that autograd has saved after the forward pass.
 
     with record_activations(network) as recorder:
         loss = criterion(network(images), labels)
         loss.backward()
     print(recorder.record.saved_bytes)
 
-`saved_bytes` counts storages, not tensors: a storage that two operations keep, or one tensor and a
-view of it, counts once, for the layer whose call allocated it. Left out are parameters, buffers,
-the network's input, the labels, and whatever is allocated outside of the network's forward, so by
-the loss. What only the loss keeps but a layer allocated counts.
+`saved_bytes` counts storages, not tensors. A storage that is saved twice, by two operations or
+as two views, counts once, for the layer whose call allocated it. Left out are parameters, buffers,
+the network's input, the labels, and everything allocated outside of the network's forward, such as
+by the loss. What a layer allocated and only the loss saves does count.
 """
 
 import weakref
@@ -23,8 +23,6 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from layerscope.layers.calls import Call, CallObserver, track_calls
 from layerscope.layers.tensors import storages_in, tensors_in
-from layerscope.measure.layer_state import LayerState
-from layerscope.measure.peak import PeakMemory
 from layerscope.measure.storage_owners import StorageOwners
 
 
@@ -34,12 +32,12 @@ class LayerActivations:
 
     Args:
         output_bytes: new storages that the layer returned; 0 for a view and for an in-place result.
-        saved_bytes: what autograd holds of the layer's allocations when the forward pass ends.
+        saved_bytes: bytes of the layer's allocations that autograd holds after the forward pass.
         cumulative_saved_bytes: `saved_bytes` of this layer and of all before it.
-        output_elements: of all tensors that the layer returned, views too.
-        num_parameters: elements of the parameters that this layer is the first to have.
-        parameter_bytes: of these.
-        buffer_bytes: likewise of its buffers.
+        output_elements: elements of all tensors that the layer returned, including views.
+        num_parameters: elements of the parameters that no earlier layer has.
+        parameter_bytes: bytes of these parameters.
+        buffer_bytes: bytes of the buffers that no earlier layer has.
     """
 
     layer: str
@@ -55,11 +53,11 @@ class LayerActivations:
 
 @dataclass(frozen=True)
 class ActivationRecord:
-    """The layers in the order of their first calls, and what belongs to none of them.
+    """The layers in the order of their first calls, the input and the peak.
 
     Args:
-        input_bytes: of the tensors that the network was called with; in no other total.
-        peak_bytes: see `PeakMemory`; None where the device does not report it.
+        input_bytes: bytes of the tensors that the network was called with; in no other total.
+        peak_bytes: see `_PeakMemory`; None if the device does not report it.
     """
 
     layers: tuple[LayerActivations, ...]
@@ -68,34 +66,35 @@ class ActivationRecord:
 
     @property
     def output_bytes(self) -> int:
-        """Of all layers; without the input, without the loss."""
+        """Bytes of the outputs of all layers, without the input and the loss."""
         return sum(layer.output_bytes for layer in self.layers)
 
     @property
     def saved_bytes(self) -> int:
-        """Of all layers; without the input, without the loss."""
+        """Bytes saved for backward by all layers, without the input and the loss."""
         return sum(layer.saved_bytes for layer in self.layers)
 
 
 def record_activations(network: nn.Module) -> "ActivationRecorder":
     """Record every call of the network in the `with` block, as one forward pass.
 
-    The block holds the forward pass and the loss; backward and optimizer step may follow inside it
-    and must for `peak_bytes` to be the step's. The forward pass ends at `finish()`, at the first
-    saved tensor that backward reads, or with the block, whichever comes first. A graph that is
-    dropped before holds nothing, so keep the loss (or the output) until then.
+    The block must contain the forward pass and the loss. Backward and optimizer step may follow
+    inside it; they must, for `peak_bytes` to be the peak of the step. The forward pass ends at
+    `finish()`, at the first saved tensor that backward reads, or with the block, whichever comes
+    first. Keep the loss (or the output) until then: without it the graph is freed, and nothing is
+    saved.
 
-    Nothing is computed otherwise than without the recorder, and nothing stays on the network. A
-    wrapper (DistributedDataParallel) is looked through.
+    The recorder changes no result, and leaves nothing on the network. It sees the module inside a
+    wrapper such as DistributedDataParallel.
 
     Raises:
-        UserError: a compiled or scripted network.
+        UserError: the network is compiled or scripted.
     """
     return ActivationRecorder(network)
 
 
-class _Saved:
-    """What autograd holds in place of a tensor; as long as it lives, the tensor is kept."""
+class _SavedHandle:
+    """The object that autograd holds in place of a saved tensor; while it lives, it is saved."""
 
     __slots__ = ("__weakref__", "key", "tensor", "version")
 
@@ -109,12 +108,12 @@ def detached(tensor: torch.Tensor) -> torch.Tensor:
     """Return `tensor.detach()` for an instrument to hold."""
     if type(tensor) not in (torch.Tensor, nn.Parameter):
         return tensor.detach()
-    with torch._C._DisableTorchDispatch():  # spares the modes an operation of the instrument's own
+    with torch._C._DisableTorchDispatch():  # No mode should see an operation of the instrument.
         return tensor.detach()
 
 
 @dataclass
-class _Row:
+class _LayerSums:
     num_calls: int = 0
     output_bytes: int = 0
     output_elements: int = 0
@@ -124,16 +123,16 @@ class _Row:
 
 
 class ActivationRecorder(CallObserver):
-    """Made by `record_activations`."""
+    """Records one forward pass; see `record_activations`."""
 
     def __init__(self, network: nn.Module) -> None:
         self.tracker = track_calls(network, self)
         self._owners = StorageOwners(self.tracker)
-        self._state = LayerState(self.tracker.network)
-        self._peak = PeakMemory(self.tracker.network)
+        self._state = _LayerState(self.tracker.network)
+        self._peak = _PeakMemory(self.tracker.network)
         self._hooks = saved_tensors_hooks(self._pack, self._unpack)
-        self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
-        self._rows: dict[str, _Row] = {}
+        self._saved: weakref.WeakSet[_SavedHandle] = weakref.WeakSet()
+        self._rows: dict[str, _LayerSums] = {}
         self._input_bytes = 0
         self._saved_bytes: dict[str, int] | None = None
         self._active = False
@@ -141,13 +140,13 @@ class ActivationRecorder(CallObserver):
 
     @property
     def record(self) -> ActivationRecord:
-        """What was recorded, once the forward pass has ended; `peak_bytes` once the block has.
+        """The record, once the forward pass has ended; `peak_bytes` once the block has ended.
 
         Raises:
-            RuntimeError: the forward pass has not ended, or there was none.
+            RuntimeError: the forward pass has not ended, or none has run.
         """
         if self._saved_bytes is None:
-            raise RuntimeError("the record is there after finish() or after the block, not before")
+            raise RuntimeError("the record exists only after finish() or after the block")
         if not self._has_run:
             name = type(self.tracker.network).__name__
             raise RuntimeError(
@@ -190,7 +189,7 @@ class ActivationRecorder(CallObserver):
         self._detach()
 
     def finish(self) -> ActivationRecord:
-        """End the forward pass: take every hook off and return the record.
+        """End the forward pass: remove all hooks and return the record.
 
         Raises:
             RuntimeError: no forward of the network ran.
@@ -200,7 +199,7 @@ class ActivationRecorder(CallObserver):
         return self.record
 
     def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Start to note who allocates what."""
+        """Start to note which layer allocates what."""
         self._has_run = True
         self._input_bytes += sum(tensor.nbytes for tensor in tensors_in((args, kwargs)))
         self._state.forward_began()
@@ -209,16 +208,16 @@ class ActivationRecorder(CallObserver):
         self._owners.__enter__()
 
     def forward_ended(self) -> None:
-        """The loss's allocations are nobody's."""
+        """Stop counting allocations: those of the loss belong to no layer."""
         self._owners.__exit__(None, None, None)
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        """Count what the call returned and allocated, and the parameters and buffers it has."""
+        """Count what the call returned and allocated, and its parameters and buffers."""
         if output is None:
             return
-        row = self._rows.setdefault(call.key, _Row())
+        row = self._rows.setdefault(call.key, _LayerSums())
         row.num_calls += 1
         row.output_elements += sum(tensor.numel() for tensor in tensors_in(output))
         for tensor in self._state.first_seen(call, args, kwargs):
@@ -233,18 +232,20 @@ class ActivationRecorder(CallObserver):
             if self._owners.allocated_by(identity, call)
         )
 
-    def _pack(self, tensor: torch.Tensor) -> _Saved:
+    def _pack(self, tensor: torch.Tensor) -> _SavedHandle:
         key = self.tracker.current_key
         with self._owners.paused(), torch._C.DisableTorchFunction():
             self._owners.adopt_autocast_copy(tensor, key)
-            saved = _Saved(detached(tensor), tensor._version, key)
+            saved = _SavedHandle(detached(tensor), tensor._version, key)
         if self._saved_bytes is None:
             self._saved.add(saved)
         return saved
 
-    def _unpack(self, saved: _Saved) -> torch.Tensor:
+    def _unpack(self, saved: _SavedHandle) -> torch.Tensor:
         self._read()
-        if saved.tensor._version != saved.version:  # autograd leaves this check to the hooks
+        if (
+            saved.tensor._version != saved.version
+        ):  # With hooks, autograd does not check this itself.
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an "
                 f"inplace operation: a tensor of shape {tuple(saved.tensor.shape)} saved by "
@@ -254,7 +255,7 @@ class ActivationRecorder(CallObserver):
         return saved.tensor
 
     def _read(self) -> None:
-        """Sum what is held now; the first reading stands."""
+        """Sum what autograd holds now; later calls change nothing."""
         if self._saved_bytes is not None:
             return
         self._saved_bytes = {}
@@ -264,7 +265,7 @@ class ActivationRecorder(CallObserver):
                 key = self._owners.owner_of(identity, saved.key)
                 if identity not in seen and key is not None:
                     seen.add(identity)
-                    self._rows.setdefault(key, _Row())
+                    self._rows.setdefault(key, _LayerSums())
                     total = self._saved_bytes.get(key, 0) + storage.nbytes()
                     self._saved_bytes[key] = total
         self._saved.clear()
@@ -275,3 +276,67 @@ class ActivationRecorder(CallObserver):
             self._hooks.__exit__(None, None, None)
             self.tracker.__exit__()
             self._owners.forget()
+
+
+class _LayerState:
+    """Assigns every parameter and buffer of the network to the first layer that has it.
+
+    A module has its own; an operation has those among its arguments.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._known: dict[int, torch.Tensor] = {}
+        self._given: dict[
+            int, torch.Tensor
+        ] = {}  # It holds the tensors, so that no id is used again.
+
+    def forward_began(self) -> None:
+        """List parameters and buffers again: a forward may replace buffers."""
+        tensors = [*self._network.parameters(), *self._network.buffers()]
+        self._known = {id(tensor): tensor for tensor in tensors}
+
+    def first_seen(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        """Return the tensors of this call that no earlier call had."""
+        if call.operation is None:
+            tensors = [*call.module.parameters(), *call.module.buffers()]
+        else:
+            tensors = [tensor for tensor in tensors_in((args, kwargs)) if id(tensor) in self._known]
+        new = {id(tensor): tensor for tensor in tensors if id(tensor) not in self._given}
+        self._given.update(new)
+        return list(new.values())
+
+
+class _PeakMemory:
+    """Peak of the CUDA allocator between `start` and `stop`.
+
+    `peak_bytes` leaves out what was allocated on the device at the start: parameters, buffers, the
+    input, and everything else there (a data set, the optimizer's state). Gradients that an earlier
+    step left do count, since the step writes into them. None before `stop`, and for a network that
+    is not on a CUDA device.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._device: torch.device | None = None
+        self._before_bytes = 0
+        self.peak_bytes: int | None = None
+
+    def start(self) -> None:
+        """Forget the peak so far."""
+        first = next(self._network.parameters(), None)
+        if first is None or first.device.type != "cuda":
+            return
+        self._device = first.device
+        torch.cuda.reset_peak_memory_stats(self._device)
+        gradients = [parameter.grad for parameter in self._network.parameters()]
+        gradient_bytes = sum(grad.nbytes for grad in gradients if grad is not None)
+        self._before_bytes = torch.cuda.memory_allocated(self._device) - gradient_bytes
+
+    def stop(self) -> None:
+        """Read the peak since `start`."""
+        if self._device is not None:
+            peak_bytes = torch.cuda.max_memory_allocated(self._device)
+            self.peak_bytes = peak_bytes - self._before_bytes

@@ -1,12 +1,12 @@
-"""How much memory a device has for a step."""
+"""The memory that a device has left for a step."""
 
 from pathlib import Path
 
 import torch
 
 _MEMINFO = Path("/proc/meminfo")
-# Of the group of processes that this one is in: a container, a batch job. What the group uses holds
-# its files' cache too, which gives way, so that only the limit tells.
+# Memory limits of this process's group: of a container or a batch job. Only the limit counts: the
+# group's usage contains its file cache, which gives way.
 _GROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -14,7 +14,7 @@ _GROUP_LIMITS = (
 
 
 def available_bytes(device: torch.device | str) -> int | None:
-    """None where the system does not say."""
+    """Return the free bytes of a device; None if the system does not tell."""
     device = torch.device(device)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -38,5 +38,5 @@ def _of_the_system() -> int | None:
 def _of_the_group(limit: Path) -> int | None:
     try:
         return int(limit.read_text())
-    except (OSError, ValueError):  # no such group, or one without a limit, "max"
+    except (OSError, ValueError):  # There is no such group, or its limit is "max".
         return None

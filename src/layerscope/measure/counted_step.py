@@ -11,18 +11,18 @@ def step_activations(step: Step) -> ActivationRecord:
     Raises:
         UserError: the network does not run.
     """
-    with step.untouched(), record_activations(step.network) as recorder:
+    with step.preserve_state(), record_activations(step.network) as recorder:
         step.run()
     return recorder.record
 
 
 def activations_and_flops(step: Step) -> tuple[ActivationRecord, FlopCounts]:
-    """What `step_activations` and `flop_counts` say, for the price of one step.
+    """Return the results of `step_activations` and `flop_counts` from a single step.
 
     Raises:
         UserError: the network does not run.
     """
     recorder = record_activations(step.network)
-    with step.untouched(), FlopRecorder(step.network, recorder.tracker) as flops, recorder:
+    with step.preserve_state(), FlopRecorder(step.network, recorder.tracker) as flops, recorder:
         step.run()
     return recorder.record, flops.counts

@@ -1,8 +1,8 @@
-"""What a step takes of a CUDA device, from the bytes that were asked for to what nvidia-smi shows.
+"""The memory of a CUDA device in one step, from the requested bytes to what nvidia-smi shows.
 
-The caching allocator rounds each request up to 512 B, leaves up to 1 MiB at the end of a large
-block that it does not split, and keeps what is freed; cuBLAS and cuDNN keep workspaces; the CUDA
-context and its kernels lie outside of the allocator.
+The caching allocator rounds each request up to 512 B, leaves up to 1 MiB unused at the end of a
+large block, and keeps freed blocks. cuBLAS and cuDNN keep workspaces. The CUDA context and its
+kernels lie outside of the allocator.
 """
 
 from collections import Counter, defaultdict
@@ -19,14 +19,14 @@ from layerscope.measure.step import Step, synchronize
 
 @dataclass(frozen=True)
 class CudaMemory:
-    """Bytes of a device at the peak of one step that is not the first.
+    """Bytes of a device at the peak of one step, not the first.
 
     Args:
-        resident_bytes: parameters, buffers and the call's tensors.
-        requested_before_bytes: asked for and not freed when the step began.
-        requested_bytes, allocated_bytes, reserved_bytes: the allocator's peaks: as asked for, as
-            rounded blocks, and with what it keeps for later.
-        used_bytes: of the whole device when the step had ended, by this and any other process.
+        resident_bytes: bytes of parameters, buffers and the call's tensors.
+        requested_before_bytes: requested bytes that were not freed when the step began.
+        requested_bytes, allocated_bytes, reserved_bytes: the allocator's peaks: as requested, as
+            rounded blocks, and with the blocks that it keeps for later.
+        used_bytes: bytes used on the whole device after the step, by all processes.
     """
 
     resident_bytes: int
@@ -46,9 +46,9 @@ def cuda_memory(step: Step) -> CudaMemory:
         UserError: the network does not run.
     """
     device = step.device
-    with step.untouched():
-        step.run()  # libraries make their workspaces at first use, and keep them
-    with step.untouched():
+    with step.preserve_state():
+        step.run()  # The first step makes the libraries' workspaces, which stay.
+    with step.preserve_state():
         synchronize(device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -76,14 +76,18 @@ def _resident_bytes(step: Step) -> int:
 
 @dataclass
 class AllocatorTrace:
-    """The sizes that the allocator was asked for, by address, in the order of time."""
+    """The sizes that were requested of the allocator, by address, in the order of time."""
 
     requested: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 @contextmanager
 def allocator_trace(device: torch.device) -> Iterator[AllocatorTrace]:
-    """Follow the caching allocator's own history, which torch documents for finding leaks."""
+    """Record the caching allocator's history.
+
+    The functions have a leading underscore but are documented, in torch's notes on CUDA memory.
+    Public ones tell only totals.
+    """
     trace = AllocatorTrace()
     torch.cuda.memory._record_memory_history("all", context=None, stacks="python")
     try:
@@ -97,7 +101,7 @@ def allocator_trace(device: torch.device) -> Iterator[AllocatorTrace]:
 
 
 def requested_by_address(entries: Sequence[Mapping[str, Any]]) -> Mapping[int, Sequence[int]]:
-    """Sort a device's trace, as a snapshot of the allocator has it, by address."""
+    """Sort the entries of a device's trace in an allocator snapshot by address."""
     requested: defaultdict[int, list[int]] = defaultdict(list)
     for entry in entries:
         if entry["action"] == "alloc":
@@ -108,15 +112,15 @@ def requested_by_address(entries: Sequence[Mapping[str, Any]]) -> Mapping[int, S
 def requested_sizes(
     changes: Sequence[tuple[int, int]], requested: Mapping[int, Sequence[int]]
 ) -> list[int] | None:
-    """Return the size that was asked for in place of each block's.
+    """Replace the size of each block by the size that was requested.
 
     Args:
-        changes: address and size of a block, negative where it is freed, in the order of time.
-        requested: sizes by address; those of the changes are the last ones.
+        changes: address and size of a block, negative when it is freed, in the order of time.
+        requested: sizes by address; the last ones are those of the changes.
 
     Returns:
-        One size for each change, with its sign; a release of what was there before keeps its own.
-        None where the two do not fit together.
+        One size for each change, with its sign. A block from before keeps its own size when it is
+        freed. None if the two lists do not match.
     """
     left = Counter(address for address, size in changes if size > 0)
     held: dict[int, int] = {}

@@ -1,19 +1,19 @@
 """The dispatcher's FLOP counter, forward and backward, per layer.
 
-The formulas are those of `torch.utils.flop_counter`, so the total is `FlopCounterMode`'s; the
-attribution is ours, since its own is wrong wherever a module's output is used twice. It counts
+The formulas are those of `torch.utils.flop_counter`, so the total equals `FlopCounterMode`'s. The
+attribution to layers is ours: `FlopCounterMode`'s is wrong if a module's output is used twice. It
+counts
 
-- convolution: 2 per multiply-accumulate, without the bias; transposed ones per input position;
-- convolution's backward: the same again for the input's gradient, where it is computed, and for the
-  weight's; the weight's gradient of a convolution in groups is counted `groups` times too often,
-  and the bias's not at all. Of a transposed one both come to the forward's figure as well, and the
-  weight's gradient again `groups` times;
-- mm, addmm, bmm, baddbmm and the attention kernels: 2 per multiply-accumulate, so a linear layer's
-  bias is not counted, nor its gradient;
+- convolution: 2 per multiply-accumulate, without the bias; a transposed one per input position;
+- backward of a convolution, transposed or not: the forward's count for the input's gradient, if it
+  is computed, and again for the weight's. The weight's gradient of a grouped convolution counts
+  `groups` times what it costs. The bias's gradient does not count;
+- mm, addmm, bmm, baddbmm and the attention kernels: 2 per multiply-accumulate. A linear layer's
+  bias and its gradient do not count;
 - nothing else: no norm, no activation, no pooling, no addition.
 
-Neither dtype, autocast, memory format nor mode change a count, nor do the values of gradients: on a
-CPU the backward of a convolution is counted and not computed; its gradients are zeros.
+No count depends on dtype, autocast, memory format or mode, nor on the values of gradients. On a CPU
+the backward of a convolution is therefore counted but not computed; its gradients are zeros.
 """
 
 from collections import Counter
@@ -25,7 +25,11 @@ from typing import Any
 
 import torch
 from torch import nn
+
+# torch has no public name for the class of an operation.
 from torch._ops import OpOverload
+
+# torch documents TorchDispatchMode, but has no public name for it.
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -36,12 +40,12 @@ from layerscope.measure.step import Step
 
 @dataclass(frozen=True)
 class FlopCounts:
-    """What an instrument counted, in its own convention; the loss is in no count.
+    """An instrument's FLOPs in its own convention, without the loss.
 
     Args:
-        forward: of every layer that ran, in execution order, 0 where nothing is counted; its calls
-            summed. An operation outside of any layer counts for the module that called it.
-        backward: the same layers.
+        forward: counts of every layer that ran, in execution order, its calls summed; 0 if nothing
+            is counted. An operation outside of any layer counts for the module that called it.
+        backward: counts of the same layers in the backward pass.
         total: the sum of `forward` and `backward`.
     """
 
@@ -51,7 +55,7 @@ class FlopCounts:
 
     @staticmethod
     def of(keys: Mapping[str, None], forward: Counter[str], backward: Counter[str]) -> "FlopCounts":
-        """Counts of these layers, and of whatever else has been counted."""
+        """Return the counts of these layers, and of any other key that was counted."""
         everyone = dict.fromkeys([*keys, *forward, *backward])
         return FlopCounts(
             forward=MappingProxyType({key: forward[key] for key in everyone}),
@@ -66,16 +70,16 @@ def flop_counts(step: Step) -> FlopCounts:
     Raises:
         UserError: the network does not run.
     """
-    with step.untouched(), FlopRecorder(step.network) as recorder:
+    with step.preserve_state(), FlopRecorder(step.network) as recorder:
         step.run()
     return recorder.counts
 
 
 class FlopRecorder:
-    """Counts what runs in the `with` block: one forward of the network and its backward.
+    """Counts one forward of the network and its backward in the `with` block.
 
     Args:
-        tracker: of the network, if one follows its calls already: to be entered inside the block.
+        tracker: the network's tracker, if there is one already. It must be entered in the block.
     """
 
     def __init__(self, network: nn.Module, tracker: CallTracker | None = None) -> None:
@@ -87,7 +91,7 @@ class FlopRecorder:
 
     @property
     def counts(self) -> FlopCounts:
-        """What was counted until now."""
+        """Return the counts so far."""
         mode = self._mode
         return FlopCounts.of(self._nodes.keys, mode.forward, mode.backward)
 
@@ -126,20 +130,20 @@ class _CountingMode(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run the operation; count it where it has a formula."""
+        """Run the operation; count it if it has a formula."""
         kwargs = kwargs or {}
         formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
         if formula is None:
             if not _is_composite(func):
                 return func(*args, **kwargs)
-            with self:  # in inference mode it arrives in one piece; its parts may have a formula
+            with self:  # Inference mode does not decompose it; its parts may have formulas.
                 return func.decompose(*args, **kwargs)
         output = self._zeros.instead_of(func, args) or func(*args, **kwargs)
         self._count(int(formula(*args, **kwargs, out_val=output)))
         return output
 
     def _count(self, flops: int) -> None:
-        """Add to the running layer's count, or to that of the layer that created the node."""
+        """Count for the running layer; in the backward pass, for the layer that made the node."""
         node = torch._C._current_autograd_node()
         if node is None:
             counts, key = self.forward, self._tracker.current_key
@@ -149,7 +153,8 @@ class _CountingMode(TorchDispatchMode):
             counts[key] += flops
 
     def _layer_of(self, node: Any) -> str | None:
-        # A checkpoint's backward runs one of its own, whose nodes are new: they are its layer's.
+        # A checkpoint runs a backward pass inside the backward pass. Its nodes are new and belong
+        # to the checkpoint's layer.
         graph_task = torch._C._current_graph_task_id()
         if self._graph_task is None:
             self._graph_task = graph_task
@@ -159,10 +164,10 @@ class _CountingMode(TorchDispatchMode):
 
 
 class _ZeroGradients:
-    """What a convolution's backward returns, as zeros.
+    """Zeros in place of the gradients that a convolution's backward returns.
 
-    To compute it is most of a step's time, and nothing in the backward pass depends on its values;
-    so the gradients are also all views of one block of zeros.
+    Computing them takes most of a step's time, and no count depends on their values. All gradients
+    are views of one block of zeros.
     """
 
     def __init__(self) -> None:
@@ -171,7 +176,7 @@ class _ZeroGradients:
     def instead_of(
         self, func: OpOverload, args: tuple[Any, ...]
     ) -> tuple[torch.Tensor | None, ...] | None:
-        """None where the operation is to be run."""
+        """Return the gradients; None if the operation has to run."""
         if func is not torch.ops.aten.convolution_backward.default or len(args) != 11:
             return None
         _, image, weight, bias_shape = args[:4]

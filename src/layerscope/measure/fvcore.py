@@ -1,9 +1,9 @@
 """fvcore's operation counts per layer, in fvcore's own convention.
 
-fvcore counts a multiply-add of a convolution or a linear layer as one; batch norm 5 per element in
-training mode, 2 in eval mode; adaptive average pooling 1 per input element. What it has no formula
-for (ReLU, max-pool, nn.AvgPool2d, additions, ...) it leaves out: `unsupported_ops` names those that
-it does not itself hold to be free.
+fvcore counts a multiply-add of a convolution or a linear layer as one. Batch norm counts 5 per
+element in training mode and 2 in eval mode; adaptive average pooling 1 per input element. It leaves
+out operations without a formula (ReLU, max-pool, nn.AvgPool2d, additions, ...). `unsupported_ops`
+names those of them that fvcore does not consider free.
 """
 
 import warnings
@@ -19,7 +19,7 @@ from layerscope.layers.calls import Call, CallObserver, CallTracker
 from layerscope.layers.tensors import tensors_in
 from layerscope.measure.step import Step
 
-with warnings.catch_warnings():  # importing fvcore warns of its own use of deprecated names
+with warnings.catch_warnings():  # fvcore's import warns about its own deprecated names.
     warnings.simplefilter("ignore")
     from fvcore.nn import FlopCountAnalysis
 
@@ -30,12 +30,12 @@ class FvcoreFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class FvcoreCounts:
-    """What fvcore counted.
+    """fvcore's counts.
 
     Args:
-        layers: the count of every layer that ran, 0 where fvcore counts nothing, in execution
-            order; the calls of a layer summed. The values add up to `total`.
-        unsupported_ops: how often each operation that fvcore has no formula for occurred.
+        layers: the count of every layer that ran, in execution order, its calls summed; 0 if fvcore
+            counts nothing. The values sum to `total`.
+        unsupported_ops: number of occurrences of each operation without a formula in fvcore.
     """
 
     layers: Mapping[str, int]
@@ -47,21 +47,21 @@ class FvcoreCounts:
 def fvcore_counts(step: Step, train: bool | None = None) -> FvcoreCounts:
     """Count one forward of the step's network on the step's own arguments.
 
-    fvcore knows modules only and would count a functional operation for the module that calls it;
-    here each goes to the key of the operation itself. An operation outside any layer (inside a
-    scripted submodule) goes to the module's path. The network is run, traced, and left as it was.
+    fvcore knows only modules and would count a functional operation for the module that calls it.
+    Here each operation counts for its own key. An operation outside any layer (inside a scripted
+    submodule) counts for the module's path. The network is run, traced, and left as it was.
 
-    The trace records gradients where the step does, because modules choose their path by that: a
-    TransformerEncoderLayer in eval mode fuses all its operations into one without gradients.
+    The trace records gradients if the step does, because modules choose their code path by that: a
+    TransformerEncoderLayer in eval mode without gradients fuses all its operations into one.
 
     Args:
-        train: the mode to count in; each submodule's own present mode if not given.
+        train: the mode to count in; by default each submodule's present mode.
 
     Raises:
-        FvcoreFailed: the forward cannot be traced, or an operation's shapes are not fvcore's.
+        FvcoreFailed: the forward cannot be traced, or a formula of fvcore fails.
     """
     network = step.network
-    with step.untouched():
+    with step.preserve_state():
         if train is not None:
             network.train(train)
         scopes = _LayerScopes()
@@ -70,11 +70,13 @@ def fvcore_counts(step: Step, train: bool | None = None) -> FvcoreCounts:
         stage = "torch cannot trace its forward"
         try:
             with tracker, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the step itself shows those of the network
+                warnings.simplefilter("ignore")  # The step itself has shown the network's warnings.
                 graph = counter.trace()
                 stage = "a formula of fvcore does not fit its operations"
                 counter.count(graph)
-        except Exception as error:  # whatever the user's forward, the tracer or a formula raises
+        except (
+            Exception
+        ) as error:  # The user's forward, the tracer and formulas may raise anything.
             name = type(network).__name__
             reason = _one_line(str(error)) or type(error).__name__
             raise FvcoreFailed(f"fvcore cannot count {name}: {stage}: {reason}") from error
@@ -87,7 +89,7 @@ def fvcore_counts(step: Step, train: bool | None = None) -> FvcoreCounts:
     )
 
 
-_MOST_CHARACTERS = 300  # the tracer's own errors print whole graphs
+_MOST_CHARACTERS = 300  # Errors of the tracer contain whole graphs.
 
 
 def _one_line(text: str) -> str:
@@ -99,14 +101,14 @@ _MARK = "layer:"  # before a call's number, in the name of a scope
 
 
 class _LayerScopes(CallObserver):
-    """Writes the number of the running layer's call into the names that the tracer gives."""
+    """Writes the number of the running layer's call into the scope names of the trace."""
 
     tracker: CallTracker
 
     def __init__(self) -> None:
         self.keys: dict[str, None] = {}
         self.calls: list[str] = []  # the key of every call, by its number
-        self.paths_after: list[str | None] = []  # of the module that runs when the call has ended
+        self.paths_after: list[str | None] = []  # path of the module that runs after each call
         self._pushed: list[bool] = []
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -129,9 +131,9 @@ class _LayerScopes(CallObserver):
 
 
 class _Counter:
-    """Applies fvcore's formulas to the nodes of a trace, as its own analysis does.
+    """Applies fvcore's formulas to the nodes of a trace, as fvcore's own analysis does.
 
-    That analysis would add up every module's count, and name every node by hooks on all modules.
+    That analysis counts per module, and puts hooks on all modules to name the nodes.
     """
 
     def __init__(self, step: Step, scopes: _LayerScopes) -> None:
@@ -143,20 +145,21 @@ class _Counter:
         self._analysis = FlopCountAnalysis(step.network, ())
 
     def trace(self) -> torch._C.Graph:
-        """Run one forward.
+        """Trace one forward.
 
-        The tracer notes the Python stack at every node, and that is most of its time: so it is
-        called here directly, not through torch.jit and a module around the network.
+        torch.jit.trace would note the Python stack at every node, which takes most of its time. So
+        the tracer is called directly, without torch.jit and without a module around the network.
         """
         step = self._step
         network = step.network
         args, kwargs = step.arguments()
 
-        # The tracer knows its inputs by identity, so that the call need not be built from what it
-        # passes here: keyword arguments, nested tensors and other values are simply given.
+        # The tracer knows its inputs by identity. The call need not be built from what it passes
+        # here, so that keyword arguments, nested tensors and other values work.
         def forward(*_: torch.Tensor) -> tuple[torch.Tensor, ...]:
             with step.precision():
-                outputs = tuple(tensors_in(network(*args, **kwargs)))  # all that the tracer takes
+                # The tracer accepts only a flat tuple of tensors.
+                outputs = tuple(tensors_in(network(*args, **kwargs)))
             if not outputs:
                 raise ValueError("it returns no tensors")
             return outputs
@@ -167,14 +170,14 @@ class _Counter:
         return graph
 
     def count(self, graph: torch._C.Graph) -> None:
-        """Every node for its layer; one outside of any, for the module that ran after the last."""
+        """Count each node for its layer; a node between layers for the module that ran then."""
         self.layers.update(dict.fromkeys(self._scopes.keys, 0))
         between = self._name
         node: Any
         for node in graph.nodes():
             kind = node.kind()
             if kind == "prim::Constant":
-                continue  # most are, and each is beside the operation that it is an argument of
+                continue  # Most nodes are constants, next to the operation that takes them.
             scope = node.scopeName().rpartition("/")[2]
             key = between
             if scope.startswith(_MARK):

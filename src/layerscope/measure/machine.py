@@ -1,12 +1,12 @@
-"""What this machine can do at best: how fast it copies memory and multiplies matrices.
+"""The highest rates of this machine, measured: copying memory and multiplying matrices.
 
-The copy moves a tensor far larger than any cache: 64 MiB on a CPU, 1 GiB on a GPU; a byte read and
-a byte written count as two. The product is of two square matrices of the dtype in question: of
-1,024 rows on a CPU (256 where that takes too long: a dtype without instructions of its own), 8,192
-on a GPU; a multiply-accumulate counts as two. Their numbers are random: with ones a GPU draws less
-power and is 13 % faster. Both use the threads and the precision settings that torch has now. On a
-GPU float32 matrices may be multiplied as TF32, which torch switches for matrices (off by default)
-and for cuDNN's convolutions (on) apart: the product is measured with each.
+The copy moves a tensor far larger than any cache: 64 MiB on a CPU, 1 GiB on a GPU. A byte read and
+a byte written count as two. The product is of two square matrices of the given dtype, with 8,192
+rows on a GPU and 1,024 on a CPU, or 256 if that takes too long (a dtype without instructions of its
+own). A multiply-accumulate counts as two. The numbers are random: with ones a GPU draws less power
+and is 13 % faster. Both use torch's present number of threads and precision settings. A GPU may
+multiply float32 matrices as TF32. torch has one switch for matrices (off by default) and one for
+cuDNN's convolutions (on by default): the product is measured with each.
 """
 
 import platform
@@ -26,20 +26,21 @@ _MIB = 2**20
 _COPY_BYTES = {"cpu": 64 * _MIB, "cuda": 1024 * _MIB}
 _MATRIX_ROWS = {"cpu": (256, 1024), "cuda": (8192,)}
 _REPEATS = 9
-_BUDGET_SECONDS = 0.4  # of one measurement
+_BUDGET_SECONDS = 0.4  # for one measurement
 
 
 @dataclass(frozen=True)
 class MachineCeilings:
-    """Rates of one device.
+    """The highest rates of one device.
 
     Args:
-        name: of the processor or of the GPU.
-        num_threads: of torch on the CPU; they do not matter to a GPU.
-        dtype: of the matrices.
-        matrix_rows: of the square matrices.
-        matmul_precision, convolution_precision: what a GPU computes in: `tf32`, or the dtype.
-        convolution_flops_per_second: of the product in the precision of cuDNN's convolutions.
+        name: name of the processor or of the GPU.
+        num_threads: torch's threads on the CPU; they do not matter to a GPU.
+        dtype: type of the matrices' elements.
+        matrix_rows: rows of the square matrices.
+        matmul_precision, convolution_precision: precision in which a GPU computes: `tf32`, or the
+            dtype.
+        convolution_flops_per_second: rate of the product in the precision of cuDNN's convolutions.
     """
 
     name: str
@@ -56,10 +57,10 @@ class MachineCeilings:
 
 
 def machine_ceilings(device: torch.device | str, dtype: torch.dtype) -> MachineCeilings:
-    """Measure the rates, in one to two seconds; torch's own random generators are not used.
+    """Measure the rates in one to two seconds. torch's random generators stay as they are.
 
     Raises:
-        UserError: the device cannot multiply matrices of this dtype, or is no CPU or CUDA device.
+        UserError: the device is no CPU or CUDA device, or cannot multiply matrices of this dtype.
     """
     device = torch.device(device)
     if device.type not in _COPY_BYTES:
@@ -72,7 +73,7 @@ def machine_ceilings(device: torch.device | str, dtype: torch.dtype) -> MachineC
         if convolution_precision != matmul_precision:
             with _float32_products_in("tf32" if convolution_precision == "tf32" else "ieee"):
                 _, convolution_rates = _matmul_rates(device, dtype)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA.
         reason = str(error).splitlines()[0]
         raise UserError(f"{device} cannot be measured with {dtype}: {reason}") from error
     return MachineCeilings(
@@ -91,7 +92,7 @@ def machine_ceilings(device: torch.device | str, dtype: torch.dtype) -> MachineC
 
 
 def device_name(device: torch.device) -> str:
-    """What the maker calls the GPU or the processor."""
+    """Return the manufacturer's name of the GPU or the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpu_info = Path("/proc/cpuinfo")
@@ -109,7 +110,7 @@ def tf32_switches() -> dict[str, bool]:
 
 
 def _precisions(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
-    """Return what products of matrices and convolutions are computed in."""
+    """Return the precisions in which matrix products and convolutions are computed."""
     name = str(dtype).removeprefix("torch.")
     if device.type != "cuda" or dtype != torch.float32:
         return name, name
@@ -138,7 +139,7 @@ def _copy_rates(device: torch.device) -> Spread:
 
 
 def _matmul_rates(device: torch.device, dtype: torch.dtype) -> tuple[int, Spread]:
-    """Of the largest matrices that the budget allows."""
+    """Return the rows, and the FLOPs per second, of the largest matrices in the time budget."""
     sizes = _MATRIX_ROWS[device.type]
     rows, seconds = sizes[0], _matmul_seconds(sizes[0], device, dtype)
     for larger in sizes[1:]:
@@ -158,7 +159,7 @@ def _matmul_seconds(rows: int, device: torch.device, dtype: torch.dtype) -> list
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> list[float]:
-    """Of each repeat, at least three, after two for warm-up."""
+    """Return the seconds of each repeat, at least three, after two for warm-up."""
     begin = perf_counter()
     seconds: list[float] = []
     for number in range(_REPEATS + 2):

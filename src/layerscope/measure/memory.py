@@ -1,12 +1,13 @@
-"""The allocator's timeline of one training step, and what was alive at its peak.
+"""The allocator's timeline of one training step, and the memory alive at its peak.
 
-The events are torch.profiler's: on a CPU every allocation that goes through torch's allocator,
-oneDNN's reorders among them; on CUDA everything that the caching allocator hands out, at the size
-that was asked for (its blocks are larger: see cuda_memory). Counting starts at 0 with parameters,
-buffers and the input in place and without gradients; what is released of that (garbage of earlier
-work, collected now) does not count. The gradients of the parameters (and of the input, where it
-requires one) are the step's, the network's outputs are dropped once the loss has been computed, and
-there is no optimizer.
+The events are torch.profiler's. On a CPU they are all allocations through torch's allocator,
+including oneDNN's reorders. On CUDA they are all allocations by the caching allocator, at the
+requested size (its blocks are larger: see cuda_memory).
+
+Counting starts at 0 with parameters, buffers and the input in place and without gradients. Memory
+from before that is released during the step does not count. The gradients of the parameters (and of
+an input that requires one) belong to the step. The network's outputs are dropped once the loss has
+been computed. There is no optimizer.
 """
 
 from collections import Counter
@@ -21,12 +22,13 @@ from layerscope.measure.step import Phase, Step
 
 @dataclass(frozen=True)
 class MemoryPoint:
-    """After one event of the allocator.
+    """The state after one event of the allocator.
 
     Args:
-        seconds: since the first event.
-        allocated_bytes: above what was there at the start.
-        layer: running, or the last that ran in this phase; None in the loss, and in its backward.
+        seconds: time since the first event.
+        allocated_bytes: bytes allocated since the start and not freed.
+        layer: the layer that runs, or the last one that ran in this phase. None in the loss and in
+            its backward.
     """
 
     seconds: float
@@ -37,15 +39,16 @@ class MemoryPoint:
 
 @dataclass(frozen=True)
 class Block:
-    """Memory from its allocation to its release; layer, phase and operation as of each.
+    """A block of memory, with layer, phase and operation of its allocation and of its release.
 
     Args:
-        operation: the outermost operation that was running (`aten::conv2d`); None for what the
-            autograd engine or Python itself does between two operations, such as releases.
+        operation: the outermost operation that was running (`aten::conv2d`). None between two
+            operations, where the autograd engine or Python releases memory.
         allocated_at: the position of the allocation in the record's points.
-        freed_at: likewise; None, as are the other `freed_` fields, for what outlives the step.
-        is_scratch: allocated and freed within the same run of one operation, so neither its output
-            nor kept.
+        freed_at: the position of the release. All `freed_` fields are None for memory that outlives
+            the step.
+        is_scratch: the same run of one operation allocated and freed it, so that it is neither an
+            output nor saved.
     """
 
     num_bytes: int
@@ -62,15 +65,15 @@ class Block:
 
 @dataclass(frozen=True)
 class MemoryRecord:
-    """What the allocator did in one step.
+    """The allocator's events in one step.
 
     Args:
-        peak_bytes: the highest of the points.
-        peak_layer, peak_phase: those of the first point that reaches it; None where nothing is
+        peak_bytes: the most bytes at any point.
+        peak_layer, peak_phase: layer and phase of the first point with the peak; None if nothing is
             allocated at all.
-        scratch_bytes_at_peak: of the blocks alive at that point, those that are scratch.
-        scratch: of every layer that ran, the most scratch it had at one time, forward or backward.
-        blocks: in the order of their allocations.
+        scratch_bytes_at_peak: bytes of the scratch blocks alive at that point.
+        scratch: for every layer that ran, its most scratch at one time, forward or backward.
+        blocks: all blocks in the order of their allocations.
         has_block_sizes: see `ProfiledStep`.
     """
 
@@ -84,7 +87,7 @@ class MemoryRecord:
     has_block_sizes: bool = False
 
     def blocks_at_peak(self) -> tuple[Block, ...]:
-        """The blocks that were alive at the peak, in the order of their allocations."""
+        """Return the blocks that were alive at the peak, in the order of their allocations."""
         return _alive(self.blocks, _peak_position(self.points))
 
 
@@ -98,7 +101,7 @@ def memory_timeline(step: Step) -> MemoryRecord:
 
 
 def memory_record(profiled: ProfiledStep) -> MemoryRecord:
-    """The timeline of a step that was profiled with its memory."""
+    """Return the timeline of a step that was profiled with memory."""
     events = _of_the_step(profiled.memory_events)
     points = _points(events)
     blocks = _blocks(events)
@@ -119,7 +122,7 @@ def memory_record(profiled: ProfiledStep) -> MemoryRecord:
 
 
 def _of_the_step(events: Sequence[MemoryEvent]) -> list[MemoryEvent]:
-    """Without the releases of what was there before."""
+    """Leave out the releases of memory from before the step."""
     held: set[int] = set()
     own: list[MemoryEvent] = []
     for event in events:
@@ -143,9 +146,9 @@ def _points(events: Sequence[MemoryEvent]) -> tuple[MemoryPoint, ...]:
 
 
 def _blocks(events: Sequence[MemoryEvent]) -> tuple[Block, ...]:
-    """Every allocation with its release, matched by address."""
-    held: dict[int, int] = {}  # the position of the allocation by address
-    freed: dict[int, int] = {}  # the position of the release by that of the allocation
+    """Match every allocation with its release, by address."""
+    held: dict[int, int] = {}  # address → position of the allocation
+    freed: dict[int, int] = {}  # position of the allocation → position of the release
     for position, event in enumerate(events):
         if event.allocated_bytes > 0:
             held[event.address] = position
@@ -181,7 +184,7 @@ def _block(events: Sequence[MemoryEvent], start: int, end: int | None) -> Block:
 
 
 def _peak_position(points: Sequence[MemoryPoint]) -> int:
-    """Of the first point that reaches the peak."""
+    """Return the position of the first point with the peak."""
     return max(range(len(points)), key=lambda number: points[number].allocated_bytes, default=0)
 
 

@@ -1,20 +1,21 @@
-"""Which layer an autograd node belongs to: the one that was running when the node was created.
+"""The layer of an autograd node: the one that was running when the node was created.
 
-Every node gets the next number of a counter when it is created, so that the counter, read when a
-layer begins and when it ends, says which nodes are the layer's: all of them, however many outputs
-they have, and those of in-place operations too. Gradient accumulators have no such number.
+A new node gets the next number of a counter. The counter is read when a layer begins and when it
+ends; all numbers between are nodes of the layer, including those of in-place operations and of
+several outputs. Gradient accumulators have no such number.
 """
 
 from bisect import bisect_right
 from typing import Any
 
+# torch has no public way to read the counter of nodes.
 from torch._C import _autograd  # pyright: ignore[reportPrivateImportUsage]
 
 from layerscope.layers.calls import Call, CallObserver, CallTracker
 
 
 class NodeLayers(CallObserver):
-    """Observes one forward; `tracker` must be set before it."""
+    """Observes one forward; set `tracker` before it runs."""
 
     tracker: CallTracker
 
@@ -24,32 +25,32 @@ class NodeLayers(CallObserver):
         self._owners: list[str | None] = []
 
     def layer_of(self, sequence_number: int) -> str | None:
-        """The key of the layer that created the node of this number.
+        """Return the key of the layer that created the node of this number.
 
-        A node that was made between two layers has the path of the module that made it, one that
-        was made outside of the forward (by the loss) None.
+        For a node created between two layers, it is the path of the module that was running. For a
+        node created outside of the forward (by the loss), it is None.
         """
         position = bisect_right(self._starts, sequence_number) - 1
         return self._owners[position] if position >= 0 else None
 
     def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """From here on, nodes are the network's."""
+        """Start to assign nodes to the network."""
         self._mark(type(self.tracker.network).__name__)
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """From here on, nodes are this layer's."""
+        """Start to assign nodes to this layer."""
         self._mark(call.key)
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        """From here on, nodes are nobody's but the running module's."""
+        """Start to assign nodes to the module that is running."""
         if output is not None:
             self.keys.setdefault(call.key)
         self._mark(self.tracker.current_key)
 
     def forward_ended(self) -> None:
-        """From here on, nodes are the loss's."""
+        """Start to assign nodes to the loss."""
         self._mark(None)
 
     def _mark(self, owner: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What an optimizer keeps between its steps, and takes while it steps."""
+"""The memory of an optimizer: its state between steps, and its temporary tensors in a step."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from layerscope.measure.profiled_step import quiet_start
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """Of all parameters.
+    """Bytes for all parameters together.
 
     Args:
-        state_bytes: of what has the shape of a parameter: momentum, Adam's moments.
-        counter_bytes: of the steps' numbers, one per parameter tensor where there are some.
-        temporary_bytes: the most that one step allocates, on a CPU; gradients are there before.
+        state_bytes: bytes of tensors in the shape of a parameter: momentum, Adam's moments.
+        counter_bytes: bytes of the step counters, which some optimizers have for each parameter.
+        temporary_bytes: the most that one step allocates on a CPU, without gradients.
     """
 
     state_bytes: int
@@ -24,8 +24,8 @@ class OptimizerState:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> OptimizerState:
-    """Two steps, the second of them watched. Every parameter must have a gradient."""
-    optimizer.step()  # makes the state
+    """Take two steps and measure the second. Every parameter must have a gradient."""
+    optimizer.step()  # The first step makes the state.
     states = [
         value
         for state in optimizer.state.values()

@@ -1,12 +1,14 @@
 """One step under torch.profiler, every operation and every allocation with its layer and phase.
 
-In the forward pass a range around every layer says whose the operations are. In the backward pass
-it is the autograd node that runs: its number leads to the layer that created it. A gradient's
-accumulation belongs to the node that delivers the later of the two gradients, an accumulator of a
-parameter to the node that ran before it. What a checkpoint computes again is its backward.
+In the forward pass a range around every layer tells which operations are the layer's. In the
+backward pass the number of the running autograd node leads to the layer that created it. The sum of
+two gradients belongs to the node that delivers the later one. An accumulator of a parameter belongs
+to the node that ran before it. Recomputation in a checkpoint belongs to its backward pass.
 """
 
 import os
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
+
+# torch.profiler has no public access to the tree of events or to single allocations. The public
+# record_function takes several times as long as _RecordFunctionFast.
 from torch._C._autograd import (
     DeviceType,
     _KinetoEvent,
@@ -34,16 +39,16 @@ from layerscope.layers.calls import Call, CallTracker
 from layerscope.measure.cuda_memory import AllocatorTrace, allocator_trace, requested_sizes
 from layerscope.measure.node_layers import NodeLayers
 from layerscope.measure.quiet_convolutions import NODE, OPERATION, QuietConvolutions
-from layerscope.measure.stderr import without_lines
 from layerscope.measure.step import Phase, Step, synchronize
 
 Owner = tuple[str | None, Phase]
 
-_RANGE = "layerscope:"  # before a phase's name or a call's number, in the name of a range
-# What torch writes to stderr: that it has no formula for a convolution whose padding is a name, and
-# that memory from before the profile is freed.
+_RANGE = "layerscope:"  # In a range's name it precedes the phase or the number of the call.
+# torch writes these to stderr for a convolution whose padding is a name, and when memory from
+# before the profile is freed.
 _NOT_FOR_USERS = ("Failed to compute flops for op", "Memory block of unknown size was allocated")
-_WAIT = f"{_RANGE}wait"  # for the device, after the backward pass
+_WAIT = f"{_RANGE}wait"  # waiting for the device after the backward pass
+_STDERR = 2  # the file descriptor
 _NODE = "autograd::engine::evaluate_function: "
 _PHASES: Mapping[str, Phase] = {
     f"{_RANGE}{phase}": phase for phase in ("forward", "loss", "backward")
@@ -51,13 +56,13 @@ _PHASES: Mapping[str, Phase] = {
 
 
 class MemoryEvent(NamedTuple):
-    """The allocator gave memory, or took it back.
+    """An allocation or a release of memory.
 
     Args:
-        allocated_bytes: as it was asked for; negative where memory was freed.
-        layer: that which was running, or was the last to run in this phase; None in the loss.
-        operation: the name of the outermost operation that was running.
-        operation_number: different for every run of an operation.
+        allocated_bytes: the requested size; negative for a release.
+        layer: the layer that runs, or the last one that ran in this phase; None in the loss.
+        operation: the name of the outermost operation that is running.
+        operation_number: a number that differs for every run of an operation.
     """
 
     nanoseconds: int
@@ -71,18 +76,18 @@ class MemoryEvent(NamedTuple):
 
 @dataclass
 class ProfiledStep:
-    """What the profiler saw of a step.
+    """The profiler's record of a step.
 
     Args:
         layers: every layer that ran, in execution order.
-        flops: as `with_flops` counts them.
-        operation_nanoseconds: of the outermost operations, which is the self time of all.
-        device_nanoseconds: of the kernels and copies on the device; empty on a CPU.
-        memory_events: of the allocator of the step's device, in the order of time.
-        has_block_sizes: the events' sizes are those of blocks, which a CUDA device's allocator
-            rounds up, since its history does not tell which were asked for.
-        step_nanoseconds: forward, loss and backward to the end of the last kernel, the profiler's
-            own work included.
+        flops: the counts of `with_flops`.
+        operation_nanoseconds: time of the outermost operations, which is the self time of all.
+        device_nanoseconds: time of kernels and copies on the device; empty on a CPU.
+        memory_events: events of the allocator of the step's device, in the order of time.
+        has_block_sizes: the events have sizes of blocks, which a CUDA allocator rounds up, because
+            its history does not tell the requested sizes.
+        step_nanoseconds: time from the start of the forward pass to the end of the last kernel,
+            including the profiler's own work.
     """
 
     layers: Mapping[str, None] = field(default_factory=dict)
@@ -105,7 +110,7 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
     device = step.device.type
     on_cuda = device == "cuda"
     is_traced = on_cuda and with_memory
-    # Only the clock sees what happens inside a convolution.
+    # Only times need what happens inside a convolution.
     quiet = QuietConvolutions() if device == "cpu" and (with_flops or with_memory) else None
     ranges = _Ranges(quiet)
     tracker = ranges.tracker = CallTracker(step.network, ranges)
@@ -115,17 +120,18 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
         with_flops=with_flops,
         profile_memory=with_memory,
     )
-    if on_cuda:  # libraries make their workspaces at first use, and keep them
-        with step.untouched():
+    if on_cuda:  # The first step makes the libraries' workspaces, which stay.
+        with step.preserve_state():
             step.run()
             synchronize(step.device)
-    with without_lines(*_NOT_FOR_USERS):
-        with step.untouched(), tracker:
+    with _without_lines(*_NOT_FOR_USERS):
+        with step.preserve_state(), tracker:
             with quiet_start():
                 profiler.__enter__()
             try:
                 with allocator_trace(step.device) if is_traced else nullcontext() as trace:
-                    loss = step.run(_phase_range)  # its release is no phase's: held to the end
+                    # The loss is held to the end, since its release belongs to no phase.
+                    loss = step.run(_phase_range)
                     with _RecordFunctionFast(_WAIT):
                         synchronize(step.device)
             finally:
@@ -150,8 +156,8 @@ class _Ranges(NodeLayers):
 
     def __init__(self, quiet: QuietConvolutions | None) -> None:
         super().__init__()
-        self.calls: list[str] = []  # the key of every call, by the number in its range's name
-        self.paths_after: list[str | None] = []  # of the module that runs when the call has ended
+        self.calls: list[str] = []  # key of every call, by the number in its range's name
+        self.paths_after: list[str | None] = []  # path of the module that runs after each call
         self._open: list[_RecordFunctionFast] = []
         self.quiet = quiet
 
@@ -180,7 +186,7 @@ def _phase_range(phase: Phase) -> AbstractContextManager[object]:
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Keep the profiler's library from writing its log to stderr; it reads this at its start."""
+    """Keep the profiler's library from logging to stderr; it reads the variable when it starts."""
     name = "KINETO_LOG_LEVEL"
     is_set = name in os.environ
     os.environ.setdefault(name, "99")
@@ -191,12 +197,34 @@ def quiet_start() -> Iterator[None]:
             del os.environ[name]
 
 
-class _Place(NamedTuple):
-    """Where in the tree of events the reading stands."""
+@contextmanager
+def _without_lines(*texts: str) -> Iterator[None]:
+    """Leave out lines of stderr that contain one of the texts; write the others at the end.
+
+    torch's C++ warnings go to the file descriptor, past Python's warnings and `sys.stderr`.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as written:
+        terminal = os.dup(_STDERR)
+        os.dup2(written.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, _STDERR)
+            os.close(terminal)
+            written.seek(0)
+            for line in written:
+                if not any(text.encode() in line for text in texts):
+                    os.write(_STDERR, line)
+
+
+class _EventContext(NamedTuple):
+    """The layer, phase and operation that enclose an event in the profiler's tree."""
 
     layer: str | None = None
     phase: Phase = "forward"
-    is_owned: bool = False  # inside a layer's range or an autograd node
+    is_owned: bool = False  # It is inside a layer's range or an autograd node.
     operation: str | None = None
     operation_number: int | None = None
 
@@ -213,7 +241,7 @@ class _Reading:
         self._unrecorded = ranges.quiet.nodes if ranges.quiet is not None else ()
         self._last: dict[Phase, str | None] = {}
         self._between: str | None = type(ranges.tracker.network).__name__
-        # The tree has neither FLOPs nor device times; they are found by the operation's number.
+        # The tree has neither FLOPs nor device times; the operation's number leads to them.
         self._flops: dict[int, int] = {}
         self._device_nanoseconds: Counter[int] = Counter()
         if with_flops or device.type != "cpu":
@@ -221,9 +249,9 @@ class _Reading:
         self._counted = self._flops.keys() | self._device_nanoseconds.keys()
         roots = results.experimental_event_tree()
         main_thread = next(event.start_tid for event in roots if event.name in _PHASES)
-        for event in roots:  # on CUDA the backward runs in a thread of its own
+        for event in roots:  # On CUDA the backward pass has a thread of its own.
             is_main = event.start_tid == main_thread
-            self._read([event], _Place(phase="forward" if is_main else "backward"))
+            self._read([event], _EventContext(phase="forward" if is_main else "backward"))
         self.result.memory_events.sort(key=lambda event: event.nanoseconds)
 
     def _read_flat(self, events: Sequence[_KinetoEvent], with_flops: bool) -> None:
@@ -237,19 +265,19 @@ class _Reading:
             if event.device_type() != DeviceType.CPU and not event.is_user_annotation():
                 self._device_nanoseconds[event.linked_correlation_id()] += event.duration_ns()
 
-    def _read(self, events: Sequence[_ProfilerEvent], place: _Place) -> None:
-        """Read these and what is inside each. There are thousands, and every attribute costs."""
+    def _read(self, events: Sequence[_ProfilerEvent], context: _EventContext) -> None:
+        """Read events and those inside each. There are thousands, and each attribute takes time."""
         counted = self._counted
         for event in events:
             fields = event.extra_fields
             if isinstance(fields, _ExtraFields_Allocation):
-                self._note_memory(event.start_time_ns, fields, place)
+                self._note_memory(event.start_time_ns, fields, context)
                 continue
             children = event.children
-            inside = place
+            inside = context
             if isinstance(fields, _ExtraFields_TorchOp):
-                if children or place.operation is None:  # most are neither
-                    inside = self._entered(event, fields, place)
+                if children or context.operation is None:  # Most events have neither.
+                    inside = self._entered(event, fields, context)
                 if counted and (number := event.correlation_id) in counted:
                     self._note_work(number, (inside.layer, inside.phase))
             if children:
@@ -262,66 +290,66 @@ class _Reading:
             self.result.device_nanoseconds[owner] += self._device_nanoseconds[operation_number]
 
     def _entered(
-        self, event: _ProfilerEvent, fields: _ExtraFields_TorchOp, place: _Place
-    ) -> _Place:
+        self, event: _ProfilerEvent, fields: _ExtraFields_TorchOp, context: _EventContext
+    ) -> _EventContext:
         name = event.name
         if name.startswith(_RANGE):
-            return self._entered_range(event, place)
+            return self._entered_range(event, context)
         if name.startswith(_NODE):
-            return self._entered_node(fields, place)
+            return self._entered_node(fields, context)
         is_operation = fields.scope == RecordScope.FUNCTION
         if name == NODE and fields.sequence_number in self._unrecorded:
             is_operation, name = True, OPERATION
-        if place.operation is not None or not is_operation:
-            return place
-        layer = place.layer if place.is_owned else self._unowned(place.phase)
-        self.result.operation_nanoseconds[layer, place.phase] += event.duration_time_ns
-        return _Place(layer, place.phase, place.is_owned, name, event.correlation_id)
+        if context.operation is not None or not is_operation:
+            return context
+        layer = context.layer if context.is_owned else self._unowned(context.phase)
+        self.result.operation_nanoseconds[layer, context.phase] += event.duration_time_ns
+        return _EventContext(layer, context.phase, context.is_owned, name, event.correlation_id)
 
-    def _entered_range(self, event: _ProfilerEvent, place: _Place) -> _Place:
+    def _entered_range(self, event: _ProfilerEvent, context: _EventContext) -> _EventContext:
         name = event.name
         if name == _WAIT:
             self.result.step_nanoseconds += event.duration_time_ns
-            return _Place(phase="backward")
+            return _EventContext(phase="backward")
         if name in _PHASES:
             self.result.step_nanoseconds += event.duration_time_ns
-            return _Place(phase=_PHASES[name])
-        if place.operation is not None:  # an autograd function whose forward calls layers
-            owner = (place.layer, place.phase)
+            return _EventContext(phase=_PHASES[name])
+        if context.operation is not None:  # An autograd.Function's forward may call layers.
+            owner = (context.layer, context.phase)
             self.result.operation_nanoseconds[owner] -= event.duration_time_ns
         call = int(name.removeprefix(_RANGE))
         self._between = self._ranges.paths_after[call]
         layer = self._last["forward"] = self._ranges.calls[call]
-        return _Place(layer, "forward", is_owned=True)
+        return _EventContext(layer, "forward", is_owned=True)
 
-    def _entered_node(self, fields: _ExtraFields_TorchOp, place: _Place) -> _Place:
-        if place.phase == "backward" and place.is_owned:
-            return place  # a checkpoint's backward runs one of its own
-        if fields.sequence_number >= 0:  # a gradient accumulator has none
+    def _entered_node(self, fields: _ExtraFields_TorchOp, context: _EventContext) -> _EventContext:
+        if context.phase == "backward" and context.is_owned:
+            return context  # A checkpoint runs a backward pass inside the backward pass.
+        if fields.sequence_number >= 0:  # A gradient accumulator has no number.
             self._last["backward"] = self._ranges.layer_of(fields.sequence_number)
-        return _Place(self._last.get("backward"), "backward", is_owned=True)
+        return _EventContext(self._last.get("backward"), "backward", is_owned=True)
 
     def _unowned(self, phase: Phase) -> str | None:
-        """Whose an operation outside of any layer and node is."""
+        """Return the layer of an operation outside of all layers and nodes."""
         return self._between if phase == "forward" else self._last.get(phase)
 
     def _note_memory(
-        self, nanoseconds: int, fields: _ExtraFields_Allocation, place: _Place
+        self, nanoseconds: int, fields: _ExtraFields_Allocation, context: _EventContext
     ) -> None:
         device = self._device
         if device.type != "cpu" and fields.device.type != device.type:
             return
         if device.index is not None and fields.device.index != device.index:
             return
-        outside = not place.is_owned and place.operation is None
+        outside = not context.is_owned and context.operation is None
         self.result.memory_events.append(
             MemoryEvent(
                 nanoseconds,
                 fields.alloc_size,
                 fields.ptr,
-                self._last.get(place.phase) if outside else place.layer,
-                place.phase,
-                place.operation,
-                place.operation_number,
+                self._last.get(context.phase) if outside else context.layer,
+                context.phase,
+                context.operation,
+                context.operation_number,
             )
         )

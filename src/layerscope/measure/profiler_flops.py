@@ -1,23 +1,23 @@
 """torch.profiler's `with_flops`, forward and backward, per layer.
 
-What torch (2.15, read and tried) counts, by the name of the operation, wherever it occurs, inside
-another counted one too:
+torch counts operations by name, wherever they occur, also inside another counted operation (2.15,
+read and tried):
 
 - `aten::conv2d`: 2 per multiply-accumulate, right for groups, stride and dilation, without the
-  bias. Under autocast it occurs twice, one inside the other, and counts twice. With padding given
-  as a string ("same", "valid") or an image without a batch dimension it counts 0. Convolutions in
-  one or three dimensions and transposed ones count 0. The backward of a convolution counts 0.
+  bias. Under autocast it occurs twice, one inside the other, and counts twice. It counts 0 if the
+  padding is a string ("same", "valid") or the image has no batch dimension. Convolutions in one or
+  three dimensions, transposed convolutions, and the backward of a convolution count 0.
 - `aten::addmm`, `aten::mm` (a linear layer with and without bias): 2 per multiply-accumulate, for
-  any number of leading dimensions, once, under autocast too. In the backward one `mm` for the
-  weight's gradient, and one for the input's where it is computed. The bias's gradient counts 0.
-- `aten::bmm`, `aten::baddbmm`: 2 per multiply-accumulate; the backward of a product is two of them.
-- `aten::add`: the elements of its first argument, be it the smaller. The engine's sum of two
-  gradients of one tensor is such an addition, of the gradient's elements, where the earlier one is
-  a view (as the backward of flatten, permute, cat and expand gives) or is held elsewhere too; else
-  it is done in place and counts 0. It belongs to the layer whose node delivers the later gradient.
+  any number of leading dimensions, once, under autocast too. The backward has one `mm` for the
+  weight's gradient, and one for the input's if it is computed. The bias's gradient counts 0.
+- `aten::bmm`, `aten::baddbmm`: 2 per multiply-accumulate; the backward of a product has two.
+- `aten::add`: the elements of its first argument, even if that is the smaller one. The engine's sum
+  of two gradients of one tensor counts the gradient's elements if the earlier gradient is a view
+  (from the backward of flatten, permute, cat and expand) or is also held elsewhere. Otherwise the
+  sum is in place and counts 0. It belongs to the layer whose node delivers the later gradient.
 - `aten::mul`: the elements of its first argument. Its backward multiplies the result's gradient by
-  the other factor, once for each factor that needs a gradient: the elements of the result each.
-  Dropout and stochastic depth, where they are active, are such products with a constant.
+  the other factor, once for each factor that needs a gradient; each counts the result's elements.
+  Active dropout and stochastic depth are such products with a constant.
 - Nothing else: no in-place operation (`add_`, `mul_`; the backward of `mul_` is that of `mul`), no
   subtraction or division, no norm, activation or pooling.
 
@@ -41,7 +41,7 @@ def profiler_flops(step: Step) -> FlopCounts:
 
 
 def flops_of(profiled: ProfiledStep) -> FlopCounts:
-    """The counts of a step that was profiled with its FLOPs."""
+    """Return the counts of a step that was profiled with FLOPs."""
     forward: Counter[str] = Counter()
     backward: Counter[str] = Counter()
     for (layer, phase), flops in profiled.flops.items():

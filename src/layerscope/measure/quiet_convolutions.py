@@ -1,15 +1,15 @@
-"""Keeps the profiler from recording what happens inside grouped convolutions on a CPU.
+"""Keep the profiler from recording the inside of grouped convolutions on a CPU.
 
-torch runs some of these group by group (1×1 kernels with one thread, float64): each channel of a
-depthwise convolution is then some thirty operations, and the profiler's work on them takes ten
-times as long as the step. None of them has FLOPs, and an allocation belongs to the outermost
-operation, so that nothing is lost.
+torch runs some of them group by group (1×1 kernels with one thread, float64). Each channel of a
+depthwise convolution is then some thirty operations, and the profiler takes ten times as long as
+the step. Nothing is lost without them: they have no FLOPs, and an allocation belongs to the
+outermost operation.
 
-The forward is hidden by a dispatch mode, which runs after the profiler has noted the convolution
-itself. A mode cannot hide the backward: autograd adds up gradients in another way once Python has
-held them. There recording stops when the node unpacks its first saved tensor, and resumes when
-autograd releases the saved tensors: after the convolution's backward, before the sums of gradients.
-The backward is then known by its node only.
+A dispatch mode hides the inside of the forward: it runs after the profiler has noted the
+convolution itself. A mode cannot hide the backward, because autograd sums gradients in another way
+once Python has held them. There recording stops when the node unpacks its first saved tensor. It
+resumes when autograd releases the saved tensors, after the convolution's backward and before the
+sums of gradients. Only the node then stands for the backward.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,12 @@ from typing import Any
 
 import torch
 from torch import nn
+
+# torch has no public way to pause the profiler's recording, or to ask for hooks on saved tensors.
 from torch._C import _autograd  # pyright: ignore[reportPrivateImportUsage]
 from torch.autograd.graph import saved_tensors_hooks
+
+# torch documents TorchDispatchMode, but has no public name for it.
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerscope.layers.calls import Call
@@ -29,39 +33,39 @@ OPERATION = "aten::convolution_backward"
 
 
 class QuietConvolutions:
-    """Active inside a convolution's call and its node only; to be told of every call.
+    """Stops recording inside grouped convolutions; needs to be told of every call.
 
     Attributes:
-        nodes: the numbers of the nodes whose operation was not recorded.
+        nodes: numbers of the nodes whose operation was not recorded.
     """
 
     def __init__(self) -> None:
         self.nodes: set[int] = set()
         self._call: Call | None = None
         self._mode = _Unrecorded()
-        self._hooks = saved_tensors_hooks(_Saved, self._unpack)
+        self._hooks = saved_tensors_hooks(_RecordingGuard, self._unpack)
         self._has_hooks = False
 
     def layer_began(self, call: Call) -> None:
-        """Start, if this is a grouped convolution."""
+        """Start to hide the inside of the call, if it is a grouped convolution."""
         if self._call is not None or not _is_plain_grouped_convolution(call):
             return
         self._call = call
         self._mode.__enter__()
-        # Hooks of somebody else (a checkpoint, save_on_cpu) decide what is saved: leave them alone.
+        # Other hooks (of a checkpoint, save_on_cpu) decide what is saved: leave them alone.
         self._has_hooks = not _are_hooks_taken()
         if self._has_hooks:
             self._hooks.__enter__()
 
     def layer_ended(self, call: Call) -> None:
-        """Stop, if the call is that which started it."""
+        """Hide nothing any more, if this is the hidden call."""
         if self._call is call:
             self._call = None
             if self._has_hooks:
                 self._hooks.__exit__()
             self._mode.__exit__(None, None, None)
 
-    def _unpack(self, saved: "_Saved") -> torch.Tensor:
+    def _unpack(self, saved: "_RecordingGuard") -> torch.Tensor:
         node = torch._C._current_autograd_node()
         if node is not None and node.name() == NODE:
             self.nodes.add(node._sequence_nr())
@@ -78,7 +82,7 @@ class _Unrecorded(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run the operation, which is recorded already, and record nothing inside it."""
+        """Run the operation, which is already recorded, and record nothing inside it."""
         _autograd._enable_record_function(False)
         try:
             return func(*args, **(kwargs or {}))
@@ -86,8 +90,8 @@ class _Unrecorded(TorchDispatchMode):
             _autograd._enable_record_function(True)
 
 
-class _Saved:
-    """What autograd holds in place of a tensor, until it releases it."""
+class _RecordingGuard:
+    """A saved tensor; when autograd releases it, recording resumes."""
 
     __slots__ = ("is_unpacked", "tensor")
 
@@ -101,15 +105,17 @@ class _Saved:
 
 
 def _is_plain_grouped_convolution(call: Call) -> bool:
-    """Tell whether all that the call runs is a convolution in groups."""
+    """Tell whether the call runs a grouped convolution and nothing else."""
     module = call.module
     if call.operation is not None or not isinstance(module, nn.Conv1d | nn.Conv2d):
         return False
     return (
-        type(module) in (nn.Conv1d, nn.Conv2d)  # a parametrization makes a class of its own
+        type(module) in (nn.Conv1d, nn.Conv2d)  # A parametrization has a class of its own.
         and module.groups > 1
         and module.padding_mode == "zeros"
-        and len(module._forward_pre_hooks) == len(module._forward_hooks) == 1  # the tracker's
+        and len(module._forward_pre_hooks)
+        == len(module._forward_hooks)
+        == 1  # those of the tracker
     )
 
 

@@ -1,8 +1,8 @@
 """One training step of the user's own network: forward, loss, backward; no optimizer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.layers.calls import unwrapped
+from layerscope.layers.preserve_state import preserve_state
 from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in
-from layerscope.layers.untouched import untouched
-from layerscope.measure.call import described
 
 Phase = Literal["forward", "loss", "backward"]
+_MOST_CHARACTERS = 160  # in the description of a call
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a CUDA device has done all that it was given; others have done it already."""
+    """Wait until a CUDA device has finished its work; other devices have finished already."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -29,19 +29,19 @@ def _unobserved(phase: Phase) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What every instrument runs: this network, in its present modes, called with these arguments.
+    """The step that every instrument runs: a network in its present modes, and its arguments.
 
-    A wrapper (DistributedDataParallel) is looked through. A graph that a tensor of the call has
-    already is not part of the step. The gradient of such a tensor is computed where it requires
-    one, and dropped.
+    The module inside a wrapper (DistributedDataParallel) is used. A graph that a tensor of the call
+    already has is not part of the step. The gradient of a tensor that requires one is computed and
+    dropped.
 
     Args:
         args: positional arguments of one call of the network: tensors in any nesting of tuples,
             lists, mappings and dataclasses, and anything else that the network takes.
         kwargs: keyword arguments of the same call.
         autocast: dtype of autocast in the forward pass.
-        foreign_leaves: leaves that the loss needs and that are not the network's, whose gradients
-            are set aside and put back too.
+        foreign_leaves: leaves that the loss uses and that are not the network's. Their gradients
+            are restored too.
         loss_function: called with what the network returned; the default is the sum of the
             returned floating-point tensors that require a gradient.
 
@@ -74,15 +74,12 @@ class Step:
     @property
     def description(self) -> str:
         """The call's arguments in one short line: `(float32(2, 3), mask=bool(2))`."""
-        return described(self.args, self.kwargs)
+        return _described(self.args, self.kwargs)
 
-    def untouched(self) -> AbstractContextManager[None]:
-        """Leave the network and the gradients of the call's tensors as they are now.
-
-        That holds after an exception too.
-        """
+    def preserve_state(self) -> AbstractContextManager[None]:
+        """Restore the network and the gradients of the call's tensors, also after an exception."""
         tensors = (*tensors_in((self.args, self.kwargs)), *self.foreign_leaves)
-        return untouched(self.network, *tensors, arguments=(*self.args, *self.kwargs.values()))
+        return preserve_state(self.network, *tensors, arguments=(*self.args, *self.kwargs.values()))
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments for one run: their tensors are detached and share their memory."""
@@ -124,12 +121,12 @@ class Step:
         except Exception as error:  # the user's function may raise anything
             raise _refused(
                 self.network,
-                f"returned {described((outputs,), {})}, of which the loss function cannot compute "
+                f"returned {_described((outputs,), {})}, of which the loss function cannot compute "
                 "a loss",
                 error,
             ) from error
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            what = described((loss,), {})[1:-1]
+            what = _described((loss,), {})[1:-1]
             raise UserError(
                 f"the loss function returned no scalar but {what}: return one tensor with one "
                 "element, such as a mean"
@@ -152,10 +149,10 @@ class Step:
     ) -> Tensor | None:
         """Run forward, loss and backward (if there is one); return the loss, whose graph is spent.
 
-        Nothing else is kept alive: a layer's output lives as long as autograd holds it.
+        Nothing else stays alive: a layer's output lives as long as autograd holds it.
 
         Args:
-            during: entered around each phase.
+            during: returns a context for each phase.
 
         Raises:
             UserError: see `forward`, `loss` and `backward`.
@@ -184,3 +181,40 @@ def _refused(network: nn.Module, what: str, error: Exception, mend: str = "") ->
     reason = " ".join(str(error).split()) or type(error).__name__
     message = f"{type(network).__name__} {what}: {reason}"
     return UserError(f"{message}: {mend}" if mend else message)
+
+
+def _described(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return the tensors of a call in one short line: `(float32(2, 3), lengths=[int64(5)])`.
+
+    What holds no tensor is written as its class, or left out where it is None.
+    """
+    parts = [
+        *(_description(value) for value in args),
+        *(f"{name}={_description(value)}" for name, value in kwargs.items() if value is not None),
+    ]
+    line = f"({', '.join(parts)})"
+    return line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 2] + "…)"
+
+
+def _description(value: Any) -> str:
+    if isinstance(value, Tensor):
+        shape = ", ".join(map(str, value.shape))
+        return f"{str(value.dtype).removeprefix('torch.')}({shape})"
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if next(tensors_in(value), None) is None:
+        return type(value).__name__
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_description, value))})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_description, value))}]"
+    named = ", ".join(f"{name}: {_description(item)}" for name, item in _items(value))
+    return f"{{{named}}}"
+
+
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    else:
+        for item in fields(value):
+            yield item.name, getattr(value, item.name)

@@ -1,13 +1,14 @@
 """torch.profiler's time per layer, forward and backward, with its spread over several steps.
 
-On a CPU a layer's time is the self time of all its operations; what happens between operations
-(Python, the autograd engine, the release of memory) is in the step's time only. On CUDA it is the
-time of the layer's kernels and copies on the device.
+On a CPU a layer's time is the self time of all its operations. Time between operations (Python, the
+autograd engine, the release of memory) is part of the step's time only. On CUDA a layer's time is
+that of its kernels and copies on the device.
 
-The profiler costs a few microseconds for every operation, nested ones too, and part of that falls
-into the times of the outer operations: small layers look slower than they are (a view, of which a
-few microseconds are all there is, by several times). `step_seconds` is measured without it,
-`profiled_step_seconds` with it, in turn; on a ResNet-50 with one image they differ by about 5 %.
+The profiler takes a few microseconds for every operation, including nested ones. Part of that falls
+into the times of the outer operations, so that small layers look slower than they are. A view,
+which itself takes a few microseconds, looks several times slower. `step_seconds` is measured
+without the profiler and `profiled_step_seconds` with it, in turn. On a ResNet-50 with one image
+they differ by about 5 %.
 """
 
 from collections import Counter
@@ -25,7 +26,7 @@ from layerscope.measure.step import Phase, Step, synchronize
 
 @dataclass(frozen=True)
 class Spread:
-    """Of several repeats; in seconds, or in whatever the name of the field says."""
+    """Median and range over several repeats, in seconds or in the unit of the field's name."""
 
     median: float
     minimum: float
@@ -33,7 +34,7 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
+        """Return the spread of at least one value."""
         return Spread(median(values), min(values), max(values))
 
 
@@ -42,7 +43,7 @@ class LayerTime:
     """Seconds of one layer, all its calls summed.
 
     Args:
-        backward: None where the layer has no backward.
+        backward: None if the layer has no backward.
     """
 
     forward: Spread
@@ -54,8 +55,8 @@ class TimeRecord:
     """Seconds of every layer that ran, in execution order, and of whole steps.
 
     Args:
-        step_seconds: forward, loss and backward, without the profiler.
-        profiled_step_seconds: the same under the profiler, whose work it includes.
+        step_seconds: time of forward, loss and backward, without the profiler.
+        profiled_step_seconds: time of the same under the profiler, including its work.
     """
 
     layers: Mapping[str, LayerTime]
@@ -69,8 +70,8 @@ def layer_times(step: Step, repeats: int = 10, warmup: int = 2) -> TimeRecord:
     """Time steps with and without the profiler in turn. The network is left as it was.
 
     Args:
-        repeats: steps of each sort that count; at least 1.
-        warmup: steps of each sort before them.
+        repeats: measured steps of each kind; at least 1.
+        warmup: steps of each kind before them.
 
     Raises:
         UserError: the network does not run, or a profiler is running already.
@@ -95,12 +96,14 @@ def layer_times(step: Step, repeats: int = 10, warmup: int = 2) -> TimeRecord:
 
 
 def step_seconds(step: Step) -> float:
-    """Wall time of one step, to the end of its last kernel; the network is left as it was.
+    """Return the wall time of one step to the end of its last kernel, in seconds.
+
+    The network is left as it was.
 
     Raises:
         UserError: the network does not run.
     """
-    with step.untouched():
+    with step.preserve_state():
         synchronize(step.device)
         begin = perf_counter()
         step.run()

@@ -1,4 +1,4 @@
-"""Does this network take these images and give these classes? Asked before any data is read."""
+"""Check, before any data is read, that a network takes these images and gives these classes."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,22 +10,22 @@ from torch import nn
 from layerscope.base.errors import UserError
 from layerscope.config.schema import NetworkBase
 from layerscope.dry_run import dry_run
-from layerscope.layers import untouched
+from layerscope.layers import preserve_state
 from layerscope.networks.layer_calls import blank_image
 from layerscope.operations.determinism import is_refused_on_cuda
 
 
 def check_network(network: nn.Module, config: NetworkBase) -> int:
-    """How many tensors the network returns in train mode, where some return more.
+    """Return the number of tensors that the network returns in train mode; some return several.
 
     No kernel runs and the network stays as it is.
 
     Raises:
-        UserError: it refuses model.input_shape, or does not return (N, model.num_classes).
+        UserError: the network refuses model.input_shape, or does not return (N, model.num_classes).
     """
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"{type(network).__name__} has no parameters to train")
-    with untouched(network):
+    with preserve_state(network):
         _output_shapes(network.eval(), config)
         shapes = _output_shapes(network.train(), config)
     found = shapes[0][1:]
@@ -38,13 +38,13 @@ def check_network(network: nn.Module, config: NetworkBase) -> int:
 
 
 def check_deterministic(network: nn.Module, config: NetworkBase, device: torch.device) -> None:
-    """Refuse what torch would refuse on CUDA in the first backward pass, without a kernel.
+    """Refuse what torch would refuse on CUDA in the first backward pass; no kernel runs.
 
     Raises:
-        UserError: an operation of the training step has no deterministic algorithm there.
+        UserError: an operation of the training step has no deterministic algorithm on CUDA.
     """
     image = blank_image(network, (2, *config.input_shape))
-    with untouched(network), _deterministic_algorithms():
+    with preserve_state(network), _deterministic_algorithms():
         run = dry_run(network.train(), (image,), device=device)
     for operation in run.operations:
         if is_refused_on_cuda(operation.name):
@@ -57,7 +57,7 @@ def check_deterministic(network: nn.Module, config: NetworkBase, device: torch.d
 
 @contextmanager
 def _deterministic_algorithms() -> Iterator[None]:
-    """Make torch choose as it will in training; what has no such algorithm runs on all the same."""
+    """Make torch choose deterministic algorithms; run the others without an error."""
     before = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
     with warnings.catch_warnings(action="ignore"):
@@ -69,7 +69,7 @@ def _deterministic_algorithms() -> Iterator[None]:
 
 
 def _output_shapes(network: nn.Module, config: NetworkBase) -> list[tuple[int, ...]]:
-    """Return the shape of each tensor that the network returns of two images."""
+    """Return the shape of each tensor that the network returns for two images."""
     try:
         run = dry_run(network, (blank_image(network, (2, *config.input_shape)),), backward=False)
     except UserError as error:

@@ -7,7 +7,7 @@ from layerscope.networks.common import pooled_size, scaled_channels
 
 
 def conv_block(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-    """Convolution that keeps the size, batch norm, ReLU, max-pool by 2."""
+    """Return a convolution that preserves the size, batch norm, ReLU and max-pool by 2."""
     return nn.Sequential(
         OrderedDict(
             conv=nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2),
@@ -21,13 +21,13 @@ def conv_block(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequ
 class CifarCNN(nn.Sequential):
     """Convolution blocks, global average pooling and one linear layer.
 
-    Images (N, C, H, W) to logits (N, num_classes). With the default arguments: 94,986 parameters
-    and 1,816 B of buffers.
+    Maps images (N, C, H, W) to logits (N, num_classes). The default arguments give 94,986
+    parameters and 1,816 B of buffers.
 
     Args:
         input_shape: (C, H, W) of one image.
         channels: output channels of each block, before the width multiplier.
-        kernel_size: odd, so that the convolution keeps the size.
+        kernel_size: odd, so that the convolution preserves the size.
     """
 
     def __init__(

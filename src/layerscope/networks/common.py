@@ -1,4 +1,4 @@
-"""What the networks share: widths, sizes of feature maps, and how small ones start."""
+"""Code that the networks share: widths, sizes of feature maps, and initial biases."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from layerscope.base.errors import UserError
 
 
 def scaled_channels(channels: tuple[int, ...], width: float) -> tuple[int, ...]:
-    """Channel counts times the width multiplier, rounded, never below 1."""
+    """Return channel counts times the width multiplier, rounded, never below 1."""
     return tuple(max(1, round(count * width)) for count in channels)
 
 
 def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
-    """(C, H, W) of it; a UserError if it is neither that nor (N, C, H, W)."""
+    """Return (C, H, W) of an input shape; a UserError if it is neither that nor (N, C, H, W)."""
     sizes = tuple(input_shape)
     if len(sizes) not in (3, 4) or not all(isinstance(size, int) for size in sizes):
         raise UserError(f"input_shape={sizes}: give (C, H, W), or (N, C, H, W)")
@@ -21,17 +21,17 @@ def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def start_alive(convolution: nn.Conv2d) -> None:
-    """Biases of 0.1, so that the ReLU behind has something to let through.
+    """Set the biases to 0.1, so that the next ReLU is not 0 everywhere.
 
-    With two channels and torch's own start, one seed in five gives a network whose last ReLU is 0
-    for every image: it can never learn.
+    With two channels and torch's own initialization, one seed in five gives a network whose last
+    ReLU is 0 for every image. Such a network can never learn.
     """
     assert convolution.bias is not None
     nn.init.constant_(convolution.bias, 0.1)
 
 
 def pooled_size(size: int, times: int, network: str) -> int:
-    """Height or width after `times` poolings by 2; a UserError if nothing is left."""
+    """Return height or width after `times` poolings by 2; a UserError if nothing is left."""
     left = size // 2**times
     if left < 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A convolution as the matrix of the fully connected layer that it equals."""
+"""A convolution as the matrix of the equivalent fully connected layer."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ MAX_ENTRIES = 2**26  # half a GiB of indices alone
 
 
 class ConvMatrix(NamedTuple):
-    """A convolution as a matrix.
+    """The matrix of a convolution.
 
     Args:
-        matrix: sparse, (C_out·H_out·W_out, C_in·H·W); it takes the flattened image, without the
-            bias. Its values are differentiable in the convolution's weight.
-        weight_index: of each entry, in the order of `matrix.values()`, the index of its weight in
-            `conv.weight.flatten()`: entries that share a weight have the same.
+        matrix: sparse, (C_out·H_out·W_out, C_in·H·W). It multiplies the flattened image and leaves
+            out the bias. Its values are differentiable with respect to the convolution's weight.
+        weight_index: for each entry, in the order of `matrix.values()`, the index of its weight in
+            `conv.weight.flatten()`. Entries that share a weight have the same index.
     """
 
     matrix: Tensor
@@ -28,7 +28,7 @@ class ConvMatrix(NamedTuple):
 
 
 def conv_as_matrix(conv: nn.Conv2d, input_shape: Shape) -> ConvMatrix:
-    """The fully connected layer that the convolution is: mostly zeros, its weights used many times.
+    """Return the convolution as a matrix: mostly zeros, with each weight used many times.
 
     `(matrix @ image.flatten()).view(C_out, H_out, W_out) + bias[:, None, None]` is the output.
 
@@ -36,8 +36,8 @@ def conv_as_matrix(conv: nn.Conv2d, input_shape: Shape) -> ConvMatrix:
         input_shape: (C, H, W) of one image, or with N.
 
     Raises:
-        UserError: no plain 2-d convolution, another number of channels, a kernel that does not fit,
-            or a matrix that is too large.
+        UserError: it is no plain 2-d convolution, it takes another number of channels, its kernel
+            does not fit, or the matrix would be too large.
     """
     channels, height, width = image_shape(input_shape)
     _check_plain(conv, channels)
@@ -75,15 +75,20 @@ def conv_as_matrix(conv: nn.Conv2d, input_shape: Shape) -> ConvMatrix:
 
 def _check_plain(conv: nn.Module, channels: int) -> None:
     if not isinstance(conv, nn.Conv2d):
-        raise UserError(f"{type(conv).__name__} is no nn.Conv2d: give one")
+        raise UserError(f"{type(conv).__name__} is not supported: give an nn.Conv2d")
     if conv.padding_mode != "zeros":
-        raise UserError(f"padding_mode={conv.padding_mode}: only padding with zeros is left out")
+        raise UserError(
+            f"padding_mode={conv.padding_mode}: only convolutions with zero padding have a matrix"
+        )
     if conv.in_channels != channels:
         raise UserError(f"the convolution takes {conv.in_channels} channels, not {channels}")
 
 
 def _taps(conv: nn.Conv2d, dimension: int, size: int) -> tuple[Tensor, int]:
-    """Where each output position has the kernel: (outputs, k), outside of the image on padding."""
+    """Return the input index under each tap of the kernel, and the number of outputs.
+
+    The indices have the shape (outputs, k). On padding they lie outside of the image.
+    """
     k, s, d = (s[dimension] for s in (conv.kernel_size, conv.stride, conv.dilation))
     if conv.padding == "same":
         before, count = d * (k - 1) // 2, size

@@ -1,4 +1,4 @@
-"""Fully connected layers as the convolutions that they equal; conv_matrix.py goes the other way."""
+"""Fully connected layers as equivalent convolutions; conv_matrix.py goes the other way."""
 
 from collections.abc import Iterable
 from copy import deepcopy
@@ -13,7 +13,7 @@ from layerscope.dry_run import Shape
 from layerscope.networks.common import image_shape
 from layerscope.networks.layer_calls import DescribedCall, network_calls
 
-# Each number, or each channel, for itself: the same on a map of any size.
+# Layers that treat each number, or each channel, alone: the same on a map of any size.
 _POINTWISE = {
     *("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish"),
     *("sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "softplus", "softsign"),
@@ -26,23 +26,24 @@ _FUNCTIONAL = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
 
 def to_convolutional(model: nn.Module, input_shape: Shape) -> nn.Sequential:
-    """The same network without fully connected layers, which takes larger images too.
+    """Return the network without fully connected layers, so that it takes larger images too.
 
-    A fully connected layer on a map of C×H×W becomes a convolution with kernel H×W and as many
-    channels as it has outputs; one on a vector, a 1×1 convolution. Flattening is left out, adaptive
-    pooling becomes a pooling with the window that it has at `input_shape`, a global one with
-    stride 1. Weights are copied, not trained anew; layers keep their keys, and their modes.
+    A fully connected layer on a map of C×H×W becomes a convolution with kernel H×W and one channel
+    per output. A fully connected layer on a vector becomes a 1×1 convolution. Flattening is left
+    out. Adaptive pooling becomes a pooling with the window that it has at `input_shape`; global
+    pooling gets stride 1. Weights are copied. Layers keep their keys and modes.
 
-    An image of `input_shape` gives (N, classes, 1, 1), the model's own outputs; a larger one a grid
-    of them. Without padding each is what the model gives for the crop that it sees; a padded
-    convolution sees the image where the crop has zeros.
+    An image of `input_shape` gives the model's own outputs, as (N, classes, 1, 1). A larger image
+    gives a grid of outputs. Without padding, each equals the model's output for its crop of the
+    image. With padding they differ: the convolution sees the image where the crop has zeros.
 
     Args:
-        model: layers in a row, with 2-d maps; it stays as it is. On the meta device, shapes alone.
+        model: layers in a row, with 2-d maps; it stays as it is. On the meta device the result has
+            shapes only.
         input_shape: (C, H, W) that the fully connected layers were made for, or with N.
 
     Raises:
-        UserError: it does not run on this shape, or has a layer that cannot be converted.
+        UserError: the model does not run on this shape, or has a layer that cannot be converted.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
@@ -55,23 +56,23 @@ def to_convolutional(model: nn.Module, input_shape: Shape) -> nn.Sequential:
 
 
 class _Converter:
-    """Goes through the layers and remembers which map was flattened."""
+    """Converts the layers in order, and remembers which map was flattened."""
 
     def __init__(self, model: nn.Module) -> None:
         self.layers: list[tuple[tuple[str, ...], nn.Module]] = []
         self._modules = dict(model.named_modules())
-        self._flat: Shape | None = None  # the map, (C, H, W), that the features are of
+        self._flat: Shape | None = None  # shape (C, H, W) of the map that was flattened
         self._converted: dict[tuple[int, Shape | None], nn.Module] = {}
 
     def add(self, spec: DescribedCall) -> None:
-        """One more layer, converted where it has to be."""
+        """Add the next layer, converted if it has to be."""
         if spec.kind in _FLATTENING:
             self._flatten(spec)
             return
         module = self._modules.get(spec.key)
         memory = (id(module), self._flat)
         if module is not None and memory in self._converted:
-            layer = self._converted[memory]  # called before: still one layer, with one weight
+            layer = self._converted[memory]  # A layer that is called twice stays one layer.
         else:
             layer = self._layer(spec, module)
             self._converted[memory] = layer
@@ -86,7 +87,7 @@ class _Converter:
         if before == after:
             return
         if len(before) != 4 or after != (before[0], prod(before[1:])):
-            _refuse(spec, f"it makes {after} of {before}, not a vector of every image")
+            _refuse(spec, f"it turns {before} into {after}, not into one vector per image")
         self._flat = before[1:]
 
     def _layer(self, spec: DescribedCall, module: nn.Module | None) -> nn.Module:
@@ -103,7 +104,7 @@ class _Converter:
         if spec.kind == "batch_norm":
             return self._norm(spec, module)
         if spec.kind not in _POINTWISE and (spec.kind not in _WINDOWED or self._flat is not None):
-            _refuse(spec, "it is none that works on maps of any size")
+            _refuse(spec, "it does not work on maps of any size")
         return deepcopy(module)
 
     def _convolution(self, spec: DescribedCall, module: nn.Module) -> nn.Conv2d:
@@ -125,7 +126,7 @@ class _Converter:
         if self._flat is None:
             return deepcopy(module)
         if not isinstance(module, nn.BatchNorm1d) or self._flat[1:] != (1, 1):
-            _refuse(spec, "it norms each position of the map for itself: put it before the flatten")
+            _refuse(spec, "it normalizes each position of the map alone: put it before the flatten")
         layer = nn.BatchNorm2d(
             module.num_features, module.eps, module.momentum, module.affine,
             module.track_running_stats, device="meta",
@@ -145,7 +146,7 @@ def _refuse(spec: DescribedCall, reason: str) -> NoReturn:
 
 
 def _check_in_a_row(before: DescribedCall | None, spec: DescribedCall) -> None:
-    """One tensor in, that of the layer before, and one out."""
+    """Refuse a layer that does not take exactly what the layer before returned."""
     if len(spec.inputs) != 1 or len(spec.outputs) != 1:
         _refuse(
             spec, f"it takes {len(spec.inputs)} tensors and gives {len(spec.outputs)}, not one each"
@@ -160,10 +161,13 @@ def _moved(parameter: Tensor, shape: Shape) -> nn.Parameter:
 
 
 def _fixed_pooling(spec: DescribedCall) -> nn.Module:
-    """The window that adaptive pooling has on this map; what is pooled to one value slides by 1."""
+    """Return adaptive pooling as a pooling with the window that it has on this map.
+
+    Pooling to a single value gets stride 1.
+    """
     before, after = spec.input_shape[2:], spec.output_shape[2:]
     if any(size % left for size, left in zip(before, after, strict=True)):
-        _refuse(spec, f"its windows on {before} are not all alike where {after} is left")
+        _refuse(spec, f"its windows from {before} to {after} are not all of one size")
     window = [size // left for size, left in zip(before, after, strict=True)]
     stride = [1 if left == 1 else size for size, left in zip(window, after, strict=True)]
     height, width = window
@@ -182,7 +186,7 @@ def _of_function(spec: DescribedCall) -> nn.Module:
 
 
 def _nested(layers: Iterable[tuple[tuple[str, ...], nn.Module]], training: bool) -> nn.Sequential:
-    """Layers under their keys; a name that has been used is numbered."""
+    """Return the layers under their keys; a name that is taken gets a number."""
     network = nn.Sequential()
     network.training = training
     for name, members in groupby(layers, key=lambda layer: layer[0][0]):
@@ -201,7 +205,7 @@ def _unused(name: str, network: nn.Module) -> str:
 
 
 def total_stride(convolutional: nn.Module) -> tuple[int, int]:
-    """Pixels of the image from one place of the grid to the next, of a converted network."""
+    """Return the distance between neighbouring outputs of a converted network, in pixels."""
     strides = [
         _pair(layer.stride or layer.kernel_size)
         for _, layer in convolutional.named_modules(remove_duplicate=False)
@@ -211,7 +215,7 @@ def total_stride(convolutional: nn.Module) -> tuple[int, int]:
 
 
 def crops(images: Tensor, size: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Every crop (N·rows·columns, C, H, W) of images (N, C, H', W'), image by image, row by row."""
+    """Cut images (N, C, H', W') into crops (N·rows·columns, C, H, W), image by image, by rows."""
     found = images.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1])
     num, channels, rows, columns = found.shape[:4]
     return found.permute(0, 2, 3, 1, 4, 5).reshape(num * rows * columns, channels, *size)

@@ -1,4 +1,4 @@
-"""How many features reach the first fully connected layer, layer by layer."""
+"""The number of features that reach the first fully connected layer, layer by layer."""
 
 from dataclasses import dataclass
 from math import prod
@@ -12,12 +12,12 @@ _POOLS = ("max_pool", "avg_pool")
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one layer does to the shape.
+class DerivationStep:
+    """The change of shape in one layer.
 
     Args:
-        formula: with this layer's numbers; `same size` where it changes none.
-        shape: of its output, with the batch.
+        formula: the size formula with this layer's numbers; `same size` if no size changes.
+        shape: shape of the layer's output, with the batch.
     """
 
     layer: str
@@ -25,14 +25,15 @@ class Step:
     shape: Shape
 
 
-def derivation(network: NetworkCalls) -> tuple[Step, ...]:
+def derivation(network: NetworkCalls) -> tuple[DerivationStep, ...]:
     """Return the steps from the image to the first linear layer, which is the last of them.
 
-    Without a linear layer, all layers. Works for any network whose layers are in a row.
+    A network without a linear layer gives all its layers. Any network works whose layers are in a
+    row.
     """
-    steps: list[Step] = []
+    steps: list[DerivationStep] = []
     for spec in network.layers:
-        steps.append(Step(spec.key, _formula(spec), spec.output_shape))
+        steps.append(DerivationStep(spec.key, _formula(spec), spec.output_shape))
         if spec.kind == "linear":
             break
     return tuple(steps)
@@ -56,7 +57,7 @@ def _times(sizes: Shape) -> str:
 
 
 def _window_formula(spec: DescribedCall) -> str:
-    """Write the formula of height and width; once where both are found alike."""
+    """Write the formulas of height and width, as one if both are computed alike."""
     texts: list[str] = []
     for axis, dimension in (("H", -2), ("W", -1)):
         written = _window_count(spec, dimension)
@@ -70,7 +71,7 @@ def _window_formula(spec: DescribedCall) -> str:
 
 
 def _window_count(spec: DescribedCall, dimension: int) -> "_Written | None":
-    """The size formula called with numbers that remember how they came about."""
+    """Call the size formula with numbers that record their arithmetic."""
     geometry = spec.geometry
     kernel, padding = geometry["kernel_size"], geometry.get("padding", 0)
     stride = geometry.get("stride") or kernel
@@ -94,10 +95,10 @@ def _of_dimension(setting: int | tuple[int, ...], dimension: int) -> int:
 
 @dataclass(frozen=True)
 class _Written:
-    """A whole number, and the arithmetic that it is the result of.
+    """A whole number, and the arithmetic that gave it.
 
     Args:
-        binding: how tightly the text holds together: 0 a sum, 1 a product, 2 a number or brackets.
+        binding: precedence of the text: 0 for a sum, 1 for a product, 2 for a number or brackets.
     """
 
     value: int
@@ -113,7 +114,7 @@ class _Written:
         return other if isinstance(other, _Written) else cls.number(other)
 
     def within(self, binding: int) -> str:
-        """In brackets, where the operation around binds tighter."""
+        """Return the text, in brackets if the operation around it binds tighter."""
         return self.text if self.binding >= binding else f"({self.text})"
 
     def __add__(self, other: Any) -> "_Written":

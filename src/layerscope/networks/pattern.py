@@ -6,24 +6,25 @@ from layerscope.networks.pattern_plan import PlannedLayer, Recipe, plan_network,
 
 
 class PatternCNN(nn.Sequential):
-    """A network from what is written of it: `Input → (Conv → ReLU → Pool) × 2 → FC → ReLU → FC`.
+    """A network from a pattern such as `Input → (Conv → ReLU → Pool) × 2 → FC → ReLU → FC`.
 
-    Images (N, C, H, W) to logits (N, num_classes). The grammar stands in docs/patterns.md. With the
-    default arguments it is that pattern, 2,048 features into the first of its FC layers.
+    Maps images (N, C, H, W) to logits (N, num_classes). docs/patterns.md describes the grammar. The
+    default arguments give the pattern above, with 2,048 features into its first FC layer.
 
     Args:
         input_shape: (C, H, W) of one image.
         pattern: None builds the template: M blocks of N convolutions, each block pooled or not, and
-            K hidden FC layers; 2, 1, 1 and pooled where they are None.
+            K hidden FC layers. The defaults are M=2, N=1, K=1 and pooled.
         channels: output channels of each block or of each convolution, before the width
-            multiplier; None: 16, and twice as many in each further block.
-        padding: of convolutions; None keeps the size (stride 1, odd kernel).
+            multiplier. None: 16 in the first block, and twice as many in each further block.
+        padding: of convolutions; None preserves the size (stride 1, odd kernel).
         hidden_units: of the hidden FC layers, one number for all or one for each.
-        batch_norm: behind every convolution that has none in the pattern.
+        batch_norm: adds one after every convolution that has none in the pattern.
         width: multiplies the channels.
 
     Raises:
-        UserError: the keys contradict each other; a MarkedError at a mistake of the pattern.
+        UserError: the keys contradict each other. A mistake in the pattern is a MarkedError, which
+            shows its place.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class PatternCNN(nn.Sequential):
 def _written(
     pattern: str | None, M: int | None, N: int | None, K: int | None, pool: bool | None
 ) -> str:
-    """The pattern, or the template's."""
+    """Return the pattern, or that of the template."""
     if pattern is None:
         return template(
             2 if M is None else M, N or 1, 1 if K is None else K, True if pool is None else pool
@@ -74,8 +75,8 @@ def _written(
     for name, value in {"M": M, "N": N, "K": K, "pool": pool}.items():
         if value is not None:
             raise UserError(
-                f"model.{name}={str(value).lower()} beside model.pattern, which says that itself: "
-                f"leave one of them out (null)"
+                f"model.{name}={str(value).lower()} beside model.pattern, which decides that "
+                f"itself: leave one of them out (null)"
             )
     return pattern
 

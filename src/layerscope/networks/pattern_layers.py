@@ -1,4 +1,4 @@
-"""The layers that a pattern can name, and the repetitions of a pattern written out."""
+"""The layers that a pattern can name, and a pattern with its repetitions written out."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from torch import nn
 
 from layerscope.networks.pattern_syntax import (
     Argument,
-    Group,
+    PatternGroup,
     Place,
     WrittenLayer,
     read_pattern,
@@ -34,8 +34,8 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     }
 )
 POOLS = ("Pool", "AvgPool")
-# What each kind is called, and the arguments it takes in order, with other names of theirs.
 _WINDOW = {"k": ("kernel", "kernel_size"), "s": ("stride",), "p": ("padding", "pad")}
+# The arguments of each kind in order, each with its further names.
 _PARAMETERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Input": {},
     "Conv": {"channels": ("c", "filters", "out_channels"), **_WINDOW},
@@ -72,10 +72,10 @@ class PatternLayer:
 
     Args:
         kind: `Conv`, `Pool`, `ReLU`, ...
-        arguments: those given, by the first of their names.
-        place: of the layer as written, and of each argument.
-        repetition: how often this part of the pattern has come, from 1, and how often in all.
-        section: which repetition of which outermost group that holds a Conv; None outside of these.
+        arguments: the given arguments, by their first name.
+        place, argument_places: of the layer and of each argument in the pattern.
+        repetition: number of this repetition, from 1, and the number of repetitions.
+        section: the outermost group with a Conv, and its repetition; None outside of such groups.
     """
 
     kind: str
@@ -87,11 +87,10 @@ class PatternLayer:
 
 
 def pattern_layers(pattern: str) -> tuple[PatternLayer, ...]:
-    """In order, groups repeated.
+    """Return the layers of a pattern in order, with groups repeated.
 
     Raises:
-        UserError: a MarkedError at the first layer or argument that is not known, or a mistake of
-            the pattern's grammar.
+        MarkedError: a layer or an argument is not known, or the pattern breaks the grammar.
     """
     group = read_pattern(pattern)
     known = {written.place: _known(pattern, written) for written in _written(group)}
@@ -115,9 +114,9 @@ _Known = tuple[str, Mapping[str, Number], Mapping[str, Place]]
 
 
 def _of_member(
-    member: WrittenLayer | Group, index: int, known: Mapping[Place, _Known]
+    member: WrittenLayer | PatternGroup, index: int, known: Mapping[Place, _Known]
 ) -> Iterator[tuple[WrittenLayer, tuple[int, int] | None]]:
-    """The layers of one outermost part, each with its section."""
+    """Yield the layers of one outermost part, each with its section."""
     if isinstance(member, WrittenLayer):
         yield member, None
         return
@@ -128,7 +127,7 @@ def _of_member(
                 yield written, (index, repetition) if has_conv else None
 
 
-def _repeated(member: WrittenLayer | Group) -> Iterator[WrittenLayer]:
+def _repeated(member: WrittenLayer | PatternGroup) -> Iterator[WrittenLayer]:
     if isinstance(member, WrittenLayer):
         yield member
         return
@@ -137,8 +136,8 @@ def _repeated(member: WrittenLayer | Group) -> Iterator[WrittenLayer]:
             yield from _repeated(part)
 
 
-def _written(group: Group) -> Iterator[WrittenLayer]:
-    """Each layer once."""
+def _written(group: PatternGroup) -> Iterator[WrittenLayer]:
+    """Yield each layer of a group once."""
     for member in group.members:
         if isinstance(member, WrittenLayer):
             yield member
@@ -177,7 +176,7 @@ def _suggestion(name: str) -> str:
 
 
 def _parameter(pattern: str, kind: str, position: int, argument: Argument) -> str:
-    """The first of its names."""
+    """Return the first name of an argument; refuse one that the layer does not take."""
     parameters = _PARAMETERS[kind]
     if argument.name is None:
         matching = list(parameters)[position : position + 1]

@@ -1,4 +1,4 @@
-"""What may follow what in a pattern, which layers are a block, and what each is called."""
+"""The order of layers in a pattern, their blocks and their keys."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,12 +7,15 @@ from layerscope.networks.pattern_layers import POOLS, PatternLayer
 from layerscope.networks.pattern_syntax import Place, refuse
 
 WINDOWED = ("Conv", *POOLS)
-HEAD = 0  # the number of what is in no block
+HEAD = 0  # block number of layers in no block
 _UNNUMBERED = (*POOLS, "GAP", "Flatten")
 
 
 def check_order(pattern: str, layers: Sequence[PatternLayer]) -> None:
-    """Features, then at most one GAP and one Flatten, then FC layers, one of them at the end."""
+    """Refuse another order than features, at most one GAP and one Flatten, then FC layers.
+
+    The last layer must be FC.
+    """
     stage = ""
     for layer in layers:
         if layer.kind == "Input":
@@ -46,7 +49,7 @@ def check_order(pattern: str, layers: Sequence[PatternLayer]) -> None:
 
 
 def completed(layers: Sequence[PatternLayer], batch_norm: bool) -> tuple[PatternLayer, ...]:
-    """With the Flatten before the first FC, and with `batch_norm` a BN behind every Conv."""
+    """Add the Flatten before the first FC and, with `batch_norm`, a BN after every Conv."""
     found: list[PatternLayer] = []
     flat = False
     for layer, behind in zip(layers, [*layers[1:], None], strict=True):
@@ -65,10 +68,10 @@ def _like(kind: str, layer: PatternLayer) -> PatternLayer:
 
 
 def blocks_of(layers: Sequence[PatternLayer]) -> tuple[int, ...]:
-    """The number of each layer's block, from 1; HEAD of what comes behind the last one.
+    """Return the number of each layer's block, from 1; HEAD for layers after the last block.
 
-    A block ends with its pooling layer. Where nothing pools, each repetition of an outermost group
-    with a Conv in it is one.
+    A block ends with its pooling layer. In a pattern without pooling, each repetition of an
+    outermost group with a Conv is a block.
     """
     pools = any(layer.kind in POOLS for layer in layers)
     numbers: list[int] = []
@@ -87,7 +90,10 @@ def blocks_of(layers: Sequence[PatternLayer]) -> tuple[int, ...]:
 
 
 def _feature_end(layers: Sequence[PatternLayer]) -> int:
-    """Index of the first layer in no block: behind the last pooling, or Conv and its ReLU."""
+    """Return the index of the first layer after all blocks.
+
+    The last block ends with its pooling; in a pattern without pooling, with a Conv and its ReLU.
+    """
     last = max((i for i, layer in enumerate(layers) if layer.kind in WINDOWED), default=-1)
     if last >= 0 and layers[last].kind == "Conv":
         while layers[last + 1].kind not in ("GAP", "Flatten"):
@@ -96,7 +102,10 @@ def _feature_end(layers: Sequence[PatternLayer]) -> int:
 
 
 def keys_of(layers: Sequence[PatternLayer], blocks: Sequence[int]) -> tuple[str, ...]:
-    """`block1.conv2`, `block1.pool`, `fc1`: numbered within the block, or behind the blocks."""
+    """Return keys such as `block1.conv2`, `block1.pool`, `fc1`.
+
+    Layers are numbered within their block, or among those after the blocks.
+    """
     counts: Counter[tuple[int, str]] = Counter()
     keys: list[str] = []
     for layer, block in zip(layers, blocks, strict=True):

@@ -1,4 +1,4 @@
-"""From a pattern to layers with keys, sizes and settings; nothing is built for it."""
+"""The layers of a pattern with keys, sizes and settings, worked out without building them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from layerscope.networks.pattern_order import WINDOWED, blocks_of, check_order, 
 from layerscope.networks.pattern_syntax import refuse
 from layerscope.operations.shapes import conv_output_size
 
-FIRST_CHANNELS = 16  # of block 1; each block has twice those of the one before
+FIRST_CHANNELS = 16  # in block 1; each further block has twice as many
 MAX_PARAMETERS = 2**30
-MAX_ELEMENTS = 2**30  # of one layer's output, of one image
+MAX_ELEMENTS = 2**30  # in one layer's output for one image
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a network beside its pattern; the keys of configs/model/pattern.yaml."""
+    """The settings that decide a network: the keys of configs/model/pattern.yaml."""
 
     pattern: str
     input_shape: tuple[int, int, int]
@@ -39,8 +39,8 @@ class PlannedLayer:
 
     Args:
         key: its module path.
-        settings: of a convolution or pooling `k`, `s`, `p`; of Dropout `rate`.
-        input_shape: of one image, (C, H, W) or (features,).
+        settings: `k`, `s`, `p` for a convolution or pooling; `rate` for Dropout.
+        input_shape, output_shape: for one image, (C, H, W) or (features,).
     """
 
     key: str
@@ -51,7 +51,7 @@ class PlannedLayer:
 
     @property
     def num_parameters(self) -> int:
-        """Weights and biases."""
+        """Number of weights and biases."""
         if self.kind == "BN":
             return 2 * self.input_shape[0]
         if self.kind == "Conv":
@@ -61,7 +61,7 @@ class PlannedLayer:
 
 
 def template(M: int, N: int, K: int, pool: bool) -> str:
-    """M blocks of N convolutions, K hidden FC layers, and the FC layer that gives the scores."""
+    """Return a pattern: M blocks of N convolutions, K hidden FC layers and the last FC layer."""
     block = f"{_repeated('Conv → ReLU', N)}{' → Pool' if pool else ''}"
     parts = [_repeated(f"({block})", M)] * (M > 0) + [_repeated("FC → ReLU", K)] * (K > 0)
     return " → ".join(["Input", *parts, "FC"])
@@ -74,11 +74,11 @@ def _repeated(part: str, count: int) -> str:
 
 
 def plan_network(recipe: Recipe) -> tuple[PlannedLayer, ...]:
-    """Every layer in order, the flattening included.
+    """Return every layer in order, including the flattening.
 
     Raises:
-        UserError: `model.channels` or `model.hidden_units` has the wrong number of entries; else a
-            MarkedError at the place of the pattern's mistake.
+        UserError: `model.channels` or `model.hidden_units` has the wrong number of entries.
+        MarkedError: the pattern has a mistake; the error shows its place.
     """
     layers = pattern_layers(recipe.pattern)
     if layers[0].kind == "Input":
@@ -93,7 +93,7 @@ def plan_network(recipe: Recipe) -> tuple[PlannedLayer, ...]:
 def _outputs(
     recipe: Recipe, layers: Sequence[PatternLayer], blocks: Sequence[int]
 ) -> Iterator[int]:
-    """Channels of each Conv and features of each FC, in order."""
+    """Yield the channels of each Conv and the features of each FC, in order."""
     convs = [(layer, block) for layer, block in zip(layers, blocks, strict=True) if _is_conv(layer)]
     defaults = _default_channels(recipe, [block for _, block in convs])
     channels = tuple(
@@ -120,7 +120,7 @@ def _is_conv(layer: PatternLayer) -> bool:
 
 
 def _default_channels(recipe: Recipe, blocks: Sequence[int]) -> list[int]:
-    """Return the channels of each Conv, by its block's number."""
+    """Return the channels of each Conv, which its block decides."""
     ordinal = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
     given = recipe.channels
     if given is None:
@@ -177,7 +177,7 @@ def _planned(
             refuse(
                 recipe.pattern,
                 layer.place,
-                f"{key} makes {_about(prod(after))} numbers of one image, at most "
+                f"{key} makes {_about(prod(after))} numbers for one image, at most "
                 f"{MAX_ELEMENTS:,} are computed: lower its padding or channels",
             )
         yield planned
@@ -189,7 +189,7 @@ def _about(count: int) -> str:
 
 
 def _settings(recipe: Recipe, layer: PatternLayer) -> Mapping[str, int | float]:
-    """The layer's own arguments, the recipe's where it gives none."""
+    """Return the layer's own arguments; those of the recipe where the layer gives none."""
     arguments = layer.arguments
     if layer.kind == "Dropout":
         return {"rate": arguments.get("rate", 0.5)}

@@ -1,6 +1,6 @@
-"""What a pattern says: `Input → (Conv → ReLU → Pool) × 2 → FC`, read into layers and groups.
+"""The grammar of patterns: `Input → (Conv → ReLU → Pool) × 2 → FC`, read into layers and groups.
 
-Names and arguments are not looked at here but in pattern_layers.py.
+pattern_layers.py checks names and arguments.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import NoReturn
 from layerscope.base.errors import MarkedError, UserError
 
 MAX_CHARACTERS = 2_000
-MAX_DEPTH = 16  # brackets in brackets
-MAX_LAYERS = 1_000  # all repetitions written out
+MAX_DEPTH = 16  # of nested brackets
+MAX_LAYERS = 1_000  # with all repetitions written out
 MAX_DIGITS = 9
 
 _CLOSING = {"(": ")", "[": "]"}
@@ -33,7 +33,7 @@ _TOKENS = re.compile(
 
 @dataclass(frozen=True)
 class Place:
-    """Characters of the pattern: from `start` to before `end`."""
+    """A range of characters of the pattern, from `start` to before `end`."""
 
     start: int
     end: int
@@ -41,7 +41,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Argument:
-    """`5` or `k=5`, as written."""
+    """An argument as written: `5` or `k=5`."""
 
     name: str | None
     value: str
@@ -50,7 +50,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class WrittenLayer:
-    """A name with its arguments, as written."""
+    """A layer as written: a name with its arguments."""
 
     name: str
     arguments: tuple[Argument, ...]
@@ -58,17 +58,17 @@ class WrittenLayer:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Layers and groups in a row, `count` times."""
+class PatternGroup:
+    """Layers and groups in a row, repeated `count` times."""
 
-    members: tuple["WrittenLayer | Group", ...]
+    members: tuple["WrittenLayer | PatternGroup", ...]
     count: int
     place: Place
 
     @property
     def num_layers(self) -> int:
-        """With all repetitions, which are not written out for it."""
-        each = (m.num_layers if isinstance(m, Group) else 1 for m in self.members)
+        """Number of layers with all repetitions, computed without writing them out."""
+        each = (m.num_layers if isinstance(m, PatternGroup) else 1 for m in self.members)
         return self.count * sum(each)
 
 
@@ -80,30 +80,30 @@ class _Token:
 
 
 def refuse(pattern: str, place: Place, problem: str) -> NoReturn:
-    """A MarkedError: what is wrong, the pattern, and carets under the place."""
+    """Raise a MarkedError, which shows the problem, the pattern, and carets under the place."""
     raise MarkedError(f"model.pattern: {problem}", pattern, place.start, place.end)
 
 
-def read_pattern(pattern: str) -> Group:
-    """The pattern as one group.
+def read_pattern(pattern: str) -> PatternGroup:
+    """Parse the pattern into one group.
 
     Raises:
-        UserError: it is too long.
-        MarkedError: what cannot be read, or would be too many layers, at its place.
+        UserError: the pattern is too long.
+        MarkedError: a part cannot be read, or has too many layers; the error shows its place.
     """
     if len(pattern) > MAX_CHARACTERS:
         raise UserError(
             f"model.pattern has {len(pattern):,} characters: at most {MAX_CHARACTERS:,} are read"
         )
-    group = _Reader(pattern).whole()
+    group = _Parser(pattern).whole()
     _refuse_too_many(pattern, group)
     return group
 
 
-def _refuse_too_many(pattern: str, group: Group) -> None:
-    """At the innermost group that is too large, or the whole."""
+def _refuse_too_many(pattern: str, group: PatternGroup) -> None:
+    """Refuse too many layers, at the innermost group that is too large."""
     for member in group.members:
-        if isinstance(member, Group):
+        if isinstance(member, PatternGroup):
             _refuse_too_many(pattern, member)
     if group.num_layers > MAX_LAYERS:
         refuse(
@@ -114,21 +114,21 @@ def _refuse_too_many(pattern: str, group: Group) -> None:
         )
 
 
-class _Reader:
-    """Recursive descent over the tokens; every mistake is raised where it stands."""
+class _Parser:
+    """A recursive-descent parser, which raises every mistake at its place."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
         self._tokens = list(self._split())
         self._next = 0
 
-    def whole(self) -> Group:
+    def whole(self) -> PatternGroup:
         members = self._sequence(0)
         if self._token.kind == "close":
             self._refuse(f"{self._token.text} closes nothing: remove it, or open it before")
         if self._token.kind != "end":
             self._refuse_missing_arrow()
-        return Group(members, 1, Place(0, len(self._pattern)))
+        return PatternGroup(members, 1, Place(0, len(self._pattern)))
 
     def _split(self) -> Iterator[_Token]:
         position = 0
@@ -161,14 +161,14 @@ class _Reader:
     def _refuse_missing_arrow(self) -> NoReturn:
         self._refuse(f"an arrow is missing before {self._token.text}: write → or ->")
 
-    def _sequence(self, depth: int) -> tuple[WrittenLayer | Group, ...]:
+    def _sequence(self, depth: int) -> tuple[WrittenLayer | PatternGroup, ...]:
         members = [self._member(depth)]
         while self._token.kind == "arrow":
             self._take()
             members.append(self._member(depth))
         return tuple(members)
 
-    def _member(self, depth: int) -> WrittenLayer | Group:
+    def _member(self, depth: int) -> WrittenLayer | PatternGroup:
         if self._token.kind == "open":
             return self._group(depth + 1)
         if self._token.kind != "name":
@@ -177,11 +177,11 @@ class _Reader:
         if self._token.kind != "times":
             return layer
         count = self._count()
-        return Group((layer,), count, Place(layer.place.start, self._end))
+        return PatternGroup((layer,), count, Place(layer.place.start, self._end))
 
     @property
     def _end(self) -> int:
-        """Behind the last token taken."""
+        """The position after the last token that was read."""
         return self._tokens[self._next - 1].place.end
 
     def _refuse_no_layer(self, depth: int) -> NoReturn:
@@ -190,13 +190,13 @@ class _Reader:
             self._refuse(f"{token.text} closes nothing: remove it, or open it before")
         where = {"arrow": "before this arrow", "end": "at the end"}.get(token.kind)
         if token.kind == "number":
-            where = f"before {token.text}: how often stands behind, as in (Conv → ReLU) × 2"
+            where = f"before {token.text}: the number follows the layers, as in (Conv → ReLU) × 2"
         self._refuse(f"a layer is missing {where or f'before {token.text}'}")
 
-    def _group(self, depth: int) -> Group:
+    def _group(self, depth: int) -> PatternGroup:
         opening = self._take()
         if depth > MAX_DEPTH:
-            self._refuse(f"more than {MAX_DEPTH} brackets in each other", opening.place)
+            self._refuse(f"more than {MAX_DEPTH} nested brackets", opening.place)
         members = self._sequence(depth)
         closing = _CLOSING[opening.text]
         if self._token.kind == "end":
@@ -207,7 +207,7 @@ class _Reader:
             self._refuse(f"{self._token.text} cannot close {opening.text}: write {closing}")
         self._take()
         count = self._count() if self._token.kind == "times" else 1
-        return Group(members, count, Place(opening.place.start, self._end))
+        return PatternGroup(members, count, Place(opening.place.start, self._end))
 
     def _count(self) -> int:
         times = self._take()
@@ -239,7 +239,7 @@ class _Reader:
             self._tokens[self._next + 1].kind == "name"
             and self._tokens[self._next + 2].kind != "equals"
         ):
-            self._refuse_missing_arrow()  # a group, not arguments
+            self._refuse_missing_arrow()  # It opens a group, not arguments.
         opening = self._take()
         arguments: list[Argument] = []
         while self._token.kind != "close":

@@ -1,4 +1,4 @@
-"""Networks by name. Nothing that a file brings along is imported or called here."""
+"""Networks by name. Nothing that a file names is imported or called here."""
 
 import importlib
 import inspect
@@ -27,12 +27,12 @@ MAX_PARAMETERS = 2**30  # of our own networks; 4 GiB
 
 
 def build_network(config: NetworkBase, trusted_target: str | None = None) -> nn.Module:
-    """A network with fresh random weights.
+    """Build a network with new random weights.
 
     Args:
-        trusted_target: the class of a `custom` network as the user typed it on the command line or
-            in a call. A configuration's own `_target_` is never imported, since it may come from a
-            stranger's file.
+        trusted_target: the class of a `custom` network, typed by the user on the command line or
+            passed in a call. A configuration's own `_target_` is never imported: the file may be a
+            stranger's.
     """
     if isinstance(config, CustomConfig):
         return _build_custom(config, trusted_target)
@@ -40,7 +40,7 @@ def build_network(config: NetworkBase, trusted_target: str | None = None) -> nn.
         return _build_torchvision(config)
     values = config.model_dump()
     make = NETWORKS[values.pop("family")]
-    with torch.device("meta"):  # without memory
+    with torch.device("meta"):  # The meta device takes no memory.
         num_parameters = sum(parameter.numel() for parameter in make(**values).parameters())
     if num_parameters > MAX_PARAMETERS:
         raise UserError(
@@ -51,7 +51,7 @@ def build_network(config: NetworkBase, trusted_target: str | None = None) -> nn.
 
 
 def first_output(outputs: Any) -> Tensor:
-    """What is trained on, of a network that returns several tensors."""
+    """Return the first tensor, on which a network with several outputs is trained."""
     if isinstance(outputs, Tensor):
         return outputs
     if isinstance(outputs, dict):
@@ -64,7 +64,7 @@ def first_output(outputs: Any) -> Tensor:
 
 
 def _build_torchvision(config: TorchvisionConfig) -> nn.Module:
-    import torchvision.models as zoo  # a second of import that our own networks do not need
+    import torchvision.models as zoo  # It takes a second, and our own networks do not need it.
 
     names = zoo.list_models(module=zoo)
     if config.name not in names:
@@ -75,7 +75,7 @@ def _build_torchvision(config: TorchvisionConfig) -> nn.Module:
     constructor = zoo.get_model_builder(config.name)
     arguments: dict[str, Any] = {"weights": None, "num_classes": config.num_classes}
     if config.name in ("googlenet", "inception_v3"):
-        arguments["init_weights"] = True  # what their default will stop doing, with a warning now
+        arguments["init_weights"] = True  # It is their default, but leaving it out warns.
     return constructor(**arguments)
 
 
@@ -110,7 +110,7 @@ def _build_custom(config: CustomConfig, trusted_target: str | None) -> nn.Module
 def _import(target: str) -> Callable[..., Any]:
     module_name, _, name = target.rpartition(".")
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a script's own folder is there, the user's is not
+        sys.path.append(os.getcwd())  # sys.path has the script's folder, not the user's.
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (Exception, SystemExit) as error:  # the user's own module may raise anything

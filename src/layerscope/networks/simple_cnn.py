@@ -6,12 +6,12 @@ from layerscope.networks.common import pooled_size, scaled_channels, start_alive
 class SimpleCNN(nn.Sequential):
     """One convolution, ReLU, max-pool by 2 and one linear layer.
 
-    Images (N, C, H, W) to outputs (N, num_classes).
+    Maps images (N, C, H, W) to outputs (N, num_classes).
 
     Args:
         input_shape: (C, H, W) of one image.
         channels: output channels of the convolution, before the width multiplier.
-        kernel_size: odd, so that the convolution keeps the size.
+        kernel_size: odd, so that the convolution preserves the size.
     """
 
     def __init__(

@@ -8,13 +8,13 @@ from layerscope.networks.common import pooled_size, scaled_channels, start_alive
 class TinyCNN(nn.Sequential):
     """Four convolutions, small enough to follow every number by hand.
 
-    Images (N, C, H, W) to logits (N, num_classes). With the default arguments: 124 parameters, no
-    buffers.
+    Maps images (N, C, H, W) to logits (N, num_classes). The default arguments give 124 parameters
+    and no buffers.
 
     Args:
         input_shape: (C, H, W) of one image.
         channels: output channels of conv1, conv2, conv3, before the width multiplier.
-        kernel_size: of conv1 and conv2; odd, so that the convolution keeps the size.
+        kernel_size: of conv1 and conv2; odd, so that the convolution preserves the size.
         head_kernel_size: of conv_out, which must cover the whole map that pool2 leaves.
     """
 
@@ -51,4 +51,5 @@ class TinyCNN(nn.Sequential):
         for convolution in (self.conv1, self.conv2, self.conv3):
             start_alive(convolution)
         with torch.no_grad():
-            self.conv3.weight.abs_()  # its inputs are never negative, so its outputs start positive
+            # Its inputs are never negative, so its outputs start positive.
+            self.conv3.weight.abs_()

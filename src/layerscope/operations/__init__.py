@@ -1,4 +1,4 @@
-"""What is known of torch's functions and ATen operations: a family, a file."""
+"""Facts about torch's functions and ATen operations, with one file for each family."""
 
 from torch.utils.flop_counter import flop_registry
 
@@ -70,7 +70,7 @@ _FAMILIES = (
 )
 _BY_FUNCTION = {name: family for family in _FAMILIES for name in family.functions}
 _BY_OPERATION = {name: family for family in _FAMILIES for name in family.operations if name}
-# What torch counts depends on its version: 2.11 has no formula for attention's kernel on a CPU.
+# torch's formulas depend on its version: 2.11 has none for attention's kernel on a CPU.
 _REGISTERED = frozenset(str(packet).replace(".", "::", 1) for packet in flop_registry)
 _DISPATCHER: dict[str, Count] = {
     name: count
@@ -80,22 +80,22 @@ _DISPATCHER: dict[str, Count] = {
 
 
 def family_of_function(name: str) -> Family | None:
-    """Return the family that the function of this name belongs to."""
+    """Return the family of a function by its name; None if it has none."""
     return _BY_FUNCTION.get(name)
 
 
 def family_of_operation(base_name: str) -> Family | None:
-    """Return the family that the ATen operation of this name (`aten::mm`, in place too) is of."""
+    """Return the family of an ATen operation (`aten::mm`, also in place); None if it has none."""
     return _BY_OPERATION.get(base_name) or _BY_OPERATION.get(base_name.removesuffix("_"))
 
 
 def owns_its_operations(name: str) -> bool:
-    """Tell whether the cost of the operations inside a function is the function's."""
+    """Tell whether a function owns the cost of the operations inside it."""
     return name in _BY_FUNCTION
 
 
 def parameter_names(name: str) -> tuple[str, ...]:
-    """Return the names of a function's positional arguments, as far as its family tells them."""
+    """Return the names of a function's positional arguments that its family knows."""
     family = _BY_FUNCTION.get(name)
     return () if family is None else family.parameters
 
@@ -106,5 +106,5 @@ def counted_by_dispatcher(base_name: str) -> bool:
 
 
 def dispatcher_count(call: Invocation) -> int:
-    """Return what the dispatcher's FLOP counter counts of an operation."""
+    """Return the count of an operation by the dispatcher's FLOP counter."""
     return _DISPATCHER[call.name](call)

@@ -25,10 +25,10 @@ def conv_macs(
     D_out: Number = 1,
     k_d: Number = 1,
 ) -> Number:
-    """Each output element is a sum over one kernel's weights.
+    """Return the MACs of a convolution: one per weight of the kernel for each output element.
 
-    Stride, padding and dilation act through the output size alone; positions of the kernel that
-    lie on padding count.
+    Stride, padding and dilation matter only through the output size. Kernel positions on padding
+    count too.
 
     Args:
         C_in_per_group: C_in / groups; 1 for a depthwise convolution.
@@ -37,7 +37,7 @@ def conv_macs(
 
 
 def conv_flops(**geometry: Number) -> Number:
-    """Forward, input gradient and weight gradient alike: 2 per MAC."""
+    """Return the FLOPs of forward, input gradient or weight gradient: 2 per MAC each."""
     return 2 * conv_macs(**geometry)
 
 
@@ -52,17 +52,20 @@ def conv_transpose_macs(
     D_in: Number = 1,
     k_d: Number = 1,
 ) -> Number:
-    """Each input element is spread over one kernel's weights; what the padding cuts off counts."""
+    """Return the MACs of a transposed convolution: one per weight for each input element.
+
+    Output positions that the padding cuts off count too.
+    """
     return N * D_in * H_in * W_in * C_in * C_out_per_group * k_d * k_h * k_w
 
 
 def conv_transpose_flops(**geometry: Number) -> Number:
-    """Forward, input gradient and weight gradient alike: 2 per MAC."""
+    """Return the FLOPs of forward, input gradient or weight gradient: 2 per MAC each."""
     return 2 * conv_transpose_macs(**geometry)
 
 
 def bias_sum_flops(**output: Number) -> Number:
-    """A bias's gradient is the sum of the output's, over everything but the channels."""
+    """Return the FLOPs of a bias's gradient: the sum of the output's over all but the channels."""
     return prod(output.values())
 
 
@@ -99,7 +102,7 @@ def _is_padded_by_name(call: Invocation) -> bool:
 
 
 def _fvcore(call: Invocation) -> int | None:
-    """A multiply-accumulate as one; fvcore knows no convolution whose padding is a name."""
+    """Return 1 per MAC; None if the padding is a name, which fvcore does not know."""
     return None if _is_padded_by_name(call) else conv_macs(**_conv_sizes(call))
 
 
@@ -108,7 +111,7 @@ def _fvcore_transpose(call: Invocation) -> int:
 
 
 def _profiler(call: Invocation) -> int | None:
-    """2 per MAC of a two-dimensional one; none where the padding is a name or the batch missing."""
+    """Return 2 per MAC in two dimensions; None without a batch or if the padding is a name."""
     if _is_padded_by_name(call) or len(call.input_shape) != 4:
         return None
     return conv_flops(**_conv_sizes(call))
@@ -158,7 +161,7 @@ FAMILIES = (
 )
 
 
-# What the dispatcher's FLOP counter counts of an operation ---------------------------------------
+# Counts of the dispatcher's FLOP counter ---------------------------------------------------------
 
 
 def _shape(value: object) -> tuple[int, ...]:
@@ -166,7 +169,7 @@ def _shape(value: object) -> tuple[int, ...]:
 
 
 def convolution_flops(call: Invocation) -> int:
-    """2 per MAC of `aten::convolution`, transposed ones per input position."""
+    """Return 2 per MAC of `aten::convolution`; of a transposed one per input position."""
     image, weight = _shape(call.arguments["input"]), _shape(call.arguments["weight"])
     transposed = call.arguments["transposed"]
     sizes = image[2:] if transposed else call.output_shape[2:]
@@ -174,9 +177,9 @@ def convolution_flops(call: Invocation) -> int:
 
 
 def convolution_backward_flops(call: Invocation) -> int:
-    """The gradients that the mask asks for; a grouped weight gradient as if there were one group.
+    """Return the counts of the gradients that the output mask asks for.
 
-    A transposed one's weight gradient is counted with all input channels for each group, too.
+    A grouped weight gradient counts as if there were one group, transposed or not.
     """
     arguments = call.arguments
     return _input_gradient_flops(call) * arguments["output_mask"][0] + (

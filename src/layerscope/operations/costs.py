@@ -1,4 +1,4 @@
-"""The textbook's cost of any operation: its family's, or the rule for what has no family."""
+"""The textbook's cost of any operation: by its family, or by the rule for others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from functools import cache
 from math import prod
 
 import torch
+
+# torch has no public name for the class of an operation.
 from torch._ops import OpOverload
 
 from layerscope.operations.family import QUANTITIES, Family, Formula, Invocation
@@ -14,7 +16,7 @@ from layerscope.operations.views import MOVES
 
 @dataclass(frozen=True)
 class Costs:
-    """FLOPs of one call, by quantity: 0 where nothing is computed, None where it is not known."""
+    """FLOPs of one call by quantity: 0 if nothing is computed, None if it is not known."""
 
     counts: Mapping[str, int | None]
     formulas: tuple[Formula, ...] = ()
@@ -36,9 +38,9 @@ def family_costs(family: Family, call: Invocation) -> Costs:
 def unlisted_costs(operation: OpOverload, call: Invocation) -> Costs:
     """Return the costs of an operation without a family.
 
-    1 per output element where torch calls it pointwise and the output is floating-point, and 1 per
-    element of each input that needs a gradient backward; nothing where it moves data. What is
-    neither is unknown.
+    An operation that torch tags pointwise, with floating-point output, costs 1 per output element.
+    Its backward costs 1 per element of each input that needs a gradient. An operation that moves
+    data costs nothing. The cost of others is unknown.
     """
     base = operation._schema.name
     is_moved = base.removesuffix("_") in MOVES or torch.Tag.inplace_view in operation.tags
@@ -60,7 +62,7 @@ def unlisted_costs(operation: OpOverload, call: Invocation) -> Costs:
 
 @cache
 def _is_pointwise(operation: OpOverload) -> bool:
-    """Tell whether torch calls an operation, or the one that it is in place of, pointwise."""
+    """Tell whether torch tags an operation, or its out-of-place variant, pointwise."""
     base = operation._schema.name
     name = base.removeprefix("aten::").removesuffix("_")
     packet = getattr(torch.ops.aten, name, None)
@@ -68,7 +70,7 @@ def _is_pointwise(operation: OpOverload) -> bool:
     return torch.Tag.pointwise in (*operation.tags, *plain.tags) or base in _POINTWISE
 
 
-# Pointwise, though torch does not say so.
+# Pointwise operations that torch does not tag.
 _POINTWISE = frozenset(
     {"aten::_prelu_kernel", "aten::glu", "aten::native_dropout", "aten::log_sigmoid_forward"}
 )
@@ -80,6 +82,6 @@ def _is_floating(tensor: object) -> bool:
 
 
 def is_view(operation: OpOverload) -> bool:
-    """Tell whether an operation returns its input's memory, seen otherwise."""
+    """Tell whether an operation returns a view of its input."""
     returns = operation._schema.returns
     return any(v.alias_info is not None and not v.alias_info.is_write for v in returns)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-# The second list of torch.use_deterministic_algorithms' documentation: what is called there, and
+# The second list in the documentation of torch.use_deterministic_algorithms: each name there, and
 # the ATen operations that raise.
 REFUSED_ON_CUDA: Mapping[str, tuple[str, ...]] = {
     "torch.nn.AvgPool3d": ("aten::avg_pool3d_backward",),
@@ -25,22 +25,23 @@ REFUSED_ON_CUDA: Mapping[str, tuple[str, ...]] = {
     "torch.nn.ReflectionPad1d": ("aten::reflection_pad1d_backward",),
     "torch.nn.ReflectionPad2d": ("aten::reflection_pad2d_backward",),
     "torch.nn.ReflectionPad3d": ("aten::reflection_pad3d_backward",),
-    "torch.nn.NLLLoss": ("aten::nll_loss2d_forward",),  # of images; that of (N, C) is deterministic
+    # Only for images; the loss of (N, C) is deterministic.
+    "torch.nn.NLLLoss": ("aten::nll_loss2d_forward",),
     "torch.nn.CTCLoss": ("aten::_ctc_loss_backward",),
-    "torch.nn.EmbeddingBag": (),  # in mode "max" alone, which its operation does not say
+    "torch.nn.EmbeddingBag": (),  # only in mode "max", which the operation's name does not tell
     "torch.Tensor.put_": ("aten::put_",),
     "torch.histc": ("aten::histc",),
-    "torch.bincount": (),  # takes no part in a gradient, and is refused with weights alone
+    "torch.bincount": (),  # no gradient needs it, and only weights are refused
     "torch.median": ("aten::median.dim",),
     "torch.nn.functional.grid_sample": (
         "aten::grid_sampler_2d_backward",
         "aten::grid_sampler_3d_backward",
     ),
-    "torch.Tensor.scatter_reduce": (),  # its sum and mean are deterministic
+    "torch.Tensor.scatter_reduce": (),  # sum and mean are deterministic
 }
 _OPERATIONS = frozenset(name for names in REFUSED_ON_CUDA.values() for name in names)
 
 
 def is_refused_on_cuda(operation: str) -> bool:
-    """Tell whether an operation (`aten::median.dim`, or without overload) has no such algorithm."""
+    """Tell whether an operation (`aten::median.dim`, or without overload) is refused."""
     return operation in _OPERATIONS or operation.partition(".")[0] in _OPERATIONS

@@ -1,4 +1,4 @@
-"""What is known of a family of operations: which functions belong to it and what they cost.
+"""The description of a family of operations: its functions and their costs.
 
 FLOPs count a multiplication and an addition as one each; one MAC is both. The conventions are the
 textbook's, as docs/accounting.md lists them. Formulas are plain functions of geometry: integers
@@ -12,14 +12,14 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, Protocol
 
-# An int, or a sympy expression.
-Number = Any
+from layerscope.operations.shapes import Number
+
 Shape = tuple[int, ...]
 Sizes = Mapping[str, int]
 
 
 class TensorLike(Protocol):
-    """What a family asks of a tensor."""
+    """The attributes of a tensor that a family needs."""
 
     @property
     def shape(self) -> Shape:
@@ -28,7 +28,7 @@ class TensorLike(Protocol):
 
     @property
     def requires_grad(self) -> bool:
-        """True where autograd tracks it."""
+        """True if autograd tracks it."""
         ...
 
 
@@ -37,8 +37,8 @@ class Invocation:
     """One call of a function or an operation.
 
     Args:
-        name: of the function (`conv2d`), or of the operation (`aten::convolution`).
-        arguments: by the names of torch's documentation.
+        name: name of the function (`conv2d`) or of the operation (`aten::convolution`).
+        arguments: arguments by the names in torch's documentation.
         inputs: all tensors among the arguments, in order.
         outputs: the tensors that it returned.
         needs_gradient: autograd records it.
@@ -57,23 +57,23 @@ class Invocation:
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of the first input; of the output where it makes a tensor from nothing."""
+        """Shape of the first input; of the output if the call has no input."""
         return self.inputs[0].shape if self.inputs else self.output_shape
 
     @cached_property
     def output_elements(self) -> int:
-        """Elements of all outputs."""
+        """Number of elements in all outputs."""
         return sum(prod(tensor.shape) for tensor in self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """One quantity of one call: the function and this call's numbers for it.
+    """One quantity of one call: a function and this call's arguments for it.
 
     Args:
         quantity: `macs`, `forward_flops`, `input_gradient_flops`, `weight_gradient_flops`,
             `bias_gradient_flops`.
-        arguments: by the parameters' names: N, C_in, H_out, k_h, ...
+        arguments: numbers by the names of the parameters: N, C_in, H_out, k_h, ...
     """
 
     quantity: str
@@ -82,7 +82,7 @@ class Formula:
 
     @property
     def value(self) -> int:
-        """The count."""
+        """The value of the function for these arguments."""
         return self.function(**self.arguments)
 
 
@@ -97,14 +97,14 @@ QUANTITIES = (
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A formula, and where a call's numbers for it come from."""
+    """A formula, and the function that reads its arguments from a call."""
 
     function: Callable[..., Number]
     sizes: Callable[[Invocation], Sizes]
 
 
 Count = Callable[[Invocation], int]
-# None: for this very call the instrument has no formula.
+# None if the instrument has no formula for this call.
 MaybeCount = Callable[[Invocation], int | None]
 
 
@@ -114,22 +114,23 @@ class Family:
 
     Args:
         name: its usual name.
-        functions: names of the functions of torch that belong to it; each owns the cost of the
+        functions: names of the functions of torch in this family. Each owns the cost of the
             operations inside it.
-        operations: names of ATen operations, for those that no function of a family runs.
+        operations: names of ATen operations, for calls outside of such a function.
         parameters: names of the positional arguments of the functions.
-        macs, forward, input_gradient, weight_gradient, bias_gradient: None where there is nothing
-            to compute.
-        is_view: it returns its input's memory, seen otherwise: the textbook stores no output.
-        has_bias: tells whether a call has one.
-        matrices: positions of the factors of a product: each needs a product for its gradient.
-        fvcore: what fvcore counts of a call; None where it has no formula.
-        fvcore_beyond: how much more that is than the MACs, or than the forward FLOPs of a family
-            without MACs; from the geometry, not from the formulas above.
-        profiler: what torch.profiler counts of the function itself, beside the operations inside.
+        macs, forward, input_gradient, weight_gradient, bias_gradient: the costs; None if there is
+            nothing to compute.
+        is_view: it returns a view of its input, so that the textbook stores no output.
+        has_bias: tells whether a call has a bias.
+        matrices: names of the factors of a product; each needs a product for its gradient.
+        fvcore: returns fvcore's count of a call; None if fvcore has no formula.
+        fvcore_beyond: returns fvcore's count minus the MACs, or minus the forward FLOPs of a family
+            without MACs. It follows from the geometry, not from the formulas above.
+        profiler: returns torch.profiler's count of the function itself, without the operations
+            inside.
         profiler_backward: torch.profiler counts a product for each factor's gradient.
         has_backends: torch chooses one of several kernels, which save and count differently.
-        by_cudnn: on a GPU cuDNN computes it, whose precision for float32 has a switch of its own.
+        by_cudnn: cuDNN computes it on a GPU, with its own switch for the precision of float32.
     """
 
     name: str
@@ -152,7 +153,7 @@ class Family:
     by_cudnn: bool = False
 
     def formulas(self, call: Invocation) -> tuple[Formula, ...]:
-        """Return one formula for each quantity that there is something to compute for."""
+        """Return a formula for each quantity with something to compute."""
         bias = self.bias_gradient
         costs = {
             "macs": self.macs,
@@ -209,7 +210,7 @@ def spatial_sizes(sizes: Shape, kernel_size: int | Sequence[int], suffix: str) -
 
 
 def per_dimension(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
-    """Return one number per dimension from one number or one per dimension."""
+    """Return one number per dimension, from one number for all or one for each."""
     numbers = (value,) if isinstance(value, int) else tuple(value)
     return numbers * dims if len(numbers) == 1 else numbers
 
@@ -220,12 +221,12 @@ def batch_size(shape: Shape, dims: int) -> int:
 
 
 def elementwise_flops(**shape: Number) -> Number:
-    """One per element."""
+    """Return the FLOPs at one per element."""
     return prod(shape.values())
 
 
 def two_per_element_flops(**shape: Number) -> Number:
-    """Two per element: a product's gradient goes to both factors."""
+    """Return the FLOPs at two per element, as for a product's gradients of both factors."""
     return 2 * prod(shape.values())
 
 

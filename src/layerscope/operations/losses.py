@@ -1,4 +1,4 @@
-"""Losses of two tensors of one shape: so many FLOPs for each pair of numbers."""
+"""Losses of two tensors of one shape, with a fixed number of FLOPs per element."""
 
 from collections.abc import Callable
 from math import prod
@@ -18,7 +18,7 @@ def _per_element(count: int) -> Callable[..., Number]:
     def flops(**shape: Number) -> Number:
         return count * prod(shape.values())
 
-    flops.__doc__ = f"{count} per element, the addition to the mean included."
+    flops.__doc__ = f"Return {count} FLOPs per element, including the addition to the mean."
     return flops
 
 
@@ -51,7 +51,7 @@ _NLL = Family(
     functions=("nll_loss", "nll_loss_nd"),
     operations=("aten::nll_loss_forward", "aten::nll_loss2d_forward"),
     parameters=("input", "target"),
-    # One score for each target is added; its gradient is one number.
+    # For each target one score is added; its gradient is one number.
     forward=Cost(elementwise_flops, _target_sizes),
     input_gradient=Cost(elementwise_flops, _target_sizes),
 )

@@ -7,7 +7,10 @@ from layerscope.operations.family import Count, Family, Invocation, Number, on_i
 
 
 def norm_flops(**shape: Number) -> Number:
-    """Mean 1, variance 1, normalization 1, scale and shift 2; backward is counted alike."""
+    """Return 5 FLOPs per element: mean, variance, normalization, scale and shift.
+
+    The backward pass counts the same.
+    """
     return 5 * prod(shape.values())
 
 
@@ -16,11 +19,11 @@ def _elements(call: Invocation) -> int:
 
 
 def _fvcore_batch_norm(call: Invocation) -> int:
-    """5 per element with the batch's statistics, 2 with the running ones; less without a scale."""
+    """Return 5 per element with the batch's statistics, 2 with running ones; less without scale."""
     has_scale = call.arguments.get("weight") is not None
     if call.arguments.get("training", False):
         return _elements(call) * (5 if has_scale else 4)
-    # In eval mode fvcore takes the first argument, which is the weight, for the scale.
+    # In eval mode fvcore takes the first argument, the weight, as the scale.
     return _elements(call) * (2 if has_scale else 1)
 
 
@@ -29,7 +32,7 @@ def _fvcore_norm(call: Invocation) -> int:
 
 
 def _beyond(fvcore: Count | None) -> Count:
-    """fvcore's count beyond the textbook's 5 per element."""
+    """Return a function for fvcore's count minus the textbook's 5 per element."""
 
     def difference(call: Invocation) -> int:
         return 0 if fvcore is None else fvcore(call) - 5 * _elements(call)
@@ -56,7 +59,7 @@ def _norm(
 
 
 def updates_statistics(operation: Any) -> bool:
-    """Tell whether a batch norm writes running statistics, which torch's schema does not say."""
+    """Tell whether a batch norm writes running statistics, which its schema does not declare."""
     if not operation.base_name.endswith(("native_batch_norm", "_batch_norm_with_update")):
         return False
     arguments = operation.arguments

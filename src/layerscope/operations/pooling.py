@@ -23,12 +23,12 @@ def max_pool_flops(
     D_out: Number = 1,
     k_d: Number = 1,
 ) -> Number:
-    """Each output looks at every position of its window."""
+    """Return the FLOPs of max-pool: one per position of each output's window."""
     return N * C * D_out * H_out * W_out * k_d * k_h * k_w
 
 
 def lp_pool_flops(**geometry: Number) -> Number:
-    """A power and an addition for every position of each window."""
+    """Return the FLOPs of power pooling: a power and an addition per position of each window."""
     return 2 * max_pool_flops(**geometry)
 
 
@@ -48,7 +48,7 @@ _POOL = ("input", "kernel_size", "stride", "padding")
 
 
 def _fvcore_adaptive(call: Invocation) -> int:
-    """1 per input element of a two-dimensional one."""
+    """Return 1 per input element in two dimensions; else None."""
     elements = 1
     for size in call.input_shape:
         elements *= size

@@ -11,37 +11,44 @@ from layerscope.operations.softmax import softmax_flops, softmax_gradient_flops
 
 
 def linear_macs(rows: Number, in_features: Number, out_features: Number) -> Number:
-    """Each of the `rows` (N, or N times every further dimension) meets each weight once."""
+    """Return the MACs of a linear layer: one per weight for each row.
+
+    Args:
+        rows: N, times all further dimensions of the input but the last.
+    """
     return rows * in_features * out_features
 
 
 def linear_flops(rows: Number, in_features: Number, out_features: Number) -> Number:
-    """Forward, input gradient and weight gradient alike: 2 per MAC."""
+    """Return the FLOPs of forward, input gradient or weight gradient: 2 per MAC each."""
     return 2 * linear_macs(rows, in_features, out_features)
 
 
 def matmul_macs(batch: Number, rows: Number, inner: Number, columns: Number) -> Number:
-    """Each output element is a sum over the inner dimension."""
+    """Return the MACs of a matrix product: the inner dimension for each output element."""
     return batch * rows * inner * columns
 
 
 def matmul_flops(batch: Number, rows: Number, inner: Number, columns: Number) -> Number:
-    """2 per MAC."""
+    """Return the FLOPs of a matrix product: 2 per MAC."""
     return 2 * matmul_macs(batch, rows, inner, columns)
 
 
 def matmul_gradient_flops(batch: Number, rows: Number, inner: Number, columns: Number) -> Number:
-    """Each factor's gradient is a product of the same size: 2 per MAC for each of the two."""
+    """Return the FLOPs of both factors' gradients, each a product with 2 per MAC."""
     return 4 * matmul_macs(batch, rows, inner, columns)
 
 
 def attention_macs(
     batch: Number, queries: Number, keys: Number, E: Number, E_value: Number
 ) -> Number:
-    """Scores, one product of E for each query and key, and their sum over the values.
+    """Return the MACs of attention.
+
+    A score is a product over E for each query and key. The output is a sum of the values, weighted
+    by the scores.
 
     Args:
-        batch: N times the heads.
+        batch: N times the number of heads.
     """
     return batch * queries * keys * (E + E_value)
 
@@ -49,7 +56,7 @@ def attention_macs(
 def attention_flops(
     batch: Number, queries: Number, keys: Number, E: Number, E_value: Number
 ) -> Number:
-    """2 per MAC, and softmax's 3 for each score; a mask that hides scores saves nothing."""
+    """Return the FLOPs of attention: 2 per MAC, and 3 of softmax per score, masked or not."""
     scores = softmax_flops(batch=batch, queries=queries, keys=keys)
     return 2 * attention_macs(batch, queries, keys, E, E_value) + scores
 
@@ -57,7 +64,7 @@ def attention_flops(
 def attention_gradient_flops(
     batch: Number, queries: Number, keys: Number, E: Number, E_value: Number
 ) -> Number:
-    """Two products for each of the forward's two, and softmax's 4 for each score."""
+    """Return the gradients' FLOPs: twice the forward's products, and 4 of softmax per score."""
     scores = softmax_gradient_flops(batch=batch, queries=queries, keys=keys)
     return 4 * attention_macs(batch, queries, keys, E, E_value) + scores
 
@@ -91,7 +98,7 @@ _FACTORS = {
 
 
 def _product_sizes(first: Shape, second: Shape) -> Sizes:
-    """Sizes of a product as torch.matmul takes its factors."""
+    """Return the sizes of a product from the factors' shapes, by the rules of torch.matmul."""
     left = (1, *first) if len(first) == 1 else first
     right = (*second, 1) if len(second) == 1 else second
     batch = _broadcast(left[:-2], right[:-2])
@@ -139,7 +146,7 @@ def _product(name: str, factors: tuple[str, str]) -> Family:
 
 
 def _fvcore_product(name: str, call: Invocation, sizes: Sizes) -> int:
-    """Products of the first factor's elements by the second's last size; it broadcasts neither."""
+    """Return the first factor's elements times the second's last size, without broadcasting."""
     if name == "matmul":
         first, second = (_factor(call, factor).shape for factor in _FACTORS["matmul"])
         return prod(first) * second[-1]
@@ -158,22 +165,22 @@ def _attention_sizes(call: Invocation) -> Sizes:
 
 
 def einsum_macs(**sizes: Number) -> Number:
-    """Every combination of the indices is one product."""
+    """Return the MACs of einsum: one for every combination of the indices."""
     return prod(sizes.values())
 
 
 def einsum_flops(**sizes: Number) -> Number:
-    """2 per MAC."""
+    """Return the FLOPs of einsum: 2 per MAC."""
     return 2 * einsum_macs(**sizes)
 
 
 def einsum_gradient_flops(**sizes: Number) -> Number:
-    """Each factor's gradient is an einsum of the same indices."""
+    """Return the FLOPs of both factors' gradients, each an einsum over the same indices."""
     return 4 * einsum_macs(**sizes)
 
 
 def _einsum_sizes(call: Invocation) -> Sizes:
-    if not isinstance(call.arguments["equation"], str):  # operands and their indices in turn
+    if not isinstance(call.arguments["equation"], str):  # Operands alternate with indices.
         return {"elements": call.output_elements}
     equation = call.arguments["equation"].replace(" ", "").partition("->")[0]
     sizes: dict[str, int] = {}
@@ -189,7 +196,7 @@ def _einsum_sizes(call: Invocation) -> Sizes:
 
 
 def _fvcore_einsum(call: Invocation) -> int:
-    """numpy's count of the best order, of which numpy prints four digits, by two."""
+    """Return half of numpy's count for the best order, of which numpy prints four digits."""
     equation = call.arguments["equation"].replace(" ", "")
     letters = dict.fromkeys(letter for letter in equation if letter.isalpha())
     named = equation.translate({ord(x): 97 + i for i, x in enumerate(letters)})
@@ -252,10 +259,10 @@ FAMILIES = (
 )
 
 
-# Functions that torch's tracer takes apart: fvcore counts the linear layers inside them.
+# Functions that torch's tracer decomposes: fvcore counts the linear layers inside them.
 TRACED_APART = frozenset({"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"})
 
-# What the dispatcher's FLOP counter counts of an operation ----------------------------------------
+# Counts of the dispatcher's FLOP counter ----------------------------------------------------------
 
 
 def _shapes(call: Invocation, *names: str) -> list[Shape]:
@@ -263,7 +270,7 @@ def _shapes(call: Invocation, *names: str) -> list[Shape]:
 
 
 def product_flops(call: Invocation) -> int:
-    """2 per MAC of mm, addmm, bmm and baddbmm."""
+    """Return 2 per MAC of mm, addmm, bmm and baddbmm."""
     name = call.name.removeprefix("aten::")
     factors = ("self", "mat2") if name in ("mm", "bmm") else _FACTORS[name]
     return matmul_flops(**_product_sizes(*_shapes(call, *factors)))
@@ -274,7 +281,7 @@ def _kernel_flops(call: Invocation) -> int:
 
 
 def _kernel_backward_flops(call: Invocation) -> int:
-    """The scores again, and two products for each of the forward's two."""
+    """Return the FLOPs of recomputed scores, and of two products for each of the forward's two."""
     batch, queries, keys, E, E_value = _attention_sizes(call).values()
     return 2 * batch * queries * keys * (3 * E + 2 * E_value)
 

@@ -1,8 +1,8 @@
-"""What torch.profiler's `with_flops` counts, on a CPU: events of six names, nested ones too.
+"""Rules for torch.profiler's `with_flops` on a CPU, which counts events of six names.
 
-It counts `aten::conv2d`, and of matrix products, additions and multiplications every event,
-wherever it happens: also what a kernel calls inside itself, which no dispatch mode sees. The rules
-for these stand here; each was tried against the profiler of torch 2.15 on several shapes.
+It counts every event of `aten::conv2d`, of matrix products, additions and multiplications. These
+include events inside a kernel, which no dispatch mode sees: the rules here are for those. Each was
+tried against the profiler of torch 2.15 on several shapes.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def _of_input(call: Invocation) -> int:
 
 
 def _recurrent(call: Invocation) -> int:
-    """Both biases of a fused recurrent layer are added."""
+    """Return the count of a fused recurrent layer, which adds both biases."""
     return _elements(call.arguments["weight3"]) if call.arguments["has_biases"] else 0
 
 
@@ -45,7 +45,7 @@ def _recurrent_backward(call: Invocation) -> int:
 
 
 def _euclidean(call: Invocation) -> int:
-    """Twice the first factor times -2, and a product with two more columns."""
+    """Return the count of cdist: two products by -2, and a product with two more columns."""
     first, second = call.inputs[0].shape, call.inputs[1].shape
     return 2 * prod(first) + 2 * prod(first[:-1]) * (first[-1] + 2) * second[-2]
 
@@ -57,7 +57,7 @@ def _affine_grid(call: Invocation) -> int:
 
 
 def _trilinear(call: Invocation) -> int:
-    """nn.Bilinear's products: forward, and the gradients of the first input, second and weight."""
+    """Return the count of nn.Bilinear's products, forward or for a gradient."""
     first, weight, second = (call.arguments[name].shape for name in ("i1", "i2", "i3"))
     expand = tuple(tuple(call.arguments[f"expand{n}"]) for n in (1, 2, 3))
     if expand == ((1, 3), (0,), (1, 2)):  # forward
@@ -82,9 +82,9 @@ def _dropout(call: Invocation) -> int:
     return _of_input(call) + 1 if drops else 0
 
 
-# Counted inside the kernel, by the operation's name with its overload.
+# Counts inside the kernel, by the operation's name with its overload.
 _INSIDE: dict[str, Callable[[Invocation], int]] = {
-    "aten::add.Scalar": _of_input,  # it calls add.Tensor
+    "aten::add.Scalar": _of_input,  # It calls add.Tensor.
     "aten::mul.Scalar": _of_input,
     "aten::mul_.Scalar": lambda call: 1,
     "aten::repeat": lambda call: (
@@ -121,7 +121,7 @@ _DOUBLED = frozenset(
 
 
 def counted_again_inside(name: str, call: Invocation) -> int:
-    """Return what the profiler sees a second time inside a forward kernel under autocast."""
+    """Return the count that the profiler repeats inside a forward kernel under autocast."""
     if name == "aten::affine_grid_generator":
         batch, _, *image = call.arguments["size"]
         return 2 * batch * prod(image) * (len(image) + 1) * len(image)
@@ -137,10 +137,10 @@ def counts_inside(name: str, base_name: str) -> bool:
 
 
 def operation_count(name: str, call: Invocation) -> int:
-    """Return what the profiler counts of an operation and inside it.
+    """Return the profiler's count of an operation and of the events inside it.
 
     Args:
-        name: with the overload, `aten::add.Tensor`.
+        name: name with the overload, such as `aten::add.Tensor`.
     """
     formula, inside = _FORMULAS.get(call.name), _INSIDE.get(name)
     return (formula(call) if formula else 0) + (inside(call) if inside else 0)

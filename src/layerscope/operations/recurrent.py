@@ -4,22 +4,25 @@ from layerscope.operations.family import Cost, Family, Invocation, Number, Sizes
 
 
 def lstm_macs(N: Number, T: Number, in_features: Number, hidden: Number) -> Number:
-    """Four gates for each step, each a product with the input and with the state."""
+    """Return the MACs of an LSTM: for each step, four gates' products with input and state."""
     return 4 * N * T * hidden * (in_features + hidden)
 
 
 def lstm_flops(N: Number, T: Number, in_features: Number, hidden: Number) -> Number:
-    """2 per MAC; 9 per unit and step: five activations, three products and an addition."""
+    """Return the forward FLOPs: 2 per MAC, and 9 per unit and step.
+
+    The 9 are five activations, three products and an addition.
+    """
     return 2 * lstm_macs(N, T, in_features, hidden) + 9 * N * T * hidden
 
 
 def lstm_gradient_flops(N: Number, T: Number, in_features: Number, hidden: Number) -> Number:
-    """2 per MAC for the gradients of input and state; 9 per unit and step."""
+    """Return the FLOPs of the gradients of input and state: 2 per MAC, and 9 per unit and step."""
     return 2 * lstm_macs(N, T, in_features, hidden) + 9 * N * T * hidden
 
 
 def lstm_weight_flops(N: Number, T: Number, in_features: Number, hidden: Number) -> Number:
-    """2 per MAC."""
+    """Return the FLOPs of the weights' gradients: 2 per MAC."""
     return 2 * lstm_macs(N, T, in_features, hidden)
 
 

@@ -7,12 +7,12 @@ from layerscope.operations.family import Family, Number, elementwise_flops, on_i
 
 
 def two_per_input_flops(**shape: Number) -> Number:
-    """A square, exponential or product, and an addition, per element."""
+    """Return 2 FLOPs per element: a square, exponential or product, and an addition."""
     return 2 * prod(shape.values())
 
 
 def variance_flops(**shape: Number) -> Number:
-    """Mean 1; difference, square and addition 3, per element."""
+    """Return 4 FLOPs per element: 1 for the mean; a difference, a square and an addition."""
     return 4 * prod(shape.values())
 
 
@@ -36,7 +36,7 @@ def _family(
 FAMILIES = (
     _family("mean", "aten::mean", functions=("mean",)),
     _family("trace", "aten::trace", has_gradient=False),
-    # A sum's gradient is the output's, seen as many.
+    # A sum's gradient is an expanded view of the output's.
     _family("sum", "aten::sum", "aten::nansum", functions=("sum",), has_gradient=False),
     *(
         _family(name, f"aten::{name}")

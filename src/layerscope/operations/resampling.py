@@ -7,11 +7,11 @@ from layerscope.operations.family import Cost, Family, Invocation, Number, Sizes
 
 
 def resampling_flops(outputs: Number, taps: Number) -> Number:
-    """A product and an addition for each neighbour that an output is made of."""
+    """Return the FLOPs: a product and an addition for each neighbour of each output."""
     return 2 * outputs * taps
 
 
-# Neighbours of an output: two for each dimension that is interpolated linearly, four cubically.
+# Neighbours of an output: two per dimension for linear interpolation, four for cubic.
 _TAPS = {
     "upsample_linear1d": 2,
     "upsample_bilinear2d": 4,
@@ -59,7 +59,7 @@ def _sampler_sizes(call: Invocation) -> Sizes:
 FAMILIES = (
     *(_resampling(name, taps) for name, taps in _TAPS.items()),
     *(
-        # It moves data by the textbook; fvcore counts one per output.
+        # For the textbook it moves data; fvcore counts one per output.
         Family(
             name="interpolate",
             functions=(name.strip("_"),),

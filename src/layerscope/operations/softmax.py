@@ -14,27 +14,30 @@ from layerscope.operations.family import (
 
 
 def softmax_flops(**shape: Number) -> Number:
-    """An exponential, an addition to the sum and a division per element."""
+    """Return 3 FLOPs per element: an exponential, an addition to the sum and a division."""
     return 3 * prod(shape.values())
 
 
 def softmax_gradient_flops(**shape: Number) -> Number:
-    """y (g - sum of g y): two products, an addition and a subtraction per element."""
+    """Return 4 FLOPs per element of y (g - sum of g y).
+
+    They are two products, an addition and a subtraction.
+    """
     return 4 * prod(shape.values())
 
 
 def cross_entropy_flops(N: Number, C: Number) -> Number:
-    """log-softmax's 3 per score, and an addition per image."""
+    """Return the FLOPs of cross-entropy: 3 of log-softmax per score, and an addition per image."""
     return 3 * N * C + N
 
 
 def cross_entropy_gradient_flops(N: Number, C: Number) -> Number:
-    """Softmax minus the label, and the division by N, per score."""
+    """Return the FLOPs of the gradient: per score, subtract the label and divide by N."""
     return 2 * N * C
 
 
 def _score_sizes(call: Invocation) -> Sizes:
-    """Sizes of (N, C, ...), or (C,) of a single image."""
+    """Return the sizes N and C of scores (N, C, ...), or (C,) for a single image."""
     shape = call.input_shape
     num_classes = shape[min(1, len(shape) - 1)]
     return {"N": prod(shape) // num_classes, "C": num_classes}

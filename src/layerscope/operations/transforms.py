@@ -14,7 +14,7 @@ from layerscope.operations.family import (
 
 
 def fft_flops(transforms: Number, points: Number, stages: Number) -> Number:
-    """5 N log2 N for N complex points, the usual count of a Fourier transform.
+    """Return the usual count of a Fourier transform: 5 N log2 N for N complex points.
 
     Args:
         stages: log2 of the points, rounded up.
@@ -23,7 +23,7 @@ def fft_flops(transforms: Number, points: Number, stages: Number) -> Number:
 
 
 def real_fft_flops(transforms: Number, points: Number, stages: Number) -> Number:
-    """Half a complex one: 5/2 N log2 N."""
+    """Return half the count of a complex transform: 5/2 N log2 N."""
     return (fft_flops(transforms, points, stages) + 1) // 2
 
 
@@ -36,17 +36,17 @@ def _fft_sizes(call: Invocation) -> Sizes:
 
 
 def bilinear_macs(N: Number, in1: Number, in2: Number, out: Number) -> Number:
-    """Each output is x1 A x2: a product with the matrix, then one with the second input."""
+    """Return the MACs of x1 A x2 per output: a product with the matrix, then with x2."""
     return N * out * in2 * (in1 + 1)
 
 
 def bilinear_flops(N: Number, in1: Number, in2: Number, out: Number) -> Number:
-    """2 per MAC."""
+    """Return the FLOPs of forward or of the weight's gradient: 2 per MAC."""
     return 2 * bilinear_macs(N, in1, in2, out)
 
 
 def bilinear_gradient_flops(N: Number, in1: Number, in2: Number, out: Number) -> Number:
-    """2 per MAC for each of the two inputs."""
+    """Return the FLOPs of both inputs' gradients: 2 per MAC each."""
     return 4 * bilinear_macs(N, in1, in2, out)
 
 
@@ -61,7 +61,7 @@ def _bilinear_sizes(call: Invocation) -> Sizes:
 
 
 def distance_flops(batch: Number, first: Number, second: Number, features: Number) -> Number:
-    """A difference, a power and an addition for each pair and feature."""
+    """Return 3 FLOPs per pair and feature: a difference, a power and an addition."""
     return 3 * batch * first * second * features
 
 
@@ -76,7 +76,7 @@ def _distance_sizes(call: Invocation) -> Sizes:
 
 
 def grid_flops(points: Number, dims: Number) -> Number:
-    """A product of each point with a matrix of dims x (dims + 1): 2 per MAC."""
+    """Return 2 FLOPs per MAC of each point's product with a matrix of dims x (dims + 1)."""
     return 2 * points * dims * (dims + 1)
 
 
@@ -86,12 +86,12 @@ def _grid_sizes(call: Invocation) -> Sizes:
 
 
 def weight_norm_flops(**shape: Number) -> Number:
-    """A square and an addition for the norm, and the scaling, per element."""
+    """Return 3 FLOPs per element: a square and an addition for the norm, and the scaling."""
     return 3 * prod(shape.values())
 
 
 def bag_flops(indices: Number, features: Number) -> Number:
-    """Each embedding is added to its bag."""
+    """Return the FLOPs of adding each embedding to its bag."""
     return indices * features
 
 
@@ -103,7 +103,7 @@ def _bag_sizes(call: Invocation) -> Sizes:
 
 
 def _added_sizes(call: Invocation) -> Sizes:
-    """Sizes of what is added: the last tensor among the arguments."""
+    """Return the sizes of the tensor that is added: the last one among the arguments."""
     return {"elements": prod(call.inputs[-1].shape)}
 
 
@@ -155,7 +155,7 @@ FAMILIES = (
         forward=Cost(bag_flops, _bag_sizes),
         input_gradient=Cost(bag_flops, _bag_sizes),
     ),
-    # Overlapping blocks are added; the gradient of a sum is passed on.
+    # Overlapping blocks are added. The gradient of a sum is passed on without arithmetic.
     Family(name="fold", operations=("aten::col2im",), forward=on_input(elementwise_flops)),
     Family(
         name="index_add",

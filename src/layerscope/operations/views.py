@@ -1,8 +1,8 @@
-"""What computes nothing: views, copies, new tensors, indexing."""
+"""Functions and operations that compute nothing: views, copies, new tensors, indexing."""
 
 from layerscope.operations.family import Family
 
-# The textbook stores nothing for them: they show memory that is there.
+# The textbook stores no output for these views.
 _VIEWS = (
     *("flatten", "unflatten", "view", "view_as", "reshape", "reshape_as", "permute", "transpose"),
     *("swapaxes", "swapdims", "movedim", "moveaxis", "squeeze", "unsqueeze", "expand", "expand_as"),
@@ -68,7 +68,7 @@ _PARAMETERS = {
     "split": ("input", "split_size", "dim"),
 }
 
-# They copy, make or choose values, and compute none.
+# These copy, make or choose values, and compute none.
 _MOVES = (
     *("clone", "repeat", "tile", "roll", "flip", "fliplr", "flipud", "rot90", "repeat_interleave"),
     *("pad", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
@@ -86,7 +86,7 @@ FAMILIES = (
     *(Family(name, (name,), parameters=_PARAMETERS.get(name, ("input",))) for name in _MOVES),
 )
 
-# Operations that move data, where no function of a family runs them.
+# Operations that move data, for calls outside of the functions above.
 MOVES = frozenset(
     f"aten::{name}"
     for name in (

@@ -1,4 +1,4 @@
-"""What operations make on the way and autograd saves, in words."""
+"""Names for saved tensors that operations make beside their outputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,11 +42,11 @@ _CONVERSIONS = frozenset(
 
 
 def saved_role(operation: str, result: int, function: str | None) -> SavedRole | None:
-    """Return what a result of an operation is called where autograd saves it; None: no name.
+    """Return the role of an operation's result that autograd saves; None if it has no name.
 
     Args:
-        operation: the base name of the operation that made it (`aten::native_batch_norm`).
-        result: the position among the operation's results.
+        operation: base name of the operation that made it (`aten::native_batch_norm`).
+        result: position among the operation's results.
         function: name of the function of torch that ran the operation.
     """
     name = operation.removeprefix("aten::").rstrip("_")

@@ -3,7 +3,7 @@ from layerscope.reconcile.peak import Peak
 from layerscope.reconcile.profile import Profile, profile_network
 from layerscope.reconcile.roofline import LayerTiming
 from layerscope.reconcile.rows import EXACT_QUANTITIES, Comparisons, Reason, Row
-from layerscope.reconcile.settings import DTYPES, OPTIMIZERS, Call, Settings
+from layerscope.reconcile.settings import DTYPES, OPTIMIZERS, CallArguments, ProfileSettings
 
 __all__ = [
     "DTYPES",
@@ -11,13 +11,13 @@ __all__ = [
     "EXACT_QUANTITIES",
     "INSTRUMENTS",
     "OPTIMIZERS",
-    "Call",
+    "CallArguments",
     "Comparisons",
     "LayerTiming",
     "Peak",
     "Profile",
+    "ProfileSettings",
     "Reason",
     "Row",
-    "Settings",
     "profile_network",
 ]

@@ -1,4 +1,4 @@
-"""A network's dry run and textbook, ready to be held against instruments."""
+"""A network's dry run and textbook, ready to be compared with instruments."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Account:
-    """What is known of a network before anything is measured.
+    """Everything that is known of a network before a measurement.
 
     Args:
-        units: what the textbook counts, in order.
-        saved: what autograd saves by torch's specification; None for a version that it lacks.
+        units: the units that the textbook counts, in order.
+        saved: storages that autograd saves by torch's specification; None for a torch version that
+            is not in it.
     """
 
     run: DryRun
@@ -40,7 +41,7 @@ class Account:
 
     @cached_property
     def types(self) -> Mapping[str, str]:
-        """The type of every layer, and of every module that runs operations between layers."""
+        """The type of every layer and of every module that runs operations between layers."""
         types = {cost.layer: cost.type for cost in self.costs.layers}
         for unit in self.units:
             types.setdefault(unit.layer, "")
@@ -63,7 +64,7 @@ class Account:
 
     @cached_property
     def saved_by_layer(self) -> Mapping[str, tuple[int, ...]]:
-        """Storages that are saved, by the layer that allocated them."""
+        """Saved storages by the layer that allocated them."""
         if self.saved is None:
             return {}
         pairs = ((self.run.allocating_layer(s), s) for s in sorted(self.saved.storages))
@@ -71,7 +72,7 @@ class Account:
 
     @cached_property
     def recorded_readers(self) -> Mapping[int, tuple[int, ...]]:
-        """Operations that read each storage and whose backward pass will run; views left out."""
+        """Operations, except views, that read each storage and whose backward pass will run."""
         run = self.run
         return _grouped(
             (tensor.storage, number)
@@ -82,7 +83,7 @@ class Account:
 
     @cached_property
     def extra_operations(self) -> Mapping[str, tuple[OperationRecord, ...]]:
-        """Operations of the backward pass that no unit of the layer stands for.
+        """Operations of the backward pass that belong to no unit of the layer.
 
         They add gradients, or compute a part of the forward pass again.
         """
@@ -95,11 +96,11 @@ class Account:
 
     @cached_property
     def interrupted_operations(self) -> Mapping[str, tuple[OperationRecord, ...]]:
-        """Operations that a checkpoint began to compute again and did not end, by layer.
+        """Operations that a checkpoint started to recompute and did not finish, by layer.
 
-        It stops at the last tensor that it needs. Where that is an argument of an operation, the
-        operation has been called, and its kernel does not run: the profiler sees it, no mode does.
-        The forward pass tells which operation comes next.
+        A checkpoint stops at the last tensor that it needs. If that tensor is an argument of an
+        operation, the operation has been called but its kernel does not run: the profiler sees it,
+        and no mode does. The forward pass tells which operation it is.
         """
         run = self.run
         regions = _runs(run.operations, lambda op: op.phase == "forward" and not op.is_saving)
@@ -114,7 +115,7 @@ class Account:
         return _grouped(found)
 
     def is_needed(self, unit: Unit) -> bool:
-        """Tell whether an output, or a lasting tensor, depends on what a unit makes."""
+        """Tell whether an output, or a tensor that outlives the step, depends on the unit."""
         made = {tensor.storage for tensor in unit.invocation.outputs}  # type: ignore[attr-defined]
         return any(
             updates_statistics(operation)
@@ -125,7 +126,7 @@ class Account:
 
     @cached_property
     def needed_operations(self) -> frozenset[int]:
-        """Operations of the forward pass on which an output, or a lasting tensor, depends."""
+        """Forward operations on which an output, or a tensor that outlives the step, depends."""
         run = self.run
         wanted = {tensor.storage for tensor in run.outputs}
         wanted |= {n for n, storage in enumerate(run.storages) if storage.origin == "buffer"}
@@ -142,7 +143,7 @@ class Account:
 
 
 def account(run: DryRun, element_size: int) -> Account:
-    """Work out the textbook of a dry run, and what autograd saves in it."""
+    """Work out the textbook of a dry run, and the storages that autograd saves in it."""
     units = textbook_units(run)
     return Account(run, units, cost_table(run, units, element_size), saved_storages(run))
 
@@ -150,7 +151,7 @@ def account(run: DryRun, element_size: int) -> Account:
 def _runs(
     operations: Iterable[OperationRecord], belongs: Callable[[OperationRecord], bool]
 ) -> list[list[OperationRecord]]:
-    """Return the stretches of neighbouring operations that belong; views may lie between."""
+    """Return the runs of consecutive operations that belong; views may lie between them."""
     runs: list[list[OperationRecord]] = []
     is_open = False
     for operation in operations:

@@ -1,4 +1,4 @@
-"""The one table of what is compared: quantity, instrument, prediction with reasons, measurement."""
+"""The table of comparisons: quantity, instrument, prediction with reasons, measurement."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Comparison:
     """A quantity and an instrument that measures it.
 
     Args:
-        predict: what the instrument is predicted to see of a layer, from the account alone.
-        measured: what it saw, by layer; None where it did not run or could not measure.
+        predict: predicts the instrument's figure for a layer, from the account alone.
+        measured: returns its figures by layer; None if it did not run or could not measure.
     """
 
     quantity: str
@@ -39,9 +39,9 @@ class Comparison:
 def rows_of(
     comparison: Comparison, account: Account, measurements: Measurements
 ) -> tuple[Row, ...]:
-    """Return a row per layer; none where the instrument was not asked for.
+    """Return a row per layer; no rows if the instrument was not requested.
 
-    Where it was asked for and could not measure, it counts nothing of any layer.
+    An instrument that was requested and could not measure counts nothing of any layer.
     """
     measured = comparison.measured(account, measurements)
     if measured is None:
@@ -73,7 +73,7 @@ def _row(comparison: Comparison, account: Account, layer: str, measured: Measure
 
 
 def _theory(prediction: Prediction, counted: bool) -> int | None:
-    """Return the theory of a row; unknown where an instrument counts what has no formula."""
+    """Return the theory of a row; None if the instrument counts something without a formula."""
     is_unknown = counted and not prediction.counted and prediction.not_counted is None
     return None if is_unknown else prediction.theory if counted else 0
 
@@ -97,7 +97,7 @@ def _uncounted_row(comparison: Comparison, account: Account, layer: str) -> Row:
 def _from_costs(
     field: str, reasons: Callable[[Account, str], Iterable[Reason]] | None = None
 ) -> Predict:
-    """Hold an instrument against a figure of the textbook's table."""
+    """Compare an instrument with a column of the textbook's table."""
 
     def predict(account: Account, layer: str) -> Prediction:
         cost = account.layers.get(layer)
@@ -134,7 +134,7 @@ def _saved(account: Account, measurements: Measurements) -> Measured | None:
 
 
 def _saved_dry(account: Account, measurements: Measurements) -> Measured | None:
-    """Return what the dry run's own hooks saw; None where the prediction is taken from them."""
+    """Return the bytes that the dry run's hooks saw; None if the prediction comes from them."""
     return None if account.saved is None else saved_by_dry_run(account)
 
 
@@ -166,7 +166,7 @@ COMPARISONS: tuple[Comparison, ...] = (
         _from_costs("output_bytes", output_bytes_reasons),
         _outputs("output_bytes"),
     ),
-    # The textbook saves what it puts out.
+    # The textbook saves every output.
     Comparison("saved_bytes", "saved", _from_costs("output_bytes", saved_bytes_reasons), _saved),
     Comparison(
         "saved_bytes", "dry_run", _from_costs("output_bytes", saved_bytes_reasons), _saved_dry
@@ -210,7 +210,7 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 
 def input_row(account: Account, measurements: Measurements) -> tuple[Row, ...]:
-    """Return the network's input as a row of its own, which is in no total."""
+    """Return a row for the network's input, which is in no total."""
     record = measurements.activations
     if record is None or "outputs" not in measurements.instruments:
         return ()

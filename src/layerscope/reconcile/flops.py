@@ -1,7 +1,8 @@
-"""What each counter of FLOPs counts of a layer, and why it differs from the textbook.
+"""Predictions of each FLOP counter, and the reasons why it differs from the textbook.
 
-A counter has a formula for some units of a layer and none for others. The textbook's figure of the
-former is what it is held against; that of the latter is `theory_not_counted`, and no comparison.
+A counter has a formula for some units of a layer and none for others. It is compared with the
+textbook's figure of the former. The figure of the latter is `theory_not_counted`, and no
+comparison.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,12 +25,12 @@ from layerscope.theory.units import operation_invocation
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an instrument is predicted to see of one layer, or of one unit.
+    """The predicted figure of an instrument for one layer, or for one unit.
 
     Args:
-        theory: the textbook's figure of what is counted; None where it is not known.
-        not_counted: the textbook's figure of the rest; None where it is not known.
-        counted: false: the instrument has no formula for any of it.
+        theory: the textbook's figure of what is counted; None if it is not known.
+        not_counted: the textbook's figure of the rest; None if it is not known.
+        counted: false if the instrument has no formula for any of it.
     """
 
     theory: int | None
@@ -68,12 +69,12 @@ def _backward_theory(unit: Unit) -> int | None:
 
 
 def _products(unit: Unit) -> int:
-    """Return the FLOPs of the matrix products in a unit's forward pass; twice that is backward."""
+    """Return the FLOPs of the matrix products in a unit's forward pass; backward has twice that."""
     return 2 * (unit.costs.counts["macs"] or 0)
 
 
 def _has_products(unit: Unit) -> bool:
-    """Tell whether it is a product of two factors; torch computes one of more in some order."""
+    """Tell whether it is a product of two factors; with more, torch chooses an order."""
     if unit.family is None or not unit.family.matrices:
         return False
     return unit.family.matrices != ("operands",) or len(unit.invocation.inputs) == 2
@@ -83,7 +84,7 @@ def _has_products(unit: Unit) -> bool:
 
 
 def fvcore_prediction(account: Account, layer: str, quantity: str) -> Prediction:
-    """Predict fvcore's count of a layer, held against its MACs or forward FLOPs."""
+    """Predict fvcore's count of a layer, for comparison with its MACs or forward FLOPs."""
     units = account.units_by_layer.get(layer, ())
     return _added(_fvcore_unit(account, unit, quantity) for unit in units if unit.operations)
 
@@ -125,14 +126,14 @@ OperationCount = Callable[[OperationRecord], int | None]
 
 
 def _dispatcher(operation: OperationRecord) -> int | None:
-    """Return the dispatcher's count of one operation; None where it has no formula."""
+    """Return the dispatcher's count of one operation; None if it has no formula."""
     if not counted_by_dispatcher(operation.base_name):
         return None
     return dispatcher_count(operation_invocation(operation))
 
 
 def _profiler(operation: OperationRecord) -> int | None:
-    """Return the profiler's count of one operation; None where it counts nothing of its name."""
+    """Return the profiler's count of one operation; None if it counts nothing of its name."""
     if not profiler.counts_inside(operation.name, operation.base_name):
         return None
     return profiler.operation_count(operation.name, operation_invocation(operation))
@@ -147,7 +148,10 @@ def _profiler_sums(operation: OperationRecord) -> int | None:
 
 
 def _profiler_again(account: Account) -> OperationCount:
-    """Return the profiler's count of work done again: there a convolution is seen by itself."""
+    """Return a function for the profiler's count of recomputed operations.
+
+    There the profiler sees a convolution without the function that calls it.
+    """
 
     def count(operation: OperationRecord) -> int | None:
         if not profiler.is_conv2d(operation):
@@ -159,7 +163,7 @@ def _profiler_again(account: Account) -> OperationCount:
 
 
 def _count(operations: Iterable[OperationRecord], count: OperationCount) -> int | None:
-    """Return the sum of an instrument's counts; None where it has a formula for none of them."""
+    """Return the sum of an instrument's counts; None if it has a formula for none of them."""
     found: int | None = None
     for operation in operations:
         number = count(operation)
@@ -169,7 +173,7 @@ def _count(operations: Iterable[OperationRecord], count: OperationCount) -> int 
 
 
 def _own(account: Account, numbers: Sequence[int]) -> list[OperationRecord]:
-    """Return operations without those that add gradients or compute something again."""
+    """Return operations without those that add gradients or recompute."""
     operations = [account.run.operations[number] for number in numbers]
     return [op for op in operations if not op.is_accumulation and not op.is_recomputed]
 
@@ -191,7 +195,7 @@ def _counter_forward(account: Account, unit: Unit) -> Prediction:
 
 
 def _part(products: int, theory: int | None, reasons: tuple[Reason, ...] = ()) -> Prediction:
-    """Hold the instrument against the products; the rest of the unit is not counted."""
+    """Compare the instrument with the products; the rest of the unit is not counted."""
     return Prediction(products, None if theory is None else theory - products, reasons)
 
 
@@ -219,7 +223,7 @@ def _counter_backward(account: Account, unit: Unit) -> Prediction:
 
 
 def _gradient_reasons(account: Account, unit: Unit) -> tuple[Reason, ...]:
-    """Name the products that the step does not compute, or the counter counts otherwise."""
+    """Name the products that the step does not compute, or that the counter counts differently."""
     if _count(_own(account, unit.backward), _dispatcher) is None:
         return _no_gradient(unit, 2 * _products(unit))
     reasons = missing_gradients(unit)
@@ -232,7 +236,7 @@ def _gradient_reasons(account: Account, unit: Unit) -> tuple[Reason, ...]:
 
 
 def _recomputed_scores(account: Account, unit: Unit) -> tuple[Reason, ...]:
-    """Attention's fused kernels compute the scores again, and all three gradients at once."""
+    """Name the scores that fused attention kernels recompute, with all three gradients at once."""
     sizes = next((f.arguments for f in unit.costs.formulas if f.quantity == "macs"), {})
     fused = [
         op
@@ -246,7 +250,7 @@ def _recomputed_scores(account: Account, unit: Unit) -> tuple[Reason, ...]:
 
 
 def missing_gradients(unit: Unit) -> tuple[Reason, ...]:
-    """Name the gradients of a product's factors that nothing asks for."""
+    """Name the gradients of a product's factors that nothing needs."""
     assert unit.family is not None
     reasons: tuple[Reason, ...] = ()
     factors = _factors(unit)
@@ -268,7 +272,7 @@ def missing_gradients(unit: Unit) -> tuple[Reason, ...]:
 
 
 def _factors(unit: Unit) -> list[tuple[str, bool]]:
-    """Return each factor's name, and whether its gradient is asked for."""
+    """Return each factor's name, and whether its gradient is needed."""
     assert unit.family is not None
     if unit.family.matrices == ("operands",):
         return [("operand", tensor.requires_grad) for tensor in unit.invocation.inputs]
@@ -287,7 +291,7 @@ def _no_gradient(unit: Unit, amount: int) -> tuple[Reason, ...]:
 def _with_extra(
     account: Account, layer: str, own: Prediction, count: OperationCount, again: OperationCount
 ) -> Prediction:
-    """Add what the engine does in a layer's name: sums of gradients, and work done again."""
+    """Add the engine's further work for a layer: sums of gradients, and recomputation."""
     extra = account.extra_operations.get(layer, ())
     sums = _count((op for op in extra if op.is_accumulation), count)
     recomputed = _count((op for op in extra if op.is_recomputed), again)
@@ -307,7 +311,7 @@ def _with_extra(
 
 
 def profiler_forward_prediction(account: Account, layer: str) -> Prediction:
-    """Predict what torch.profiler counts forward: events of six names."""
+    """Predict torch.profiler's forward count: events of six names."""
     units = account.units_by_layer.get(layer, ())
     return _added(_profiler_forward(account, unit) for unit in units if unit.operations)
 
@@ -334,7 +338,7 @@ def _profiler_forward(account: Account, unit: Unit) -> Prediction:
 
 
 def _doubled(account: Account, operations: list[OperationRecord], outer: int) -> tuple[Reason, ...]:
-    """Name what autocast shows the profiler a second time."""
+    """Name the operations that the profiler sees twice under autocast."""
     functions = {
         number: account.run.functions[number]
         for number in {op.function for op in operations}
@@ -362,7 +366,7 @@ def _is_sum_or_product(unit: Unit) -> bool:
 
 
 def profiler_backward_prediction(account: Account, layer: str) -> Prediction:
-    """Predict what torch.profiler counts backward: products and additions out of place."""
+    """Predict torch.profiler's backward count: products, and additions out of place."""
     units = account.units_by_layer.get(layer, ())
     own = _added(_profiler_backward(account, unit) for unit in units)
     again = _profiler_again(account)
@@ -399,7 +403,7 @@ def _computes(unit: Unit) -> bool:
 
 
 def _factor_reasons(unit: Unit) -> tuple[Reason, ...]:
-    """Name the products for factors whose gradient nothing asks for."""
+    """Name the products for factors whose gradient nothing needs."""
     elements = prod(unit.invocation.output_shape)
     if not unit.backward:
         return _no_gradient(unit, 2 * elements)

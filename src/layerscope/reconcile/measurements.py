@@ -23,7 +23,7 @@ from layerscope.measure import (
     profile_step,
     step_activations,
 )
-from layerscope.reconcile.settings import Settings
+from layerscope.reconcile.settings import ProfileSettings
 
 INSTRUMENTS = (
     "outputs",
@@ -35,16 +35,16 @@ INSTRUMENTS = (
     "time",
     "machine",
 )
-# Those whose figures do not depend on the clock.
+# Instruments whose figures do not depend on the clock.
 EXACT_INSTRUMENTS = frozenset(INSTRUMENTS) - {"time", "machine"}
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What the instruments said; None where one was switched off or could not measure.
+    """The instruments' results; None for one that was switched off or could not measure.
 
     Args:
-        instruments: names of those that were asked for.
+        instruments: names of the requested instruments.
         notes: why an instrument could not measure.
     """
 
@@ -60,8 +60,8 @@ class Measurements:
     notes: tuple[str, ...] = ()
 
 
-def measure(step: Step, settings: Settings, instruments: frozenset[str]) -> Measurements:
-    """Run those that are named, several in one step where they can. The network is left as it was.
+def measure(step: Step, settings: ProfileSettings, instruments: frozenset[str]) -> Measurements:
+    """Run the named instruments, several in one step if possible. The network is left as it was.
 
     Raises:
         UserError: the network does not run.
@@ -106,5 +106,5 @@ def _fvcore(step: Step) -> tuple[FvcoreCounts | None, tuple[str, ...]]:
         return None, (str(error),)
 
 
-def _machine(settings: Settings) -> MachineCeilings:
+def _machine(settings: ProfileSettings) -> MachineCeilings:
     return machine_ceilings(settings.device, settings.arithmetic_dtype)

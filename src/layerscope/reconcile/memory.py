@@ -1,4 +1,4 @@
-"""Why a layer's output takes, and autograd saves, something else than the textbook says."""
+"""Reasons why a layer's output bytes and saved bytes differ from the textbook."""
 
 from layerscope.dry_run import LayerCall
 from layerscope.operations import saved_role
@@ -8,14 +8,14 @@ from layerscope.theory.table import textbook_output_bytes
 
 
 def output_bytes_reasons(account: Account, layer: str) -> tuple[Reason, ...]:
-    """Explain how a layer's new storages differ from the textbook's output bytes."""
+    """Explain why a layer's new storages differ from the textbook's output bytes."""
     return tuple(
         reason for call in account.calls.get(layer, ()) for reason in _output_reasons(account, call)
     )
 
 
 def saved_bytes_reasons(account: Account, layer: str) -> tuple[Reason, ...]:
-    """Explain how what autograd saves of a layer differs from its output bytes."""
+    """Explain why autograd saves other bytes of a layer than its outputs."""
     if account.saved is None:
         return _by_dry_run(account, layer)
     own = {s for call in account.calls.get(layer, ()) for s in _own_outputs(account, call)}
@@ -35,7 +35,7 @@ def saved_bytes_reasons(account: Account, layer: str) -> tuple[Reason, ...]:
 
 
 def _by_dry_run(account: Account, layer: str) -> tuple[Reason, ...]:
-    """Take the amount from the dry run's hooks: this version of torch is not in the table."""
+    """Return the difference that the dry run's hooks saw; this torch version has no table."""
     cost = account.layers.get(layer)
     theory = 0 if cost is None else cost.output_bytes
     storages = {record.storage for record in account.run.saved}
@@ -89,7 +89,7 @@ def _nothing_new(call: LayerCall, theory: int) -> tuple[Reason, ...]:
 
 
 def _dropped(account: Account, storage: int) -> Reason:
-    """Say why autograd does not save a layer's output."""
+    """Name the reason why autograd does not save a layer's output."""
     code, text = _why_dropped(account, storage)
     return Reason(code, -_size(account, storage), text)
 
@@ -125,7 +125,7 @@ _SAVERS = {
 
 
 def _inner(account: Account, storage: int) -> Reason:
-    """Name memory that a layer makes beside its outputs and autograd saves."""
+    """Name memory that a layer allocates beside its outputs and autograd saves."""
     run, saved = account.run, account.saved
     assert saved is not None
     number = run.storages[storage].operation

@@ -9,21 +9,21 @@ from layerscope.measure import CudaMemory, MemoryPoint, MemoryRecord, Step
 from layerscope.reconcile.account import Account
 from layerscope.reconcile.measurements import Measurements
 from layerscope.reconcile.rows import Row
-from layerscope.reconcile.settings import Settings, dry_run_of
+from layerscope.reconcile.settings import ProfileSettings, dry_run_of
 from layerscope.theory.capacity import training_memory
 
 GIB = 2**30
-# For each of these the largest batch that fits is told.
+# The report shows the largest batch for each of these.
 MEMORY_SIZES = tuple(size * GIB for size in (1, 4, 8, 16, 24, 40, 80))
 
 
 @dataclass(frozen=True)
 class LargestBatch:
-    """The largest batch whose whole step fits into a memory, by what is alive.
+    """The largest batch whose live memory fits into a given memory for the whole step.
 
     Args:
-        scratch_bytes: what operations took inside themselves at the profiled batch, at most; not
-            part of the prediction. None where it was not measured.
+        scratch_bytes: the most scratch of an operation at the profiled batch, which is not part of
+            the prediction. None if it was not measured.
     """
 
     memory_bytes: int
@@ -33,10 +33,11 @@ class LargestBatch:
 
 @dataclass(frozen=True)
 class MemoryStage:
-    """One step on the way from the live peak to what nvidia-smi shows of a GPU.
+    """One stage between the live peak and what nvidia-smi shows of a GPU.
 
     Args:
-        num_bytes: what it adds, measured; the stages sum to what is used of the whole device.
+        num_bytes: measured bytes that this stage adds. All stages sum to the used memory of the
+            whole device.
     """
 
     name: str
@@ -46,17 +47,18 @@ class MemoryStage:
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes above parameters, buffers and the network's input, in forward, loss and backward.
+    """Peak bytes in forward, loss and backward, without parameters, buffers and input.
 
     Args:
-        predicted_live_bytes: the dry run's; None where it could not run the backward pass.
-        parts: what is alive then: `outputs`, `saved`, `gradients`, `parameter_gradients`.
-        optimizer_bytes: most bytes alive in a step of the optimizer, gradients and temporaries; its
-            state of `state_bytes` apart.
-        scratch_bytes_at_peak: measured: allocated inside an operation, neither output nor saved.
-        device_stages: measured on a CUDA device: what it holds at the peak; None elsewhere.
-        largest_batch: None where memory does not grow with the batch, where the network runs
-            otherwise at another batch size, or where the backward pass could not run.
+        predicted_live_bytes: peak of the dry run; None if it could not run the backward pass.
+        parts: the bytes alive at that peak, as `outputs`, `saved`, `gradients` and
+            `parameter_gradients`.
+        optimizer_bytes: most bytes alive in a step of the optimizer: gradients and temporaries,
+            without its state of `state_bytes`.
+        scratch_bytes_at_peak: measured bytes inside an operation, neither output nor saved.
+        device_stages: measured memory of a CUDA device at the peak; None on other devices.
+        largest_batch: None if memory does not grow with the batch, if the network runs differently
+            at another batch size, or if the backward pass could not run.
     """
 
     predicted_live_bytes: int | None
@@ -76,8 +78,10 @@ class Peak:
     largest_batch: tuple[LargestBatch, ...] | None
 
 
-def peak_of(step: Step, settings: Settings, account: Account, measured: Measurements) -> Peak:
-    """Put prediction and, where there is one, measurement together."""
+def peak_of(
+    step: Step, settings: ProfileSettings, account: Account, measured: Measurements
+) -> Peak:
+    """Return the predicted peak, with the measured one if there is a measurement."""
     record = measured.memory
     run = account.run
     at = _peak_position(run) if run.has_backward else None
@@ -105,7 +109,7 @@ def peak_of(step: Step, settings: Settings, account: Account, measured: Measurem
 def device_stages(
     record: MemoryRecord, memory: CudaMemory | None
 ) -> tuple[MemoryStage, ...] | None:
-    """Lead from what is alive to what the whole device holds; the stages sum to that."""
+    """Split the used memory of the whole device into stages, from the live bytes upward."""
     if memory is None:
         return None
     live = live_peak_bytes(record)
@@ -147,7 +151,7 @@ def _peak_position(run: DryRun) -> int | None:
 
 
 def _parts(account: Account, position: int) -> Mapping[str, int]:
-    """Sort what is alive after an operation by what it is for."""
+    """Split the bytes alive after an operation by their purpose."""
     run = account.run
     saved = {record.storage for record in run.saved}
     parts: dict[str, int] = {}
@@ -168,18 +172,18 @@ def _parts(account: Account, position: int) -> Mapping[str, int]:
 
 
 def _largest_batches(
-    step: Step, settings: Settings, run: DryRun, record: MemoryRecord | None
+    step: Step, settings: ProfileSettings, run: DryRun, record: MemoryRecord | None
 ) -> tuple[LargestBatch, ...] | None:
     if not run.has_backward or run.is_real or not run.inputs or not run.inputs[0].shape:
         return None
     try:
         larger = dry_run_of(step, settings, batch_factor=2)
-    except UserError:  # made for one batch size only
+    except UserError:  # The network runs with one batch size only.
         return None
     if [op.name for op in larger.operations] != [op.name for op in run.operations]:
-        return None  # what it computes depends on the batch size
+        return None  # The operations depend on the batch size.
     if larger.inputs[0].shape[0] <= run.inputs[0].shape[0]:
-        return None  # there is no batch
+        return None  # The input has no batch.
     memory = training_memory(run, larger)
     if not memory.grows:
         return None
@@ -188,7 +192,7 @@ def _largest_batches(
     return tuple(LargestBatch(size, batch, scratch) for size, batch in batches if batch is not None)
 
 
-def peak_row(peak: Peak, settings: Settings) -> tuple[Row, ...]:
+def peak_row(peak: Peak, settings: ProfileSettings) -> tuple[Row, ...]:
     """Compare the live peak, in float32 on a CPU: elsewhere the allocator rounds."""
     if peak.measured_live_bytes is None or peak.predicted_live_bytes is None:
         return ()
@@ -208,7 +212,7 @@ def peak_row(peak: Peak, settings: Settings) -> tuple[Row, ...]:
 
 
 def live_peak_bytes(record: MemoryRecord) -> int:
-    """Return the most that was allocated at one time, scratch left out."""
+    """Return the most bytes allocated at one time, without scratch."""
     changes: list[tuple[int, int]] = []
     for block in record.blocks:
         if not block.is_scratch:

@@ -8,7 +8,7 @@ from torch import nn
 
 from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun
-from layerscope.layers.untouched import num_hooked_parameters
+from layerscope.layers.preserve_state import num_hooked_parameters
 from layerscope.measure import MachineCeilings, TimeRecord
 from layerscope.measure.available import available_bytes
 from layerscope.reconcile.account import Account, account
@@ -18,10 +18,10 @@ from layerscope.reconcile.peak import Peak, peak_of, peak_row
 from layerscope.reconcile.roofline import LayerTiming, layer_timings
 from layerscope.reconcile.rows import Comparisons, Row, comparisons, total
 from layerscope.reconcile.settings import (
-    Call,
-    Settings,
+    CallArguments,
+    ProfileSettings,
     dry_run_of,
-    foreign_values_kept,
+    foreign_values_restored,
     prepared,
     without_side_effects,
 )
@@ -30,18 +30,18 @@ from layerscope.theory import CostTable
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known and was measured of one network under one set of settings.
+    """Theory and measurements of one network under one set of settings.
 
     Args:
-        rows: one per layer, quantity and instrument: exact quantities, and seconds. `input` is a
-            row of its own, in no total.
+        rows: one per layer, quantity and instrument, for exact quantities and seconds. `input` has
+            a row, which is in no total.
         totals: one per exact quantity and instrument, and the live peak.
-        times: None where time was not measured, as is `step`.
-        notes: what a reader has to know: instruments that could not measure, parameters that no
-            layer uses.
+        times, step: None if time was not measured.
+        notes: facts that a reader needs, such as instruments that could not measure, and parameters
+            that no layer uses.
     """
 
-    settings: Settings
+    settings: ProfileSettings
     account: Account
     rows: tuple[Row, ...]
     totals: tuple[Row, ...]
@@ -53,7 +53,7 @@ class Profile:
 
     @property
     def run(self) -> DryRun:
-        """The dry run that it stands on."""
+        """The dry run that the theory is based on."""
         return self.account.run
 
     @property
@@ -63,24 +63,24 @@ class Profile:
 
     @property
     def comparisons(self) -> Comparisons:
-        """How many rows were compared and how many are unexplained; the peak is among them."""
+        """The numbers of rows that were compared and that are unexplained, including the peak."""
         peaks = [row for row in self.totals if row.quantity == "live_peak_bytes" and row.counted]
         return comparisons((*self.rows, *peaks))
 
 
 def profile_network(
     network: nn.Module,
-    settings: Settings,
+    settings: ProfileSettings,
     instruments: frozenset[str] = EXACT_INSTRUMENTS,
-    call: Call | None = None,
+    call: CallArguments | None = None,
 ) -> Profile:
     """Run the network dry, then under the named instruments. It is left as it was.
 
     Args:
-        call: what to call the network with; by default an image of `settings.input_shape`.
+        call: the arguments of the network; by default an image of `settings.input_shape`.
 
     Raises:
-        UserError: a setting that cannot be, or a network that does not run.
+        UserError: a setting is not possible, or the network does not run.
     """
     if settings.is_forecast:
         instruments = frozenset()
@@ -90,7 +90,7 @@ def profile_network(
         theory = account(run, settings.element_size)
         _check_fits(theory.run, settings.device)
         step = without_side_effects(step, run, foreign)
-        with foreign_values_kept(run, foreign):
+        with foreign_values_restored(run, foreign):
             measured = measure(step, settings, instruments)
         peak = peak_of(step, settings, theory, measured)
     groups = [rows_of(comparison, theory, measured) for comparison in COMPARISONS]
@@ -116,7 +116,7 @@ def profile_network(
 
 
 def _check_fits(run: DryRun, device: str) -> None:
-    """Refuse a step that fills the memory: the system ends such a process and says nothing."""
+    """Refuse a step that does not fit: the system kills such a process without a message."""
     available = None if not run.has_backward else available_bytes(device)
     if available is None or run.live_peak_bytes <= available:
         return
@@ -140,7 +140,7 @@ def _timings(theory: Account, measured: Measurements) -> tuple[LayerTiming, ...]
 
 
 def _time_rows(theory: Account, times: tuple[LayerTiming, ...]) -> Iterator[Row]:
-    """Yield medians; there is no theory of seconds."""
+    """Yield rows of median seconds, which have no theory."""
     for time in times:
         kind = theory.types.get(time.layer, "")
         yield Row(time.layer, kind, "forward_seconds", "time", None, (), time.forward.median)
@@ -149,7 +149,7 @@ def _time_rows(theory: Account, times: tuple[LayerTiming, ...]) -> Iterator[Row]
 
 
 def _notes(
-    theory: Account, settings: Settings, measured: Measurements, num_hooked: int
+    theory: Account, settings: ProfileSettings, measured: Measurements, num_hooked: int
 ) -> tuple[str, ...]:
     run, notes = theory.run, []
     if run.is_real:
@@ -159,8 +159,8 @@ def _notes(
         )
     if settings.is_forecast:
         notes.append(
-            f"no {settings.device} is here: the forward pass was run dry for it; torch cannot run "
-            "a backward pass dry there, so there is no peak, and no instrument measured"
+            f"there is no {settings.device} here: the forward pass was run dry for it; torch "
+            "cannot run its backward pass dry, so there is no peak, and no instrument measured"
         )
     if settings.is_forecast and any(u.family and u.family.has_backends for u in theory.units):
         notes.append(

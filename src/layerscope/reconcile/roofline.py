@@ -1,4 +1,4 @@
-"""How fast a layer ran, and how fast this machine could have run it."""
+"""The speed of a layer, and the speed that this machine would have allowed."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from layerscope.theory import CostTable
 
 @dataclass(frozen=True)
 class LayerTiming:
-    """The time of one layer, all its calls summed; rates are those of the forward pass.
+    """The seconds of one layer, all its calls summed, and rates of its forward pass.
 
     Args:
-        flops_per_second: the textbook's FLOPs by the median time.
-        bytes_moved: inputs and parameters read once, outputs written once, nothing cached.
+        flops_per_second: the textbook's FLOPs, divided by the median time.
+        bytes_moved: bytes of inputs and parameters, read once, and of outputs, written once.
         intensity: FLOPs per byte moved.
         ridge: the intensity above which arithmetic, not memory, limits the layer.
-        ceiling_flops_per_second: what the roofline allows at this intensity.
-        roofline_fraction: achieved by allowed.
+        ceiling_flops_per_second: rate that the roofline allows at this intensity.
+        roofline_fraction: achieved rate, divided by the allowed one.
     """
 
     layer: str
@@ -37,7 +37,7 @@ class LayerTiming:
         return self.roofline_fraction is not None and self.roofline_fraction > 1
 
 
-# A roofline knows neither caches nor Winograd's and Fourier's convolutions.
+# A roofline ignores caches and the convolution algorithms of Winograd and Fourier.
 WHY_ABOVE = "its data came from a cache, or its algorithm needs fewer operations"
 
 
@@ -80,7 +80,7 @@ def bytes_moved(call: LayerCall) -> int:
 
 
 def _ceilings(machine: MachineCeilings, by_cudnn: bool) -> tuple[float, float]:
-    """Return FLOP/s and bytes/s."""
+    """Return the ceilings in FLOP/s and bytes/s."""
     products = machine.convolution_flops_per_second if by_cudnn else machine.matmul_flops_per_second
     return products.median, machine.copy_bytes_per_second.median
 

@@ -1,10 +1,10 @@
-"""Theory, named reasons and a measurement of one quantity, side by side."""
+"""Rows that compare theory, named reasons and a measurement of one quantity."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-# Exact quantities are integers, and nothing of them may stay unexplained.
+# Quantities that are integers and must have nothing unexplained.
 EXACT_QUANTITIES = (
     "output_elements",
     "num_parameters",
@@ -21,12 +21,12 @@ EXACT_QUANTITIES = (
 
 @dataclass(frozen=True)
 class Reason:
-    """Why an instrument sees something else than the textbook.
+    """A reason why an instrument's figure differs from the textbook's.
 
     Args:
-        amount: what to add to the theory for it, in the quantity's unit; from the operations and
-            the settings, never from a measurement of the machine.
-        source: `dry_run` where the amount is what the dry run saw, since no rule tells it.
+        amount: number to add to the theory, in the quantity's unit. It follows from the operations
+            and the settings, never from a measurement of the machine.
+        source: `dry_run` if the amount is what the dry run saw, because no rule gives it.
     """
 
     code: str
@@ -40,12 +40,12 @@ class Row:
     """One quantity of one layer (or of all, `layer="total"`) by one instrument.
 
     Args:
-        theory: the textbook's figure of what the instrument has a formula for; None where it is not
-            known, and of what has no theory: seconds.
+        theory: the textbook's figure of what the instrument has a formula for. None if it is not
+            known, and for seconds, which have no theory.
         theory_not_counted: the textbook's figure of the rest of the layer.
-        measured: None where the instrument could not measure, or counts nothing of this layer.
-        counted: false: the instrument counts nothing of this layer, and it is no comparison.
-        lower_bound: of a total: a summand is unknown and missing in it.
+        measured: None if the instrument could not measure, or counts nothing of this layer.
+        counted: false if the instrument counts nothing of this layer; then it is no comparison.
+        lower_bound: true for a total in which a summand is unknown and missing.
     """
 
     layer: str
@@ -61,19 +61,19 @@ class Row:
 
     @property
     def is_exact(self) -> bool:
-        """Tell whether nothing of it may stay unexplained."""
+        """Tell whether the quantity is exact, so that nothing may stay unexplained."""
         return self.quantity in EXACT_QUANTITIES
 
     @property
     def predicted(self) -> int | None:
-        """Theory and all reasons; None where a part of it is not known."""
+        """Theory plus the amounts of all reasons; None if a part is not known."""
         if self.theory is None or self.lower_bound:
             return None
         return self.theory + sum(reason.amount for reason in self.reasons)
 
     @property
     def unexplained(self) -> int | float | None:
-        """What is measured beyond theory and reasons; None where either is unknown."""
+        """Measured minus predicted; None if either is unknown."""
         if self.measured is None or self.predicted is None:
             return None
         return self.measured - self.predicted
@@ -93,13 +93,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """How many rows of layers could be compared, and how many hold.
+    """Numbers of rows by how they compare.
 
     Args:
-        num_compared: measured, and could have failed.
-        num_trivial: theory, every reason and the measurement are 0.
-        num_not_counted: the instrument counts nothing of the layer.
-        num_unknown: theory is not known.
+        num_compared: rows that were measured and could have failed.
+        num_trivial: rows with theory, every reason and the measurement 0.
+        num_unexplained: compared rows with a difference that no reason explains.
+        num_not_counted: rows of layers of which the instrument counts nothing.
+        num_unknown: rows without a known theory.
     """
 
     num_compared: int
@@ -125,7 +126,7 @@ def comparisons(rows: Iterable[Row]) -> Comparisons:
 
 
 def total(rows: Iterable[Row]) -> Row:
-    """Return the sum of all counted rows; what is unknown is missing in it: a lower bound."""
+    """Return the sum of all counted rows; a lower bound if a summand is unknown."""
     rows = tuple(rows)
     counted = [row for row in rows if row.counted]
     known = [row for row in counted if row.theory is not None]
@@ -145,13 +146,13 @@ def total(rows: Iterable[Row]) -> Row:
 
 
 def _sum_or_none(values: Iterable[float | None]) -> Any:
-    """Return the sum; None where a summand is not known."""
+    """Return the sum; None if a summand is not known."""
     found = list(values)
     return None if None in found else sum(value or 0 for value in found)
 
 
 def merged(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
-    """Join reasons of one code: amounts are summed, different texts stand beside each other."""
+    """Join the reasons of each code: sum the amounts and list the different texts."""
     amounts: dict[str, int] = {}
     texts: dict[str, dict[str, None]] = {}
     sources: dict[str, str | None] = {}

@@ -1,4 +1,4 @@
-"""How a network is profiled, and the network made ready for it."""
+"""The settings of a profile, and the preparation of a network for it."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ from layerscope.measure import Step
 from layerscope.measure.available import available_bytes
 from layerscope.operations import updates_statistics
 
-# Of the network and its input, and what autocast lowers to.
+# The dtype of the network and its input, and the dtype that autocast lowers to.
 DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "float32": (torch.float32, None),
     "bfloat16": (torch.bfloat16, None),
@@ -44,19 +44,18 @@ _ON_META = (
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a profile is of.
+class ProfileSettings:
+    """The settings under which a network is profiled.
 
     Args:
-        network: its name, for the reports.
-        input_shape: with N; for another call than of one tensor, its description.
-        train: None leaves every submodule in the mode that it has.
-        freeze: modules by their paths, or beginnings of parameter names, that shall require no
-            gradient.
-        as_it_is: dtypes, device and memory formats of the parameters stay what they are, mixed or
-            not; `dtype` and `channels_last` are the input's.
-        optimizer: a name of OPTIMIZERS, or what makes an optimizer of parameters; the dry run takes
-            its steps, no instrument does.
+        network: name of the network, for the reports.
+        input_shape: shape of the input with N; for other calls, a description of the arguments.
+        train: None leaves every submodule in its mode.
+        freeze: paths of modules, or prefixes of parameter names, which get no gradient.
+        as_it_is: parameters keep their dtypes, devices and memory formats, mixed or not. `dtype`
+            and `channels_last` then apply to the input only.
+        optimizer: a name in OPTIMIZERS, or a function that makes an optimizer of parameters. The
+            dry run takes its steps; no instrument does.
     """
 
     network: str
@@ -77,7 +76,7 @@ class Settings:
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """What autocast lowers to; None where it is off."""
+        """The dtype that autocast lowers to; None if autocast is off."""
         return DTYPES[self.dtype][1]
 
     @property
@@ -87,17 +86,17 @@ class Settings:
 
     @property
     def is_forecast(self) -> bool:
-        """Tell whether the device is not here: then the dry run's forward pass is all that runs."""
+        """Tell whether the device is missing, so that only the dry run's forward pass runs."""
         return torch.device(self.device).type == "cuda" and not torch.cuda.is_available()
 
     @property
     def real_device(self) -> str:
-        """Device of the tensors that exist."""
+        """The device of the tensors that exist."""
         return "cpu" if self.is_forecast else self.device
 
     @property
     def make_optimizer(self) -> MakeOptimizer:
-        """What makes the optimizer of parameters."""
+        """The function that makes the optimizer of parameters."""
         return OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer
 
     @property
@@ -110,17 +109,18 @@ class Settings:
 
     @property
     def arithmetic_dtype(self) -> torch.dtype:
-        """What convolutions and linear layers compute in."""
+        """The dtype in which convolutions and linear layers compute."""
         return self.autocast or self.tensor_dtype
 
 
 @dataclass(frozen=True)
-class Call:
-    """The arguments of one call of a network, and what becomes of its result.
+class CallArguments:
+    """The arguments of one call of a network, and the loss of its result.
 
     Args:
         args, kwargs: tensors in any nesting.
-        loss: a scalar of what the network returned; None: the sum of its floating-point tensors.
+        loss: returns a scalar from the network's result; None takes the sum of its floating-point
+            tensors.
     """
 
     args: tuple[Any, ...]
@@ -129,7 +129,7 @@ class Call:
 
     @property
     def description(self) -> Any:
-        """Shapes and dtypes of the tensors, nested as they are."""
+        """Shapes and dtypes of the tensors, nested like the arguments."""
 
         def described(value: Any) -> Any:
             if isinstance(value, torch.Tensor):
@@ -147,14 +147,16 @@ class Call:
 
 
 @contextmanager
-def prepared(network: nn.Module, settings: Settings, call: Call | None = None) -> Iterator[Step]:
-    """Give the network as the settings ask for it, with its call; by default one random image.
+def prepared(
+    network: nn.Module, settings: ProfileSettings, call: CallArguments | None = None
+) -> Iterator[Step]:
+    """Yield the network with the settings applied, and its arguments, by default a random image.
 
-    A network that has to change its dtype, device or memory format is copied; modes and
-    `requires_grad` are set on the network itself and put back.
+    A network that has to change its dtype, device or memory format is copied. Modes and
+    `requires_grad` are set on the network itself and restored.
 
     Raises:
-        UserError: a setting that cannot be.
+        UserError: a setting is not possible.
     """
     network = unwrapped(network)
     check_settings(network, settings)
@@ -164,7 +166,8 @@ def prepared(network: nn.Module, settings: Settings, call: Call | None = None) -
     ambient = (
         torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
     )
-    with torch.inference_mode(False), torch.enable_grad(), ambient:  # whatever is on around it
+    # The caller may have switched on inference mode or autocast, or gradients off.
+    with torch.inference_mode(False), torch.enable_grad(), ambient:
         network = _converted(network, settings)
         with _flags_put_back(network):
             if settings.train is not None:
@@ -172,7 +175,7 @@ def prepared(network: nn.Module, settings: Settings, call: Call | None = None) -
             for prefix in settings.freeze:
                 for parameter in _parameters_below(network, prefix):
                     parameter.requires_grad_(False)
-            call = call or Call((random_image(settings),))
+            call = call or CallArguments((random_image(settings),))
             args, kwargs = _converted_call(call, settings)
             yield Step(network, args, kwargs, settings.autocast, call.loss)
 
@@ -190,8 +193,10 @@ def _flags_put_back(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def _converted_call(call: Call, settings: Settings) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Move the call's tensors to the device; give them the dtype unless all is left as it is."""
+def _converted_call(
+    call: CallArguments, settings: ProfileSettings
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Move the call's tensors to the device and, unless `as_it_is`, convert them to the dtype."""
 
     def converted(tensor: torch.Tensor) -> torch.Tensor:
         dtype = tensor.dtype
@@ -205,10 +210,10 @@ def _converted_call(call: Call, settings: Settings) -> tuple[tuple[Any, ...], di
 
 
 def without_side_effects(step: Step, run: DryRun, foreign: list[torch.Tensor]) -> Step:
-    """Return the step for the instruments: on copies of what it overwrites of the user's.
+    """Return the step on copies of the user's tensors that it overwrites, for the instruments.
 
     Args:
-        foreign: tensors that are not the network's; gradients of its leaves are to be put back.
+        foreign: tensors that are not the network's; the gradients of their leaves are restored.
     """
     if "parameter" in run.overwritten:
         step = replace(step, network=copy.deepcopy(step.network))
@@ -224,10 +229,10 @@ def without_side_effects(step: Step, run: DryRun, foreign: list[torch.Tensor]) -
 
 
 @contextmanager
-def foreign_values_kept(run: DryRun, foreign: list[torch.Tensor]) -> Iterator[None]:
-    """Put back the values of tensors that are not the network's, where the step overwrites some.
+def foreign_values_restored(run: DryRun, foreign: list[torch.Tensor]) -> Iterator[None]:
+    """Restore the values of tensors that are not the network's, if the step overwrites some.
 
-    The statistics of a second network's batch norms, say.
+    An example are the statistics of batch norms in a second network.
     """
     writes = "constant" in run.overwritten or any(map(updates_statistics, run.operations))
     before = [(t, t.detach().clone()) for t in foreign] if writes else []
@@ -241,14 +246,15 @@ def foreign_values_kept(run: DryRun, foreign: list[torch.Tensor]) -> Iterator[No
 
 def dry_run_of(
     step: Step,
-    settings: Settings,
+    settings: ProfileSettings,
     batch_factor: int = 1,
     foreign: list[torch.Tensor] | None = None,
 ) -> DryRun:
     """Run the step on tensors without memory.
 
     Args:
-        batch_factor: how many times as large the first dimension of each tensor is to be.
+        batch_factor: multiplies the first dimension of each tensor.
+        foreign: collects the tensors of the step that are not the network's own.
     """
 
     def enlarged(tensor: torch.Tensor) -> torch.Tensor:
@@ -275,11 +281,11 @@ def dry_run_of(
     )
 
 
-def check_settings(network: nn.Module, settings: Settings) -> None:
-    """Everything that can be told before the network runs.
+def check_settings(network: nn.Module, settings: ProfileSettings) -> None:
+    """Check everything that can be checked before the network runs.
 
     Raises:
-        UserError: naming the setting and the mend.
+        UserError: a setting is not possible; the message names it and what to do.
     """
     if isinstance(settings.input_shape, tuple):
         _check_shape(settings.input_shape)
@@ -288,9 +294,7 @@ def check_settings(network: nn.Module, settings: Settings) -> None:
     if isinstance(settings.optimizer, str) and settings.optimizer not in OPTIMIZERS:
         raise UserError(f"optimizer={settings.optimizer}: choose one of {', '.join(OPTIMIZERS)}")
     if any(is_lazy(parameter) for parameter in network.parameters()):
-        raise UserError(
-            "the network has lazy parameters: run it once before, so that they are made"
-        )
+        raise UserError("the network has lazy parameters: run it once first, so that they exist")
     for prefix in settings.freeze:
         if not _parameters_below(network, prefix):
             names = [name for name, _ in network.named_parameters()]
@@ -310,10 +314,10 @@ def _check_shape(shape: Shape) -> None:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that cannot be profiled on; a CUDA device that is not here is forecast.
+    """Refuse a device that cannot be profiled on; allow CUDA without a CUDA device, for forecasts.
 
     Raises:
-        UserError: it is not, or is none that can be profiled on.
+        UserError: the device does not exist, or is neither a CPU nor a CUDA device.
     """
     try:
         kind = torch.device(device)
@@ -328,19 +332,19 @@ def check_device(device: str) -> None:
 
 
 def _parameters_below(network: nn.Module, prefix: str) -> list[nn.Parameter]:
-    """Those of the module of this path; where there is none, those whose names begin so."""
+    """Return the parameters of the module at this path; without one, those with this prefix."""
     parameters = dict(network.named_parameters())
     path = prefix.rstrip(".")
     own = [p for name, p in parameters.items() if name == path or name.startswith(path + ".")]
     return own or [p for name, p in parameters.items() if name.startswith(prefix)]
 
 
-def _converted(network: nn.Module, settings: Settings) -> nn.Module:
+def _converted(network: nn.Module, settings: ProfileSettings) -> nn.Module:
     if settings.as_it_is or not _needs_change(network, settings):
         return network
     try:
         network = copy.deepcopy(network)
-    except Exception as error:  # a user's module may forbid it in any way
+    except Exception as error:  # A user's module may raise anything.
         raise UserError(
             f"{type(network).__name__} cannot be copied to change its dtype, device or memory "
             f"format: {' '.join(str(error).split())}"
@@ -349,7 +353,7 @@ def _converted(network: nn.Module, settings: Settings) -> nn.Module:
     return network.to(settings.real_device, settings.tensor_dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def _needs_change(network: nn.Module, settings: Settings) -> bool:
+def _needs_change(network: nn.Module, settings: ProfileSettings) -> bool:
     device = torch.device(settings.real_device)
     for parameter in network.parameters():
         is_floating = parameter.is_floating_point()
@@ -366,9 +370,9 @@ def _needs_change(network: nn.Module, settings: Settings) -> bool:
     return False
 
 
-def random_image(settings: Settings) -> torch.Tensor:
-    """Return an input of the settings' shape; the global generators stay as they are."""
-    num_bytes = math.prod(settings.input_shape) * torch.float32.itemsize  # as it is drawn
+def random_image(settings: ProfileSettings) -> torch.Tensor:
+    """Return a random input of the settings' shape; the global generators stay as they are."""
+    num_bytes = math.prod(settings.input_shape) * torch.float32.itemsize  # It is drawn in float32.
     available = available_bytes("cpu")
     if available is not None and num_bytes > available:
         raise UserError(

@@ -26,7 +26,7 @@ class ActivationTable:
         self._rows: list[Mapping[str, Any]] = []
         self._has_peak = False
 
-    def go_on(self, step: int) -> None:
+    def resume(self, step: int) -> None:
         """With the records of the steps before this one that the directory already has."""
         if not self._path.is_file() or not (self._directory / JSON_FILE).is_file():
             return

@@ -8,7 +8,7 @@ from torch import nn
 
 from layerscope.base.files import write_json
 from layerscope.base.formatting import count_exact
-from layerscope.layers import untouched
+from layerscope.layers import preserve_state
 from layerscope.measure import FvcoreCounts, FvcoreFailed, Step, fvcore_counts
 from layerscope.networks.layer_calls import blank_image, network_calls
 from layerscope.report.tables import write_table
@@ -63,7 +63,7 @@ class LayerTable:
 
 def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> LayerTable:
     """Describe one image (C, H, W) in eval mode: batch norm cannot train on a single value."""
-    with untouched(network):
+    with preserve_state(network):
         network.eval()
         calls = network_calls(network, (1, *input_shape))
         counts, note = _fvcore(network, input_shape)

@@ -1,4 +1,4 @@
-"""How large a batch fits into a given memory, from dry runs at two batch sizes."""
+"""The largest batch that fits into a given memory, from dry runs at two batch sizes."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from layerscope.dry_run import DryRun
 
 @dataclass(frozen=True)
 class LinearBytes:
-    """fixed + per_image * N bytes."""
+    """A linear function of the batch size N: fixed + per_image * N bytes."""
 
     fixed: int
     per_image: int
 
     def largest_batch(self, memory_bytes: int) -> int | None:
-        """Return the largest N that fits; None where the batch size does not matter."""
+        """Return the largest N that fits; None if the batch size does not matter."""
         if self.per_image <= 0:
             return None
         return max((memory_bytes - self.fixed) // self.per_image, 0)
@@ -21,10 +21,12 @@ class LinearBytes:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """All that a training step needs, as functions of the batch size N; the most of them counts.
+    """The memory of a training step as functions of the batch size N, one for each moment.
+
+    The step needs the largest of them.
 
     Args:
-        moments: the bytes alive after each operation of forward, loss, backward and optimizer.
+        moments: bytes alive after each operation of forward, loss, backward and optimizer.
     """
 
     moments: tuple[LinearBytes, ...]
@@ -35,7 +37,7 @@ class TrainingMemory:
         return any(moment.per_image > 0 for moment in self.moments)
 
     def largest_batch(self, memory_bytes: int) -> int | None:
-        """Return the largest N with which every moment fits; None where none grows with it."""
+        """Return the largest N with which every moment fits; None if no moment grows with N."""
         batches = [moment.largest_batch(memory_bytes) for moment in self.moments]
         fitting = [batch for batch in batches if batch is not None]
         fixed = [m.fixed for m in self.moments if m.per_image <= 0]
@@ -45,15 +47,15 @@ class TrainingMemory:
 
 
 def base_bytes(run: DryRun) -> int:
-    """Return the bytes that are there all the time: network, optimizer's state and input."""
+    """Return the bytes that stay for the whole step: network, optimizer's state and input."""
     inputs = sum(tensor.num_bytes for tensor in run.inputs)
     return run.parameter_bytes + run.buffer_bytes + run.state_bytes + inputs
 
 
 def step_bytes(run: DryRun) -> tuple[int, ...]:
-    """Return what is alive after each operation above `base_bytes`, the optimizer's state left out.
+    """Return the bytes alive after each operation, without those in `base_bytes`.
 
-    In the optimizer's steps the state is there already: it stands in `base_bytes`.
+    `base_bytes` contains the optimizer's state, so it is left out of the optimizer's steps too.
     """
     return run.live_after[: run.optimizer_began] + tuple(
         num_bytes - run.state_bytes for num_bytes in run.live_after[run.second_optimizer_step :]
@@ -61,10 +63,10 @@ def step_bytes(run: DryRun) -> tuple[int, ...]:
 
 
 def training_memory(small: DryRun, large: DryRun) -> TrainingMemory:
-    """Split what each moment needs into a fixed part and one in proportion to the batch.
+    """Split the memory of each moment into a fixed part and a part in proportion to the batch.
 
     Args:
-        small, large: the same network at two batch sizes, operation by operation.
+        small, large: dry runs of one network at two batch sizes, with the same operations.
     """
     sizes = [run.inputs[0].shape[0] for run in (small, large)]
     assert sizes[0] < sizes[1]

@@ -1,8 +1,7 @@
-"""The textbook's tables for a network: every layer, blocks, types and totals.
+"""The textbook's tables for a network: layers, blocks, types and totals.
 
-Theory here is the textbook figure at one element size, whatever the mode, the device, the memory
-format and what requires a gradient: every output is stored and every layer computes its input's
-gradient.
+Theory is the textbook's figure at one element size. Mode, device, memory format and `requires_grad`
+do not matter: every output is stored, and every layer computes its input's gradient.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,15 +16,15 @@ from layerscope.theory.units import Unit
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A layer, all its calls summed; None is unknown.
+    """The costs of a layer, all its calls summed; None is unknown.
 
     Args:
-        path: of its module, or of the module whose code calls the function.
-        input_shapes: of the first call, as `output_shapes` and `gradient_shape`.
-        output_bytes: of what it newly makes; 0 for a view.
-        gradient_shape: of the gradient of its (first) input; None where it has no input.
-        gradient_bytes: of the gradients of all its inputs; 0 for a view.
-        parameter_gradient_bytes: one gradient for each parameter.
+        path: path of its module, or of the module whose code calls the function.
+        input_shapes: shapes in the first call, as are `output_shapes` and `gradient_shape`.
+        output_bytes: bytes of the new tensors that it returns; 0 for a view.
+        gradient_shape: shape of the gradient of its (first) input; None without an input.
+        gradient_bytes: bytes of the gradients of all its inputs; 0 for a view.
+        parameter_gradient_bytes: bytes of one gradient for each parameter.
     """
 
     layer: str
@@ -51,7 +50,7 @@ class LayerCost:
 
     @property
     def backward_flops(self) -> int | None:
-        """Input gradient and weight gradient; bias sums stand apart."""
+        """FLOPs of the input and weight gradients; bias sums are counted apart."""
         if self.input_gradient_flops is None or self.weight_gradient_flops is None:
             return None
         return self.input_gradient_flops + self.weight_gradient_flops
@@ -62,8 +61,8 @@ class Total:
     """A sum over layers.
 
     Args:
-        name: of the block or type; `total` of all.
-        unknown: the types whose FLOPs are missing in it: then the FLOPs are lower bounds.
+        name: name of the block or type; `total` for all layers.
+        unknown: types whose FLOPs are unknown and missing. The FLOPs are then lower bounds.
     """
 
     name: str
@@ -84,12 +83,12 @@ class Total:
 
     @property
     def backward_flops(self) -> int:
-        """Input gradients and weight gradients."""
+        """FLOPs of the input and weight gradients."""
         return self.input_gradient_flops + self.weight_gradient_flops
 
     @property
     def lower_bound(self) -> bool:
-        """Whether the FLOPs of a layer are missing."""
+        """Tell whether the FLOPs of a layer are missing."""
         return bool(self.unknown)
 
 
@@ -98,10 +97,10 @@ class CostTable:
     """All layers in the order of their first calls.
 
     Args:
-        input_shape: of the network's first input, (N, C, H, W).
-        input_bytes: of all its inputs; in no total.
+        input_shape: shape of the network's first input, (N, C, H, W).
+        input_bytes: bytes of all its inputs; in no total.
         element_size: bytes of one activation or parameter.
-        formulas: of each layer's first call.
+        formulas: formulas of each layer's first call.
     """
 
     input_shape: Shape
@@ -111,11 +110,11 @@ class CostTable:
     formulas: dict[str, tuple[Formula, ...]]
 
     def total(self) -> Total:
-        """Of all layers; without input and loss."""
+        """Return the sum of all layers, without input and loss."""
         return _total("total", self.layers)
 
     def blocks(self) -> tuple[tuple[Total, tuple[LayerCost, ...]], ...]:
-        """Layers under one top-level module, with their sum; a module that is a layer is none."""
+        """Return the layers of each top-level module, with their sum; leave out single layers."""
         groups = _grouped(self.layers, lambda cost: cost.layer.partition(".")[0])
         return tuple(
             (_total(name, costs), costs)
@@ -124,7 +123,7 @@ class CostTable:
         )
 
     def by_type(self) -> tuple[Total, ...]:
-        """One sum per type, in the order of first appearance."""
+        """Return one sum per type, in the order of first appearance."""
         groups = _grouped(self.layers, lambda cost: cost.type)
         return tuple(_total(name, costs) for name, costs in groups.items())
 
@@ -163,7 +162,7 @@ def cost_table(run: DryRun, units: tuple[Unit, ...], element_size: int) -> CostT
 
 
 def is_textbook_view(call: LayerCall, units: list[Unit]) -> bool:
-    """Tell whether the textbook stores no output for a call: all that it does is views."""
+    """Tell whether a call does nothing but views, so that the textbook stores no output."""
     if not units:
         return call.returns_input
     return all(unit.is_view or not _makes_memory(unit, call) for unit in units)
@@ -174,7 +173,7 @@ def _makes_memory(unit: Unit, call: LayerCall) -> bool:
 
 
 def textbook_output_bytes(call: LayerCall, units: list[Unit], element_size: int) -> int:
-    """Return the bytes of one call's outputs: every output is stored, but for a view."""
+    """Return the bytes of one call's outputs: every output is stored, except a view."""
     return 0 if is_textbook_view(call, units) else call.output_elements * element_size
 
 
@@ -244,7 +243,7 @@ def _grouped(
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
-    """None where a summand is."""
+    """Return the sum; None if a summand is None."""
     total = 0
     for count in counts:
         if count is None:

@@ -1,7 +1,7 @@
-"""What the textbook counts: each function or operation of the forward pass, with its costs.
+"""The units that the textbook counts: functions and operations of the forward pass.
 
-A unit is a call of a function whose family owns the operations inside it, or a single operation.
-The operations of the backward pass go to the unit whose autograd node runs them.
+A unit is a call of a function whose family owns the operations inside it, or a single operation. An
+operation of the backward pass belongs to the unit whose autograd node runs it.
 """
 
 from bisect import bisect_right
@@ -26,14 +26,14 @@ from layerscope.operations import (
 
 @dataclass(frozen=True)
 class Unit:
-    """One thing that the textbook counts.
+    """A function or an operation that the textbook counts.
 
     Args:
-        name: the function's (`conv2d`), or the operation's (`aten::mul`).
-        is_function: it owns the operations inside it; else it is a single operation.
+        name: name of the function (`conv2d`) or of the operation (`aten::mul`).
+        is_function: it owns the operations inside it; otherwise it is a single operation.
         call: index of the layer's call; None between layers.
-        operations: those of the forward pass inside it.
-        backward: operations of the backward pass that its autograd nodes run.
+        operations: indices of the forward operations inside it.
+        backward: indices of the backward operations that its autograd nodes run.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Unit:
 
     @property
     def is_view(self) -> bool:
-        """True where the textbook stores no output for it."""
+        """True if the textbook stores no output for it."""
         return self.family is not None and self.family.is_view
 
 
@@ -62,7 +62,7 @@ def textbook_units(run: DryRun) -> tuple[Unit, ...]:
         if operation.phase != "backward" or operation.layer is None:
             continue
         if operation.is_recomputed:
-            continue  # the textbook computes nothing twice
+            continue  # The textbook computes nothing twice.
         unit = position_of(operation)
         if unit is None:
             loose.append(number)
@@ -75,7 +75,7 @@ def textbook_units(run: DryRun) -> tuple[Unit, ...]:
 
 
 def _forward_units(run: DryRun) -> Iterator[Unit]:
-    """Walk through the operations once; a function that owns its operations takes them all."""
+    """Yield a unit for each function that owns its operations, and for each other operation."""
     by_start: dict[int, list[FunctionRecord]] = {}
     for function in run.functions:
         if function.layer is not None and family_of_function(function.name) is not None:
@@ -118,12 +118,12 @@ def _function_unit(run: DryRun, function: FunctionRecord) -> Unit:
 
 
 def _computes(function: FunctionRecord) -> bool:
-    """Integers are counters and indices: what makes them costs nothing."""
+    """Tell whether a function costs something: making integers, counters and indices, does not."""
     return any(t.dtype.is_floating_point or t.dtype.is_complex for t in function.outputs)
 
 
 def operation_invocation(operation: OperationRecord) -> Invocation:
-    """Return an operation as its family sees it."""
+    """Return an operation in the form that its family takes."""
     return Invocation(
         operation.base_name,
         operation.arguments,
@@ -146,7 +146,7 @@ def _operation_unit(run: DryRun, number: int, operation: OperationRecord) -> Uni
 
 
 def _loose_units(run: DryRun, numbers: list[int]) -> Iterator[Unit]:
-    """Count what the backward pass of a custom autograd.Function computes, by its operations."""
+    """Yield the operations of custom autograd.Functions' backward passes as units."""
     for number in numbers:
         unit = _operation_unit(run, number, run.operations[number])
         counts = dict.fromkeys(QUANTITIES, 0) | {
@@ -182,6 +182,6 @@ class _Positions:
         if owned is None:
             return None
         sequences, positions = owned
-        # A node gets its number before its operation runs: it is the first with a later count.
+        # A node gets its number before its operation runs, so it is the first with a later count.
         place = min(bisect_right(sequences, operation.node), len(positions) - 1)
         return positions[place]

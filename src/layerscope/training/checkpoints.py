@@ -39,7 +39,7 @@ class RunFacts:
     config: dict[str, Any]  # resolved
     preprocessing: dict[str, Any]  # see data.module.Preprocessing
     batches_seen: int  # training batches, over all epochs
-    surroundings: dict[str, Any]  # what else decides the bits: see hardware.surroundings
+    surroundings: dict[str, Any]  # what else decides the bits: see hardware.run_environment
     # Where several processes train: the running epoch's sums of each, (processes, ...).
     sums: dict[str, Tensor] = field(default_factory=dict)
 

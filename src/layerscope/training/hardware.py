@@ -1,4 +1,4 @@
-"""Which device a run gets, and what that device can do."""
+"""The device that a run gets, and what that device can do."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and Arm, as Linux spells
 
 
 def uses_gpu(trainer: TrainerConfig) -> bool:
-    """A UserError if a GPU is asked for and there is none."""
+    """Tell whether the run uses a GPU; raise a UserError if one is asked for and there is none."""
     available = torch.cuda.is_available()
     if trainer.accelerator == "gpu" and not available:
         raise UserError("trainer=gpu: torch sees no CUDA device here; set trainer=cpu")
@@ -23,7 +23,7 @@ def uses_gpu(trainer: TrainerConfig) -> bool:
 
 
 def num_processes(trainer: TrainerConfig) -> int:
-    """Processes that train together."""
+    """Return the number of processes that train together."""
     present = torch.cuda.device_count() if uses_gpu(trainer) else 1
     wanted = present if trainer.devices == "auto" else trainer.devices
     if uses_gpu(trainer) and wanted > present:
@@ -36,12 +36,12 @@ def num_processes(trainer: TrainerConfig) -> int:
 
 
 def in_child_process() -> bool:
-    """Whether Lightning started this process beside the one that the user started (ddp)."""
+    """Tell whether Lightning started this process, not the user (ddp)."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def resolved_precision(trainer: TrainerConfig) -> TrainerConfig:
-    """With "auto" replaced: bf16-mixed where the hardware has bf16 instructions, else 32-true."""
+    """Replace the precision "auto": bf16-mixed on hardware with bf16 instructions, else 32-true."""
     if trainer.precision != "auto":
         return trainer
     if uses_gpu(trainer):
@@ -52,7 +52,10 @@ def resolved_precision(trainer: TrainerConfig) -> TrainerConfig:
 
 
 def num_threads(trainer: TrainerConfig) -> int:
-    """Of each process; several share the cores where nothing says how many, as Lightning does."""
+    """Return the number of threads of each process.
+
+    Several processes share the cores evenly, as in Lightning, unless a setting says otherwise.
+    """
     if trainer.threads is not None:
         return trainer.threads
     processes = num_processes(trainer)
@@ -63,10 +66,10 @@ def num_threads(trainer: TrainerConfig) -> int:
     return max(1, cores // processes)
 
 
-def surroundings(config: TrainConfig) -> dict[str, Any]:
-    """Return what decides the bits beside the configuration: plain data.
+def run_environment(config: TrainConfig) -> dict[str, Any]:
+    """Return what decides the bits of the result beside the configuration, as plain data.
 
-    On a GPU the host's threads decide nothing, but the model of the GPU does.
+    On a GPU the number of host threads does not matter; the model of the GPU does.
     """
     facts: dict[str, Any] = {"processes": num_processes(config.trainer)}
     if uses_gpu(config.trainer):
@@ -75,7 +78,7 @@ def surroundings(config: TrainConfig) -> dict[str, Any]:
 
 
 def describe_hardware() -> dict[str, str | int | dict[str, bool] | None]:
-    """Return what run.json says of the machine; `tf32`: where a GPU computes float32 as TF32."""
+    """Return the machine's part of run.json; `tf32` says where a GPU computes float32 as TF32."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu_name(),
@@ -95,7 +98,7 @@ def _cpu_name() -> str:
 
 
 def _cpu_field(name: str) -> str:
-    """The first such line of Linux's list; empty elsewhere."""
+    """Return the first such field of /proc/cpuinfo; empty on other systems than Linux."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return ""

@@ -1,4 +1,4 @@
-"""What the epochs of a run were, read back from a checkpoint."""
+"""The epochs of a run, read back from a checkpoint."""
 
 import csv
 import math
@@ -9,17 +9,17 @@ from typing import Any
 from layerscope.base.errors import UserError
 from layerscope.report.tables import parse_rows
 
-HISTORY_KEY = "EndOfEpoch"  # among a checkpoint's callbacks: the one that writes all this
+HISTORY_KEY = "EndOfEpoch"  # of EndOfEpoch, which writes it, among a checkpoint's callbacks
 METRICS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
 TIMING = ("epoch", "seconds", "images_per_second")
 _WHOLE = {"epoch", "step"}
 _SHARES = {"train/acc", "val/acc"}
-_LARGEST = 1e15  # of a column that is no loss: times and speeds are multiplied
+_LARGEST = 1e15  # limit for every column but losses: times and speeds are multiplied
 
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch with the highest validation accuracy so far; the earlier of two equal ones."""
+    """The epoch with the highest validation accuracy so far; the earliest if several are equal."""
 
     epoch: int
     accuracy: float
@@ -28,7 +28,7 @@ class Best:
 
 @dataclass(frozen=True)
 class History:
-    """All epochs up to a checkpoint, also those before a resume."""
+    """All epochs up to a checkpoint, including those before a resume."""
 
     metrics: list[dict[str, str]]  # rows of metrics.csv
     timing: list[dict[str, str]]  # rows of timing.csv
@@ -37,10 +37,10 @@ class History:
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "History":
-        """A checkpoint that EndOfEpoch has written has all of this.
+        """Read the history that EndOfEpoch wrote into a checkpoint.
 
         Raises:
-            UserError: it has not, or something that no run writes.
+            UserError: the history is missing, or is none that a run writes.
         """
         try:
             state = checkpoint["callbacks"][HISTORY_KEY]
@@ -54,15 +54,15 @@ class History:
             return history
         except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
             raise UserError(
-                "the checkpoint holds no history to go on with: give a last.ckpt of a run"
+                "the checkpoint holds no history to resume from: give a last.ckpt of a run"
             ) from error
 
     def best_of(self, later: "History") -> Best | None:
-        """The best epoch of a best.ckpt with this history, for a run that has come so far.
+        """Return the best epoch of a best.ckpt with this history; `later` is that of last.ckpt.
 
-        None where the file is of another run, or of another future of this one. Where a kill came
-        between the two files it is one epoch ahead; that epoch, done again, can differ in its last
-        bits, and last.ckpt then names the file's own best.
+        None if the file belongs to another run, or if this run was resumed from before it. A kill
+        between the two writes leaves best.ckpt one epoch ahead. That epoch, trained again, can
+        differ in its last bits; last.ckpt then names the best epoch of the file itself.
         """
         best, known = self.best, later.num_epochs
         if best is None or best.epoch != self.num_epochs - 1 or best.epoch > known:
@@ -73,8 +73,8 @@ class History:
         return best if self.metrics[:num_equal] == ours[:num_equal] else None
 
     def _check(self, epoch: Any) -> None:
-        """A ValueError where the parts contradict one another, or the epoch of the checkpoint."""
-        # Its own number at an epoch's end, with the epoch's row; within one the row is to come.
+        """Raise a ValueError if the parts contradict one another, or the checkpoint's epoch."""
+        # At the end of an epoch its row is there; within an epoch it is still missing.
         if type(epoch) is not int or self.num_epochs not in (epoch, epoch + 1):
             raise ValueError("another number of epochs")
         if len(self.timing) != self.num_epochs or type(self.stopped_early) is not bool:
@@ -87,23 +87,23 @@ class History:
 
     @property
     def num_epochs(self) -> int:
-        """Whole ones."""
+        """Number of completed epochs."""
         return len(self.metrics)
 
     @property
     def seconds(self) -> float:
-        """Spent on training batches, validation and checkpoints not counted."""
+        """Seconds spent on training batches, without validation and checkpoints."""
         return round(sum(float(row["seconds"]) for row in self.timing), 3)
 
     @property
     def images_per_second(self) -> float:
-        """Images trained on by the seconds spent on it."""
+        """Mean training speed over all epochs."""
         images = sum(float(row["seconds"]) * float(row["images_per_second"]) for row in self.timing)
         return round(images / self.seconds, 1)
 
 
 def _checked_rows(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, str]]:
-    """One an epoch, of numbers as a run writes them; a ValueError where one is not."""
+    """Return a row per epoch; raise a ValueError if a value is none that a run writes."""
     if type(lines) is not list or any(line.count("\n") != 1 for line in lines):
         raise ValueError("a row is a line")
     rows = parse_rows(columns, lines)

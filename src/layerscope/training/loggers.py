@@ -13,8 +13,11 @@ from layerscope.config.schema import LoggerConfig
 _print_traceback = threading.excepthook
 
 
-def _told_by_the_next_write(end: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread keeps its error, a full disk, for the next write, which raises it."""
+def _print_unless_stored(end: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, except of an OSError in TensorBoard's writer thread.
+
+    TensorBoard stores that error, a full disk for example, and raises it at the next write.
+    """
     of_tensorboard = type(end.thread).__module__.startswith("tensorboard.")
     if not (of_tensorboard and issubclass(end.exc_type, OSError)):
         _print_traceback(end)
@@ -23,7 +26,7 @@ def _told_by_the_next_write(end: threading.ExceptHookArgs) -> None:
 def _tensorboard(directory: Path) -> Logger:
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    threading.excepthook = _told_by_the_next_write
+    threading.excepthook = _print_unless_stored
     return TensorBoardLogger(directory, name=None, version="tensorboard")
 
 
@@ -47,12 +50,12 @@ LOGGERS: dict[str, tuple[str, Callable[[Path], Logger]]] = {
 
 
 def check_logger(config: LoggerConfig) -> None:
-    """A UserError if the tracker's package is not installed."""
+    """Raise a UserError if the tracker's package is not installed."""
     if config.name in LOGGERS and importlib.util.find_spec(LOGGERS[config.name][0]) is None:
         package = LOGGERS[config.name][0]
         raise UserError(f"logger={config.name} needs a package: pip install {package}")
 
 
 def make_loggers(config: LoggerConfig, directory: Path) -> list[Logger]:
-    """None for csv: metrics.csv is written in any case."""
+    """Return the configured logger; an empty list for csv, since metrics.csv is always written."""
     return [LOGGERS[config.name][1](directory)] if config.name in LOGGERS else []

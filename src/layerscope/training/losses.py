@@ -1,3 +1,5 @@
+"""Losses by name."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -22,5 +24,5 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
 
 
 def loss_of(outputs: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
-    """Return the mean loss of a batch; outputs (N, num_classes), labels (N,)."""
+    """Return the mean loss of outputs (N, num_classes) and labels (N,), a scalar."""
     return LOSSES[config.name](outputs, labels, config)

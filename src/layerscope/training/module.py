@@ -1,4 +1,4 @@
-"""One training step, and what is counted beside it."""
+"""The LightningModule: one training step, and the scores that it collects."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
 from layerscope.networks import first_output
 from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
-from layerscope.training.hardware import surroundings
+from layerscope.training.hardware import run_environment
 from layerscope.training.losses import loss_of
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
@@ -27,10 +27,10 @@ from layerscope.training.stop_request import StopRequest
 
 
 class ImageMean(Metric):
-    """Mean over images of what came as means over batches, short ones included.
+    """Mean over images, from the mean of each batch; batches may differ in size.
 
-    torchmetrics' own MeanMetric copies each weight from the host, which waits for the device, or
-    with its check of nan switched off drops the weights.
+    torchmetrics' MeanMetric copies each weight from the host and so waits for the device. With its
+    check for nan switched off it ignores the weights.
     """
 
     total: Tensor
@@ -42,13 +42,13 @@ class ImageMean(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, mean: Tensor, count: int) -> None:
-        """The mean over `count` images, a scalar."""
-        # Not in place: processes that were spawned begin with one and the same memory.
+        """Add the mean over `count` images, a scalar."""
+        # Not in place: processes that were spawned share the initial tensors.
         self.total = self.total + mean.double() * count
         self.count = self.count + count
 
     def compute(self) -> Tensor:
-        """A scalar, float32."""
+        """Return the mean, a float32 scalar."""
         return (self.total / self.count).float()
 
 
@@ -67,12 +67,12 @@ class Scores(nn.Module):
         self.loss.persistent(True)
 
     def update(self, outputs: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Outputs (N, num_classes), labels (N,), loss: their mean, a scalar."""
+        """Add a batch: outputs (N, num_classes), labels (N,) and their mean loss, a scalar."""
         self.accuracy.update(outputs, labels)
         self.loss.update(loss, len(labels))
 
     def take(self) -> tuple[Tensor, Tensor]:
-        """Mean loss and accuracy over all ranks; the sums start anew."""
+        """Return mean loss and accuracy over all ranks, and reset the sums."""
         scores = self.loss.compute(), self.accuracy.compute()
         self.loss.reset()
         self.accuracy.reset()
@@ -80,20 +80,21 @@ class Scores(nn.Module):
 
 
 def sums_in(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a Classifier's state: those of its Scores, which alone differ among processes."""
+    """Return the sums of Scores in a Classifier's state; all other entries agree on every rank."""
     return {name: sum_ for name, sum_ in state.items() if not name.startswith(NETWORK_PREFIX)}
 
 
 def sums_of_process(
     sums: Mapping[str, Tensor], process: int, num_processes: int
 ) -> dict[str, Tensor]:
-    """What one of the processes that go on begins with.
+    """Return the sums with which one process resumes.
 
-    Where as many had been saved, each has its own again, since a sum of other parts is rounded
-    otherwise. Else the first one takes them all.
+    With as many processes as before, each takes its own sums again: adding up other parts would
+    change the last bits. Otherwise the first process takes the sums of all.
 
     Args:
-        sums: of each process that was saved, (processes, ...).
+        sums: those of every saved process, (processes, ...).
+        process: the rank of the process that resumes.
     """
     if all(len(saved) == num_processes for saved in sums.values()):
         return {name: saved[process].clone() for name, saved in sums.items()}
@@ -103,16 +104,16 @@ def sums_of_process(
 
 
 def as_number(score: Tensor) -> float:
-    """The shortest decimal that is this float32: 0.994, not 0.9940000176429749."""
+    """Return the shortest decimal that equals this float32: 0.994, not 0.9940000176429749."""
     return float(str(np.float32(score.item())))
 
 
 class Classifier(L.LightningModule):
     """A network under training.
 
-    Optimization is manual: the step, the schedule and the random numbers are functions of
-    `batches_seen` alone, which is in the checkpoint. A step reads one thing back from the device:
-    whether its loss and gradients are finite.
+    Optimization is manual. The schedule and the random seeds are functions of `batches_seen` alone,
+    which is in the checkpoint. A step reads a single value back from the device: whether its loss
+    and gradients are finite.
     """
 
     def __init__(self, network: nn.Module, config: TrainConfig) -> None:
@@ -130,23 +131,23 @@ class Classifier(L.LightningModule):
         self.test_scores = Scores(num_classes)
 
     def next_step(self) -> int:
-        """The training batch that comes next, counted over all epochs."""
+        """Return the index of the next training batch, counted over all epochs."""
         return self.batches_seen
 
     def listen_to(self, request: StopRequest) -> None:
-        """Tell the other processes of it, in the message that each training step sends anyway."""
+        """Share this request with all processes, in the message that each step sends anyway."""
         self._request = request
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The schedule is applied by the step itself."""
+        """Return the optimizer; `training_step` applies the schedule itself."""
         return build_optimizer(self.network, self._config.optimizer)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) to outputs (N, num_classes), the first of several."""
+        """Map images (N, C, H, W) to outputs (N, num_classes), the first of several tensors."""
         return first_output(self.network(images))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Forward, backward, and an update where one is due."""
+        """Run forward and backward, and update the weights if an update is due."""
         images, labels = batch
         self._seed(step_seed(self._config.seed, self.batches_seen, self.global_rank))
         outputs = self(images)
@@ -162,11 +163,11 @@ class Classifier(L.LightningModule):
         self.batches_seen += 1
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and accuracy of a batch."""
+        """Add the loss and accuracy of a batch to the scores."""
         self._score(self.val_scores, batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Loss and accuracy; `probabilities` (N, num_classes), `predictions` and `labels` (N,)."""
+        """Score a batch; return `probabilities` (N, num_classes), `predictions`, `labels` (N,)."""
         outputs = self._score(self.test_scores, batch)
         return {
             "probabilities": outputs.float().softmax(1),
@@ -187,26 +188,29 @@ class Classifier(L.LightningModule):
         self._log("test", self.test_scores)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Everything that is needed to build and feed the network again, as plain data."""
+        """Add everything that is needed to rebuild the network and its input, as plain data."""
         data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         facts = RunFacts(
             config=self._config.model_dump(mode="json", by_alias=True),
             preprocessing=data.preprocessing.to_plain(),
             batches_seen=self.batches_seen,
-            surroundings=surroundings(self._config),
+            surroundings=run_environment(self._config),
             sums=self._sums_of_all(checkpoint["state_dict"]),
         )
         facts.put_into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on after the last batch seen, each process with its own sums."""
+        """Resume after the last batch seen, each process with its own sums."""
         facts, state = RunFacts.of(checkpoint), checkpoint["state_dict"]
         self.batches_seen = facts.batches_seen
         sums = facts.sums or {name: sum_[None] for name, sum_ in sums_in(state).items()}
         state.update(sums_of_process(sums, self.global_rank, self.trainer.world_size))
 
     def _sums_of_all(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of every process, (processes, ...); empty where there is one, whose own are saved."""
+        """Gather the sums of every process, (processes, ...).
+
+        Empty for a single process: its state dict already has them.
+        """
         if self.trainer.world_size == 1:
             return {}
         return {
@@ -214,8 +218,8 @@ class Classifier(L.LightningModule):
         }
 
     def _seed(self, seed: int) -> None:
-        # Not torch.manual_seed: where a backend is not in use it keeps each call for later, with a
-        # stack trace, which takes a millisecond a step and is never given back.
+        # Not torch.manual_seed: for a backend that is not initialized it queues each call with a
+        # stack trace. That takes 1 ms a step, and the memory is never released.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -223,7 +227,7 @@ class Classifier(L.LightningModule):
     def _score(self, scores: Scores, batch: Batch) -> Tensor:
         images, labels = batch
         outputs = self(images)
-        if len(labels):  # a rank can get nothing of a short last batch
+        if len(labels):  # A short last batch can leave a rank without images.
             scores.update(outputs, labels, loss_of(outputs, labels, self._config.loss))
         return outputs
 
@@ -232,10 +236,10 @@ class Classifier(L.LightningModule):
         self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
 
     def _agree(self, loss: Tensor) -> None:
-        """Before the update: refuse a loss or gradients that are not finite.
+        """Refuse a loss or gradients that are not finite, before the update.
 
-        The step waits for the device once, and of several processes each hears in one message
-        whether any of them has such numbers, and whether any is to stop.
+        The step waits for the device once. One all-reduce tells every process whether any of them
+        has such values, and whether any was asked to stop.
         """
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         finite = torch.isfinite(torch.nn.utils.get_total_norm(gradients, float("inf")))
@@ -255,7 +259,7 @@ class Classifier(L.LightningModule):
             )
 
     def _batches_in_update(self) -> int:
-        """Fewer at the end of an epoch, where the last update takes what is left."""
+        """Return the number of batches in this update; the last one of an epoch may have fewer."""
         size = self._config.trainer.accumulate_grad_batches
         index = self.batches_seen % self._batches_per_epoch()
         return min(size, self._batches_per_epoch() - index // size * size)

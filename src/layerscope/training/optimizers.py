@@ -14,10 +14,10 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum made orthogonal for convolution weights, SGD with Nesterov momentum for the rest.
+    """Muon for convolution weights, SGD with Nesterov momentum for all other parameters.
 
-    torch.optim.Muon takes matrices only; here a convolution's weight (C_out, C_in, k, k) is seen as
-    the matrix (C_out, C_in * k * k). Every group names its `algorithm`. With G the gradient:
+    torch.optim.Muon takes matrices only. Here a convolution's weight (C_out, C_in, k, k) is treated
+    as the matrix (C_out, C_in * k * k). Every group names its `algorithm`. With G the gradient:
 
     - "muon": M = momentum * M + G; U = orthogonal(G + momentum * M);
       W -= lr * weight_decay * W + lr * max(1, sqrt(rows / columns)) * U
@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -58,11 +58,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor, steps: int) -> Tensor:
-    """The matrix with its singular values brought near 1 (about 0.7 to 1.2), by Newton-Schulz.
+    """Return the matrix with its singular values brought near 1 (about 0.7 to 1.2).
 
-    X becomes p(X X') X at each step, p a quadratic. The steps are taken on the small square matrix
-    G = X X' alone, which becomes p(G) G p(G), and X is multiplied once, by the product of all p(G):
-    a fifth of the arithmetic for the usual shapes of a convolution.
+    Each step of the Newton-Schulz iteration replaces X by p(X X') X, with a quadratic p. Here the
+    steps run on the small square matrix G = X X' alone, which becomes p(G) G p(G). X is multiplied
+    once, by the product of all p(G). For the usual shapes of a convolution this takes a fifth of
+    the arithmetic.
     """
     first, second, third = NEWTON_SCHULZ
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
@@ -127,7 +128,10 @@ OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], Any], torch.optim.Optimi
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return it over the parameters that require a gradient; a group's full rate is `base_lr`."""
+    """Return the optimizer of all parameters that require a gradient.
+
+    Each group has its full learning rate, before the schedule, as `base_lr`.
+    """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[config.name](trained, config)
     for group in optimizer.param_groups:
@@ -138,7 +142,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
 def optimizer_maker(
     config: OptimizerConfig,
 ) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-    """Return a function of parameters that makes this optimizer, for a dry run; it has its name."""
+    """Return a function that makes this optimizer for a dry run; it has the optimizer's name."""
 
     def make(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return OPTIMIZERS[config.name](list(parameters), config)

@@ -1,4 +1,4 @@
-"""What run.json says: enough to repeat the run and to know what it ran on."""
+"""The content of run.json: what it takes to repeat a run, and what it ran on."""
 
 import platform
 import subprocess
@@ -28,12 +28,12 @@ PACKAGES = (
 def describe_run(
     config: TrainConfig, overrides: tuple[str, ...], data: Provenance
 ) -> dict[str, Any]:
-    """Plain data."""
+    """Return the environment, the seed and the data of a run, as plain data."""
     return {**describe_environment(overrides), "seed": config.seed, "data": data}
 
 
 def describe_environment(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The command, and what it ran on."""
+    """Return the command, the versions and the hardware, as plain data."""
     return {
         "command": [Path(sys.argv[0]).name, *overrides],
         "versions": {
@@ -47,14 +47,14 @@ def describe_environment(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def prepare_data(config: DataConfig, report: Report) -> Provenance:
-    """Make sure that the images are there, fetched if need be, and say where they come from."""
+    """Fetch the images if they are missing, and return where they come from."""
     if isinstance(config, Cifar10Config):
         return prepare_cifar10(Path(config.dir) if config.dir else None, report)
     return {"name": "synthetic", "source": "made by layerscope.data.synthetic", "sha256": {}}
 
 
 def _commit() -> str | None:
-    """Of the checkout that this package is in; None outside of one."""
+    """Return the commit of the checkout that this package is in; None outside a checkout."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Where a run starts: anew, or at the last good checkpoint of the same run."""
+"""The point where a run starts: the beginning, or the last good checkpoint of the same run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from layerscope.training.checkpoint_files import (
 )
 from layerscope.training.checkpoint_folder import best_in
 from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
-from layerscope.training.hardware import surroundings
+from layerscope.training.hardware import run_environment
 from layerscope.training.history import History
 
 RESULTS_FILE = "results.json"  # the last file that a run writes
@@ -30,7 +30,7 @@ _OF_NO_CONSEQUENCE = (
     *("logger", "callbacks.activation_memory", "data.dir", "data.num_workers"),
     *("trainer.profiler", "trainer.threads"),  # the threads themselves are compared
 )
-# Keys that say how many batches an epoch has, or how many of them an update.
+# Keys that decide how many batches an epoch or an update has.
 _DECIDE_THE_BATCHES = (
     *("data.name", "data.batch_size", "data.drop_last", "data.num_train", "data.val_size"),
     *("data.groups", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
@@ -40,12 +40,12 @@ _NUM_SHOWN = 3
 
 @dataclass(frozen=True)
 class Start:
-    """From where.
+    """The point where a run starts.
 
     Args:
-        checkpoint: to go on from; None: from the beginning.
+        checkpoint: the one to resume from; None starts from the beginning.
         has_trained: every epoch is done, and only the results are missing.
-        warning: what was passed over to get here.
+        warning: names the damaged checkpoints that were skipped; may be empty.
     """
 
     checkpoint: Path | None = None
@@ -54,9 +54,9 @@ class Start:
 
 
 def is_finished(config: TrainConfig, directory: Path) -> bool:
-    """Whether the run in this directory has written its results, and nothing asks for more epochs.
+    """Tell whether the run in this directory has written its results and needs no more epochs.
 
-    Its checkpoints may since have been taken away.
+    Its checkpoints may have been removed since.
     """
     if not (directory / RESULTS_FILE).is_file():
         return False
@@ -65,10 +65,10 @@ def is_finished(config: TrainConfig, directory: Path) -> bool:
 
 
 def start_of(config: TrainConfig, directory: Path) -> Start:
-    """As `ckpt_path` and `resume` say.
+    """Return the start that `ckpt_path` and `resume` ask for.
 
     Raises:
-        UserError: the checkpoint cannot be used, or the run that it belongs to was another one.
+        UserError: the checkpoint cannot be used, or belongs to a run with other settings.
     """
     if config.ckpt_path is not None:
         return _start_at(config.ckpt_path, config)
@@ -90,10 +90,10 @@ def _last_good(config: TrainConfig, directory: Path) -> Start:
             continue
         if start.has_trained and not is_finished(config, directory):
             _refuse_without_best(path)
-        return replace(start, warning=_passed_over(damaged, f"going on from {path}"))
+        return replace(start, warning=_passed_over(damaged, f"resuming from {path}"))
     _refuse_another_configuration(config, directory / CONFIG_FILE)
     for error in damaged:
-        if isinstance(error, UnreadCheckpoint):  # which to start again would write over
+        if isinstance(error, UnreadCheckpoint):  # Starting again would overwrite it.
             raise error
     return Start(warning=_passed_over(damaged, "starting again"))
 
@@ -102,14 +102,15 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
     checkpoint = read_checkpoint(path)
     _refuse_without_optimizer(checkpoint, path)
     facts = RunFacts.of(checkpoint)
-    now_around = surroundings(config)
-    # Earlier formats wrote down none, or a GPU's threads, which decide nothing, and not its name.
-    both = facts.surroundings.keys() & now_around.keys()
-    then = {**_flat(facts.config), **{key: facts.surroundings[key] for key in both}}
-    now = {**_flat(_plain(config)), **{key: now_around[key] for key in both}}
+    environment = run_environment(config)
+    # Compare common keys only. Earlier formats have none of these keys, or have, for a GPU, the
+    # number of threads, which decides nothing there, and not its name.
+    common = facts.surroundings.keys() & environment.keys()
+    then = {**_flat(facts.config), **{key: facts.surroundings[key] for key in common}}
+    now = {**_flat(_plain(config)), **{key: environment[key] for key in common}}
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
-    if history.num_epochs == checkpoint["epoch"]:  # its epoch has no row yet
+    if history.num_epochs == checkpoint["epoch"]:  # It was saved within an epoch.
         _refuse_other_batches(then, now, path)
     stopped = history.stopped_early and not _may_train_longer(then, now)
     return Start(Path(path), stopped or history.num_epochs >= config.trainer.max_epochs)
@@ -118,49 +119,52 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
 def _refuse_other_batches(
     then: Mapping[str, Any], now: Mapping[str, Any], path: str | Path
 ) -> None:
-    """Within an epoch, whatever is allowed: so many batches of it are done, of so many."""
+    """Refuse to resume within an epoch with other batches, even with allow_changes.
+
+    The checkpoint counts how many batches of this epoch are done.
+    """
     changed = [key for key in now if key in _DECIDE_THE_BATCHES and then.get(key) != now[key]]
     if changed:
         raise UserError(
             f"{path} was saved within an epoch, whose batches {changed[0]}={now[changed[0]]} would "
-            f"change: go on from the end of an epoch, or with {_text(then.get(changed[0]))}"
+            f"change: resume from the end of an epoch, or with {_text(then.get(changed[0]))}"
         )
 
 
 def _may_train_longer(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether it has more epochs, or stops early otherwise."""
+    """Tell whether the run now has more epochs, or another rule for early stopping."""
     if now["trainer.max_epochs"] > then["trainer.max_epochs"]:
         return True
     return any(then.get(k) != now[k] for k in now if k.startswith("callbacks.early_stopping"))
 
 
 def _refuse_without_best(last: Path) -> None:
-    """Of a run whose results alone are missing: they are those of its best epoch."""
+    """Refuse a finished run without its best.ckpt, from which the missing results are computed."""
     checkpoint, folder = read_checkpoint(last), last.parent
     if best_in(folder / BEST, History.of(checkpoint), checkpoint["state_dict"]) is None:
         raise UserError(
             f"{folder / BEST}, which the results are of, is missing or damaged, or of another run: "
             f"remove {folder} to train again, or raise trainer.max_epochs, with "
-            "allow_changes=true, to go on"
+            "allow_changes=true, to resume"
         )
 
 
 def _refuse_without_optimizer(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     if not checkpoint.get("optimizer_states") or "loops" not in checkpoint:
         raise UserError(
-            f"ckpt_path={path} holds weights but no optimizer to go on with: give a last.ckpt"
+            f"ckpt_path={path} holds weights but no optimizer to resume with: give a last.ckpt"
         )
 
 
 def _refuse_another_configuration(config: TrainConfig, path: Path) -> None:
-    """A directory without a checkpoint still says which run it was made for."""
+    """Refuse other settings than those in the directory, even without a checkpoint."""
     then = _configuration_in(path)
     if then is not None:
         _refuse_changes(_flat(then), _flat(_plain(config)), config, str(path.parent))
 
 
 def _configuration_in(path: Path) -> dict[str, Any] | None:
-    """Of an earlier run; None where there was none."""
+    """Return the configuration of the run that wrote the file; None without a file."""
     if not path.is_file():
         return None
     try:
@@ -184,7 +188,7 @@ def _refuse_changes(
         more = f" (and {len(changes) - _NUM_SHOWN} more)" if len(changes) > _NUM_SHOWN else ""
         raise UserError(
             f"{what} is of a run that would end otherwise: {shown}{more}: "
-            "give the same again, or allow_changes=true to go on as it is now"
+            "give the same again, or allow_changes=true to resume as it is now"
         )
 
 
@@ -197,7 +201,7 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys with dots; lists as they are."""
+    """Join nested keys with dots; lists stay as they are."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Learning-rate schedules: a share of the full rate as a pure function of the step.
 
-Nothing is kept between steps, so a resumed run needs no scheduler state, and many steps can be
-worked out ahead.
+A schedule has no state, so a resumed run needs none, and the rates of many steps can be computed
+ahead.
 """
 
 import math
@@ -42,10 +42,10 @@ SCHEDULES: dict[str, Callable[[Any, float], float]] = {
 
 
 def rate_at(config: SchedulerConfig, step: int, num_steps: int) -> float:
-    """Share of the full learning rate at `step` of 0 to num_steps - 1.
+    """Return the share of the full learning rate at `step`, from 0 to num_steps - 1.
 
     A step stands for the middle of its slice of the run, so that neither the first nor the last
-    one is wasted on a rate of 0. A run that is gone on with fewer batches in an epoch can be past
-    its end: it stays there.
+    step has a rate of 0. A run that resumes with fewer batches per epoch can be past its end: the
+    rate then stays that of the end.
     """
     return SCHEDULES[config.name](config, min((step + 0.5) / num_steps, 1.0))

@@ -1,5 +1,8 @@
-"""The scores of a checkpoint. Training's last lines and scripts/evaluate.py both come from here, so
-that they print the same number."""
+"""The scores of a checkpoint on the test set.
+
+The last lines of training and scripts/evaluate.py both use this module, so that they print the same
+numbers.
+"""
 
 import math
 from collections import defaultdict
@@ -19,13 +22,13 @@ from layerscope.data.module import ImageData
 from layerscope.networks import build_network
 from layerscope.training.checkpoints import load_weights
 from layerscope.training.module import Classifier, as_number
-from layerscope.training.seen import preprocessing_of
+from layerscope.training.preprocessing import preprocessing_of
 from layerscope.training.trainer import make_test_trainer
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A network's answers on the test set, in the set's order."""
+    """A network's scores and outputs on the test set, in the order of the set."""
 
     accuracy: float
     loss: float  # mean over the images
@@ -37,7 +40,7 @@ class Scored:
 def score_checkpoint(
     checkpoint: dict[str, Any], config: TrainConfig, target: str | None, directory: Path
 ) -> tuple[Scored, ImageData]:
-    """The test set through the checkpoint's network, and the data it was tested on.
+    """Run the test set through the checkpoint's network; return the scores and the data.
 
     Raises:
         NonFiniteLoss: the loss is not finite.
@@ -45,7 +48,7 @@ def score_checkpoint(
     Args:
         config: the checkpoint's own, or that with the user's overrides.
         target: see networks.build_network.
-        directory: what Lightning may write into.
+        directory: one that Lightning may write into.
     """
     network = build_network(config.model, target)
     load_weights(network, checkpoint)
@@ -75,7 +78,7 @@ def score_checkpoint(
 
 
 class _Answers(L.Callback):
-    """Keeps what the test steps return."""
+    """Collects what the test steps return."""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
@@ -89,6 +92,6 @@ class _Answers(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """One more batch."""
+        """Add the outputs of a batch."""
         for name, part in outputs.items():
             self.parts[name].append(part.cpu())

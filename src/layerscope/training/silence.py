@@ -1,10 +1,12 @@
+"""Lightning's messages that say nothing about a run."""
+
 import logging
 import warnings
 
 
 def silence_lightning() -> None:
-    """Its notes on devices, its tips and its own deprecations, which say nothing about the run."""
-    # The scores are reduced over the ranks already, by torchmetrics.
+    """Silence Lightning's notes on devices, its tips and its own deprecation warnings."""
+    # torchmetrics has already reduced the scores over the ranks.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\(.*sync_dist")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to stop, granted where the run can go on from later."""
+"""SIGTERM and Ctrl-C as a request to stop, met at a point from which the run can resume."""
 
 import signal
 import threading
@@ -15,26 +15,25 @@ _ERRORS: dict[int, type[Terminated | Interrupted]] = {
 
 
 class StopRequest:
-    """Notes the first signal; a second Ctrl-C ends the process where it is.
+    """Remembers the first signal; a second Ctrl-C ends the process at once.
 
     Args:
-        how_to_go_on: for the messages of a run that ends early.
+        how_to_resume: a hint for the messages of a run that ends early.
     """
 
-    def __init__(self, how_to_go_on: str) -> None:
+    def __init__(self, how_to_resume: str) -> None:
         self.signal: int | None = None
-        self.how_to_go_on = how_to_go_on
+        self.how_to_resume = how_to_resume
 
     def listen(self) -> None:
-        """From now on; in a thread other than the main one signals do not arrive, and nothing is
-        done."""
+        """Handle signals from now on; do nothing outside the main thread, which alone gets them."""
         if threading.current_thread() is threading.main_thread():
             for number in _ERRORS:
                 signal.signal(number, self._note)
 
     @contextmanager
     def forgotten_afterwards(self) -> Iterator[None]:
-        """The handlers from before are there again: what follows can be stopped where it is."""
+        """Restore the previous handlers at the end: what follows can be stopped at any point."""
         previous = {number: signal.getsignal(number) for number in _ERRORS}
         try:
             yield
@@ -44,7 +43,7 @@ class StopRequest:
                     signal.signal(number, handler)
 
     def error(self, message: str) -> Terminated | Interrupted:
-        """With the signal's exit code; that of SIGTERM where another process got the signal."""
+        """Return an error with the signal's exit code; SIGTERM's if another process got it."""
         number = self.signal or signal.SIGTERM
         return _ERRORS[number](f"{signal.Signals(number).name}: {message}")
 

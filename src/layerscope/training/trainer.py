@@ -8,12 +8,15 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import Strategy
+
+# Lightning has no public way to leave SIGTERM alone: see _WithoutSigterm.
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from layerscope.config.schema import TrainerConfig
+from layerscope.config.schema import EarlyStoppingConfig, TrainerConfig
 from layerscope.training.checkpoint_files import open_plain, save_sealed
 from layerscope.training.hardware import num_processes, uses_gpu
 from layerscope.training.processes.strategy import Processes
@@ -21,24 +24,27 @@ from layerscope.training.stop_request import StopRequest
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Lightning's reads and writes of checkpoints, without its pickles and its torn files."""
+    """Reads and writes checkpoints for Lightning, without pickles and without torn files."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Sealed, through a temporary file in the same directory."""
+        """Write the file with a checksum, through a temporary file in the same directory."""
         save_sealed(Path(path), checkpoint)
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Always as plain data, whatever `weights_only` says."""
+        """Read the file as plain data, whatever `weights_only` says."""
         return open_plain(path)
 
 
 class _WithoutSigterm(_SignalConnector):
-    """Lightning's handlers but for SIGTERM: it would call the other processes from wherever the
-    program is, and end a validation in its midst."""
+    """Registers Lightning's signal handlers except the one for SIGTERM.
+
+    That one starts a collective with the other processes wherever the program is, and ends a
+    validation halfway.
+    """
 
     @staticmethod
     def _register_signal(signum: Any, handlers: Any) -> None:
@@ -54,11 +60,11 @@ def make_trainer(
     some_outputs_unused: bool = False,
     request: StopRequest | None = None,
 ) -> L.Trainer:
-    """For training with the configured strategy.
+    """Return a Trainer for training with the configured strategy.
 
     Args:
         some_outputs_unused: the loss does not depend on every parameter, which DDP must be told.
-        request: that the run stop; None: nothing is run.
+        request: notes signals that ask the run to stop; None if the Trainer only serves checks.
     """
     devices = num_processes(config)
     strategy: str | Strategy = config.strategy
@@ -73,7 +79,7 @@ def make_trainer(
         callbacks=list(callbacks),
         profiler=_profiler(config, directory),
         num_sanity_val_steps=0,
-        # Scores are logged by epoch; this only keeps Lightning from warning of short epochs.
+        # Scores are logged per epoch. This only silences a warning about short epochs.
         log_every_n_steps=1 if loggers else 50,
         **_shared(config, directory),
     )
@@ -83,7 +89,10 @@ def make_trainer(
 def make_test_trainer(
     config: TrainerConfig, directory: Path, callbacks: Sequence[L.Callback] = ()
 ) -> L.Trainer:
-    """On one device, whatever trained: every image once, and the same number each time."""
+    """Return a Trainer for testing on one device, however many devices trained.
+
+    Every image is scored exactly once, so that the score is the same each time.
+    """
     trainer = L.Trainer(
         devices=1,
         logger=False,
@@ -92,6 +101,20 @@ def make_test_trainer(
         **_shared(config, directory),
     )
     return _with_our_signals(trainer)
+
+
+def early_stopping(config: EarlyStoppingConfig) -> list[EarlyStopping]:
+    """Return Lightning's callback; an empty list where no patience is set."""
+    if config.patience is None:
+        return []
+    return [
+        EarlyStopping(
+            config.monitor,
+            patience=config.patience,
+            min_delta=config.min_delta,
+            mode="max" if config.monitor == "val/acc" else "min",
+        )
+    ]
 
 
 def _with_our_signals(trainer: L.Trainer) -> L.Trainer:

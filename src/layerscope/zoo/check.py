@@ -1,4 +1,4 @@
-"""Profile the networks of the zoo, keep the results, and name what is left unexplained."""
+"""Profile the networks of the zoo, store the results, and list what stays unexplained."""
 
 import argparse
 import gc
@@ -15,35 +15,35 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from layerscope.base.errors import UserError
 from layerscope.base.formatting import count_exact
-from layerscope.reconcile import Call, Profile, Row, Settings, profile_network
+from layerscope.layers.tensors import map_tensors
+from layerscope.reconcile import CallArguments, Profile, ProfileSettings, Row, profile_network
 from layerscope.report.terminal import Screen, complain
-from layerscope.zoo.networks import GROUPS, Entry, Group
+from layerscope.zoo.networks import GROUPS, Entry, ZooGroup
 
-# `train` is the mode of all networks; the others are for some. channels_last changes the network
-# and comes last.
+# All networks run in `train`, some also in the other variants. channels_last comes last, since it
+# changes the network.
 VARIANTS = ("train", "eval", "bf16_autocast", "channels_last")
-# So many networks of each group get all variants; of torchvision's classifiers all.
+# Number of networks in each group that run in all variants; all of torchvision's classifiers do.
 NETWORKS_WITH_VARIANTS = 10
 ALL_WITH_VARIANTS = "torchvision"
 
 RESULTS = "results.jsonl"
-SHOWN_ROWS = 3  # of what is left of one network; the file has all
+SHOWN_ROWS = 3  # unexplained rows shown per network; the file has all of them
 # A worker's caches grow with every network.
 TASKS_PER_WORKER = 40
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out for one network under one variant: a line of results.jsonl.
+    """The result for one network under one variant: a line of results.jsonl.
 
     Args:
-        is_real: its code depends on values, and it was described on real tensors.
+        is_real: the network's code depends on values, so that it was described on real tensors.
         failing: rows that are unexplained or unknown.
-        error: type and message of what stopped it; None where nothing did.
+        error: type and message of the error that stopped it; None without an error.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What tells it from the others."""
+        """Group, name and variant, which identify a result."""
         return self.group, self.name, self.variant
 
     @property
     def title(self) -> str:
-        """`timm/vgg11`; the variant behind it, except for `train`."""
+        """The name, such as `timm/vgg11`, followed by the variant unless it is `train`."""
         end = "" if self.variant == "train" else f" ({self.variant})"
         return f"{self.group}/{self.name}{end}"
 
@@ -80,16 +80,16 @@ class Result:
 
     @property
     def live_difference(self) -> int | None:
-        """Measured live peak minus the predicted one; None where they are not compared."""
+        """Measured live peak minus the predicted one; None if they are not compared."""
         if self.predicted_live_bytes is None or self.measured_live_bytes is None:
             return None
-        if self.variant == "bf16_autocast":  # the allocator rounds
+        if self.variant == "bf16_autocast":  # Here the allocator rounds.
             return None
         return self.measured_live_bytes - self.predicted_live_bytes
 
 
 class Task(NamedTuple):
-    """A network and the variants of it that have no result."""
+    """A network, and its variants without a result."""
 
     entry: Entry
     variants: tuple[str, ...]
@@ -107,7 +107,7 @@ def results_of(task: Task) -> Iterator[Result]:
             torch.manual_seed(0)
             network = task.entry.build() if network is None else network
             result = _result(task.entry, variant, _profile(task.entry, network, variant), begin)
-        # The tool's purpose is to find what goes wrong, whatever it is; the other networks go on.
+        # The tool looks for failures of any kind, and continues with the other networks.
         except Exception as error:  # noqa: BLE001
             result = _failed(task.entry, variant, f"{type(error).__name__}: {error}", begin)
         yield result
@@ -120,9 +120,9 @@ def _profile(entry: Entry, network: nn.Module, variant: str) -> Profile:
     if channels_last:
         for parameter in network.parameters():
             parameter.data = _channels_last(parameter.data)
-        args, kwargs = tree_map_only(Tensor, _channels_last, (call.args, dict(call.kwargs)))
-        call = Call(args, kwargs, call.loss)
-    settings = Settings(
+        args, kwargs = map_tensors((call.args, dict(call.kwargs)), _channels_last)
+        call = CallArguments(args, kwargs, call.loss)
+    settings = ProfileSettings(
         network=entry.name,
         input_shape=call.description,
         dtype=variant if variant == "bf16_autocast" else "float32",
@@ -181,14 +181,14 @@ def _failed(entry: Entry, variant: str, error: str, begin: float) -> Result:
 
 
 class _Worker:
-    """A process that profiles one network after the other.
+    """A process that profiles one network after another.
 
-    What ends it, a network that takes too much memory or crashes, ends one network's check only.
+    A network that crashes or takes too much memory ends this process, and no other check.
     """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])  # torch is imported once for all workers
+        context.set_forkserver_preload([__name__])  # Workers share one import of torch.
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
@@ -209,7 +209,7 @@ class _Worker:
         self.connection.send(task)
 
     def receive(self) -> Result:
-        """Return the next result; an error if the process has ended."""
+        """Return the next result; one with an error if the process has ended."""
         assert self._task is not None
         variant = self.waiting.pop(0)
         try:
@@ -231,7 +231,7 @@ class _Worker:
 
 
 def _serve(connection: Connection) -> None:
-    warnings.simplefilter("ignore")  # what a network of the zoo warns of is not our matter
+    warnings.simplefilter("ignore")  # Warnings of the networks do not matter here.
     torch.set_num_threads(1)
     while True:
         try:
@@ -240,11 +240,11 @@ def _serve(connection: Connection) -> None:
             return
         for result in results_of(task):
             connection.send(result)
-        gc.collect()  # a network is full of cycles, and the next one needs the memory
+        gc.collect()  # Networks have reference cycles, and the next one needs the memory.
 
 
 def run_tasks(tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
-    """Profile networks in so many processes; yield results as they come."""
+    """Profile networks in `jobs` processes; yield results in the order of completion."""
     todo = deque(tasks)
     workers: list[_Worker] = []
     try:
@@ -258,7 +258,7 @@ def run_tasks(tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
                 worker = busy[connection]  # type: ignore[index]
                 yield worker.receive()
                 if not worker.is_alive:
-                    # The variants that it did not come to are tried in a new process.
+                    # A new process tries the variants that this one did not reach.
                     if worker.waiting and worker._task:
                         todo.appendleft(Task(worker._task.entry, tuple(worker.waiting)))
                         worker.waiting = []
@@ -269,7 +269,7 @@ def run_tasks(tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
 
 
 def _ready_worker(workers: list[_Worker]) -> _Worker:
-    """Return an idle worker that is not worn out; a new one if there is none."""
+    """Return an idle worker that may take another task; a new one if there is none."""
     for worker in [worker for worker in workers if worker.is_idle]:
         if worker.num_tasks < TASKS_PER_WORKER:
             return worker
@@ -288,20 +288,20 @@ def run_zoo(
     variants: Sequence[str] = (),
     jobs: int = 1,
     retry: bool = False,
-    groups: Sequence[Group] = GROUPS,
+    groups: Sequence[ZooGroup] = GROUPS,
     screen: Screen | None = None,
 ) -> int:
-    """Profile what has no result yet, show the table, and return the exit code.
+    """Profile the networks without a result, show the table, and return the exit code.
 
     Args:
-        directory: of the results.
+        directory: folder of the results.
         only: groups, networks or `group/network`; by default all.
-        variants: beside `train`; of ten networks of each group, of all torchvision's classifiers
-            and of those that `only` names.
-        retry: run again what is left unexplained or failed.
+        variants: further variants beside `train`. They are for ten networks of each group, for all
+            of torchvision's classifiers, and for the networks that `only` names.
+        retry: run networks again that failed or have unexplained rows.
 
     Raises:
-        UserError: `only` names nothing of the zoo.
+        UserError: `only` has a name that is not in the zoo.
     """
     screen = screen or Screen()
     tasks, missing = zoo_tasks(only, variants, groups)
@@ -329,15 +329,15 @@ def _not_in(task: Task, done: set[tuple[str, str, str]]) -> tuple[str, ...]:
 
 
 def zoo_tasks(
-    only: Sequence[str], variants: Sequence[str], groups: Sequence[Group]
-) -> tuple[list[Task], list[Group]]:
-    """Return the networks that are asked for, and the groups whose library is missing.
+    only: Sequence[str], variants: Sequence[str], groups: Sequence[ZooGroup]
+) -> tuple[list[Task], list[ZooGroup]]:
+    """Return the requested networks, and the groups whose library is not installed.
 
     Raises:
-        UserError: a name that is neither a group nor a network.
+        UserError: a name is neither a group nor a network.
     """
     tasks: list[Task] = []
-    missing: list[Group] = []
+    missing: list[ZooGroup] = []
     unknown = set(only)
     for group in groups:
         if not group.is_available:
@@ -365,7 +365,7 @@ def zoo_tasks(
 
 
 def read_results(path: Path) -> dict[tuple[str, str, str], Result]:
-    """Return the last result for each network and variant; none where there is no file."""
+    """Return the last result for each network and variant; an empty dict without a file."""
     results: dict[tuple[str, str, str], Result] = {}
     if not path.exists():
         return results
@@ -373,7 +373,7 @@ def read_results(path: Path) -> dict[tuple[str, str, str], Result]:
         try:
             result = Result(**json.loads(line))
         except (json.JSONDecodeError, TypeError):
-            continue  # a line that was being written when the tool was stopped
+            continue  # The tool was stopped while it wrote this line.
         results[result.key] = result
     return results
 
@@ -402,7 +402,7 @@ def _line(result: Result) -> str:
 
 
 def show_results(results: Sequence[Result], screen: Screen) -> None:
-    """Show a table by group, and below it what is left."""
+    """Show a table by group, and below it the failures and unexplained rows."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result.group, []).append(result)

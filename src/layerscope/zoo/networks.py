@@ -1,4 +1,4 @@
-"""The networks of the zoo: how each is built, and what it is called with."""
+"""The networks of the zoo, each with the arguments of one call."""
 
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ import torch
 import torchvision.models as torchvision_zoo
 from torch import Tensor, nn
 
-from layerscope.reconcile import Call
+from layerscope.reconcile import CallArguments
 from layerscope.zoo.timm_families import TIMM
 
 BATCH_SIZE = 2
@@ -22,24 +22,24 @@ class Entry:
     """A network of the zoo.
 
     Args:
-        group: whose networks it belongs to.
-        build: makes it, with random weights.
-        call: makes the arguments that it is called with.
+        group: name of its group.
+        build: makes the network, with random weights.
+        call: makes the arguments of one call.
     """
 
     name: str
     group: str
     build: Callable[[], nn.Module]
-    call: Callable[[], Call]
+    call: Callable[[], CallArguments]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Networks of one kind.
+class ZooGroup:
+    """Networks of one kind, from one library.
 
     Args:
-        library: the module that they come from.
-        entries: makes them; imports the library.
+        library: name of the module that has them.
+        entries: imports the library and yields the networks.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Group:
 
 
 def images(*sizes: int) -> Tensor:
-    """Return a batch of random images, always the same."""
+    """Return a batch of random images, the same at each call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn((BATCH_SIZE, 3, *sizes), generator=generator)
 
 
-def _image_call(size: int = IMAGE_SIZE) -> Call:
-    return Call((images(size, size),))
+def _image_call(size: int = IMAGE_SIZE) -> CallArguments:
+    return CallArguments((images(size, size),))
 
 
 # torchvision --------------------------------------------------------------------------------------
 
-# The smallest sizes that their layers leave something of.
+# The smallest images that their layers do not shrink to nothing.
 _CLASSIFIER_SIZES = {"inception_v3": 299, "maxvit_t": 224}
 
 
@@ -72,7 +72,7 @@ def _classifiers() -> Iterable[Entry]:
     for name in torchvision_zoo.list_models(module=torchvision_zoo):
         options: dict[str, Any] = {}
         if name in ("googlenet", "inception_v3"):
-            options["init_weights"] = False  # drawing them takes a minute
+            options["init_weights"] = False  # Drawing them takes a minute.
         if name.startswith("vit_"):
             options["image_size"] = IMAGE_SIZE if not name.endswith("14") else 70
         size = options.get("image_size") or _CLASSIFIER_SIZES.get(name, IMAGE_SIZE)
@@ -97,8 +97,8 @@ def _video() -> Iterable[Entry]:
         yield Entry(name, "video", build, partial(_video_call, frames, size))
 
 
-def _video_call(frames: int, size: int) -> Call:
-    return Call((images(frames, size, size),))
+def _video_call(frames: int, size: int) -> CallArguments:
+    return CallArguments((images(frames, size, size),))
 
 
 def _optical_flow() -> Iterable[Entry]:
@@ -107,22 +107,22 @@ def _optical_flow() -> Iterable[Entry]:
         yield Entry(name, "optical_flow", build, _flow_call)
 
 
-def _flow_call() -> Call:
+def _flow_call() -> CallArguments:
     # 128 pixels: the smallest of four correlation volumes needs 2 of its 64th parts.
     first = images(128, 128)
-    return Call((first, first.flip(-1)), {"num_flow_updates": 2})
+    return CallArguments((first, first.flip(-1)), {"num_flow_updates": 2})
 
 
 def _detection() -> Iterable[Entry]:
     for name in torchvision_zoo.list_models(module=torchvision_zoo.detection):
         options: dict[str, Any] = {"weights_backbone": None}
-        if not name.startswith("ssd"):  # these have one size
+        if not name.startswith("ssd"):  # These take one size only.
             options |= {"min_size": IMAGE_SIZE, "max_size": 2 * IMAGE_SIZE}
         build = partial(torchvision_zoo.get_model, name, weights=None, **options)
         yield Entry(name, "detection", build, partial(_detection_call, name))
 
 
-def _detection_call(name: str) -> Call:
+def _detection_call(name: str) -> CallArguments:
     generator = torch.Generator().manual_seed(0)
     pictures = [torch.rand(3, 64, 80, generator=generator) for _ in range(BATCH_SIZE)]
     boxes = torch.tensor([[4.0, 4.0, 40.0, 36.0], [20.0, 10.0, 70.0, 60.0]])
@@ -131,7 +131,7 @@ def _detection_call(name: str) -> Call:
         target["masks"] = torch.ones(2, 64, 80, dtype=torch.uint8)
     if name.startswith("keypointrcnn"):
         target["keypoints"] = torch.tensor([20.0, 20.0, 1.0]).expand(2, 17, 3).clone()
-    return Call((pictures, [dict(target) for _ in pictures]))
+    return CallArguments((pictures, [dict(target) for _ in pictures]))
 
 
 # timm and segmentation_models_pytorch -------------------------------------------------------------
@@ -167,26 +167,26 @@ def _tokens() -> Tensor:
     return torch.randint(1, 100, (BATCH_SIZE, 16), generator=generator)
 
 
-def _text_call() -> Call:
-    return Call((_tokens(),))
+def _text_call() -> CallArguments:
+    return CallArguments((_tokens(),))
 
 
-def _masked_text_call() -> Call:
+def _masked_text_call() -> CallArguments:
     mask = torch.ones(BATCH_SIZE, 16, dtype=torch.int64)
     mask[1, 12:] = 0
-    return Call((), {"input_ids": _tokens(), "attention_mask": mask})
+    return CallArguments((), {"input_ids": _tokens(), "attention_mask": mask})
 
 
-def _full_mask_call() -> Call:
-    # transformers leaves out a mask of ones, once it has looked at its values.
-    return Call((_tokens(),), {"attention_mask": torch.ones_like(_tokens())})
+def _full_mask_call() -> CallArguments:
+    # transformers looks at the values of a mask and leaves out one that is all ones.
+    return CallArguments((_tokens(),), {"attention_mask": torch.ones_like(_tokens())})
 
 
-def _pixels_call() -> Call:
-    return Call((), {"pixel_values": images(IMAGE_SIZE, IMAGE_SIZE)})
+def _pixels_call() -> CallArguments:
+    return CallArguments((), {"pixel_values": images(IMAGE_SIZE, IMAGE_SIZE)})
 
 
-# Sizes as small as the configurations take.
+# The smallest sizes that the configurations accept.
 _TEXT = {
     "vocab_size": 100,
     "hidden_size": 32,
@@ -251,7 +251,7 @@ def _transformers() -> Iterable[Entry]:
         name: str,
         model: str,
         sizes: dict[str, Any],
-        call: Callable[[], Call],
+        call: Callable[[], CallArguments],
         attention: str | None = None,
     ) -> Entry:
         build = partial(_build_transformer, model, sizes, attention)
@@ -272,12 +272,12 @@ def _transformers() -> Iterable[Entry]:
 
 
 GROUPS = (
-    Group("transformers", "transformers", _transformers),
-    Group("smp", "segmentation_models_pytorch", _smp),
-    Group("timm", "timm", _timm),
-    Group("segmentation", "torchvision", _segmentation),
-    Group("optical_flow", "torchvision", _optical_flow),
-    Group("video", "torchvision", _video),
-    Group("detection", "torchvision", _detection),
-    Group("torchvision", "torchvision", _classifiers),
+    ZooGroup("transformers", "transformers", _transformers),
+    ZooGroup("smp", "segmentation_models_pytorch", _smp),
+    ZooGroup("timm", "timm", _timm),
+    ZooGroup("segmentation", "torchvision", _segmentation),
+    ZooGroup("optical_flow", "torchvision", _optical_flow),
+    ZooGroup("video", "torchvision", _video),
+    ZooGroup("detection", "torchvision", _detection),
+    ZooGroup("torchvision", "torchvision", _classifiers),
 )

@@ -1,11 +1,11 @@
-"""The smallest member of every family of timm, and the image that it is given here."""
+"""The smallest member of every family of timm, and the size of its image here."""
 
 from typing import Any
 
-# Name: pixels, options of timm.create_model; behind it the module of timm.models. Made with timm
-# 1.0.31: of each module's models, built on the meta device, the one with the fewest parameters. Of
-# 64, 96, 128, 160, 192 pixels and its default size, the first that it runs on in train mode, with
-# img_size= where it does not run without.
+# Name: pixels, options of timm.create_model; the comment is the module of timm.models. Chosen with
+# timm 1.0.31: the model with the fewest parameters of each module, built on the meta device. The
+# size is the first of 64, 96, 128, 160, 192 pixels and its default on which it runs in train mode,
+# with img_size= if it does not run without.
 TIMM: dict[str, tuple[int, dict[str, Any]]] = {
     "beit_base_patch16_224": (64, {"img_size": 64}),  # beit
     "halonet_h1": (256, {}),  # byoanet

@@ -97,7 +97,7 @@ def test_every_job_of_a_sweep_is_checked_first(configs, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_says_which_file_what_mends_it_and_how_to_go_on(configs, tmp_path, capsys):
+def test_a_full_disk_says_which_file_what_mends_it_and_how_to_resume(configs, tmp_path, capsys):
     def fail(directory):
         raise OSError(errno.ENOSPC, "No space left on device", "some file")
 

@@ -6,7 +6,7 @@ import torchvision.models as zoo
 
 from layerscope.dry_run import DryRun, dry_run
 from layerscope.networks.cifar_cnn import CifarCNN
-from layerscope.reconcile import DTYPES, Settings, profile_network
+from layerscope.reconcile import DTYPES, ProfileSettings, profile_network
 from layerscope.reconcile.account import account
 from layerscope.reconcile.comparisons import COMPARISONS, rows_of
 from layerscope.reconcile.measurements import Measurements
@@ -101,7 +101,7 @@ def test_statistics_of_norms_are_float32(dtype):
 
 def test_a_profile_has_the_textbook_and_what_is_saved_and_no_measurement():
     network = CifarCNN()
-    profile = profile_network(network, Settings("cifar_cnn", (32, 3, 32, 32), device="cuda"))
+    profile = profile_network(network, ProfileSettings("cifar_cnn", (32, 3, 32, 32), device="cuda"))
     assert profile.settings.is_forecast
     assert profile.costs.total().forward_flops == 673_595_392
     assert {row.instrument for row in profile.rows} == {"dry_run"}

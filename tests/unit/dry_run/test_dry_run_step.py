@@ -15,11 +15,11 @@ from layerscope.measure import Step, memory_timeline
 from layerscope.measure.optimizer_state import optimizer_state
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.operations import is_view
-from layerscope.reconcile import Call, Settings, profile_network
+from layerscope.reconcile import CallArguments, ProfileSettings, profile_network
 
 
 def both(small: Small) -> tuple[DryRun, DryRun]:
-    call = Call((torch.randn(small.shape),)) if small.call is None else small.call()
+    call = CallArguments((torch.randn(small.shape),)) if small.call is None else small.call()
     network = small.build()
     options = {"loss": call.loss}
     fake = dry_run(network, call.args, call.kwargs, **options)
@@ -182,7 +182,7 @@ class TestNetworksThatDependOnValues:
         network = DependsOnValues()
         before = {name: value.clone() for name, value in network.state_dict().items()}
         versions = [parameter._version for parameter in network.parameters()]
-        profile = profile_network(network, Settings("x", (3, 4), optimizer="adam"))
+        profile = profile_network(network, ProfileSettings("x", (3, 4), optimizer="adam"))
         assert profile.comparisons.num_unexplained == 0
         assert profile.run.why_real is not None
         assert any(profile.run.why_real in note for note in profile.notes)

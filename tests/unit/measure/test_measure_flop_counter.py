@@ -11,7 +11,7 @@ from layerscope.networks.cifar_cnn import CifarCNN
 
 
 def total_of_torch(step):
-    with step.untouched(), FlopCounterMode(display=False) as counter:
+    with step.preserve_state(), FlopCounterMode(display=False) as counter:
         step.run()
     return counter.get_total_flops()
 

@@ -101,7 +101,7 @@ class TestCifarCNN:
 def test_it_is_what_the_profiler_saw():
     """The profiler's own total of allocations less releases, operation by operation."""
     step = cifar(batch_size=4)
-    with step.untouched(), profile(use_kineto=True, profile_memory=True) as profiler:
+    with step.preserve_state(), profile(use_kineto=True, profile_memory=True) as profiler:
         loss = step.run()
     own = sum(event.self_cpu_memory_usage for event in profiler.function_events)
     assert memory_timeline(step).points[-1].allocated_bytes == own
@@ -155,7 +155,7 @@ def test_on_a_gpu_it_is_the_allocators_own_peak_of_what_was_asked_for(memory_for
     step = cifar(memory_format)
     step = Step(step.network.cuda(), (step.args[0].cuda(),))
     record = memory_timeline(step)
-    with step.untouched():
+    with step.preserve_state():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_stats()["requested_bytes.all.current"]

@@ -55,7 +55,7 @@ def test_every_layer_has_a_count():
 def test_it_is_the_profilers_own_total():
     network = torchvision.models.densenet121(weights=None)
     step = Step(network, (torch.randn(2, 3, 32, 32),))
-    with step.untouched(), profile(use_kineto=True, with_flops=True) as profiler:
+    with step.preserve_state(), profile(use_kineto=True, with_flops=True) as profiler:
         step.run()
     assert profiler_flops(step).total == sum(
         event.flops for event in profiler.function_events if event.flops

@@ -63,7 +63,10 @@ def test_flops_and_allocations_are_the_profilers_own(run, dtype):
     step = Step(network, (torch.randn(1, CHANNELS, 6, 6, dtype=dtype, requires_grad=True),))
     for _ in range(2):  # a library may allocate at its first use
         gc.collect()  # no garbage is released in the steps that are compared
-        with step.untouched(), profile(use_kineto=True, with_flops=True, profile_memory=True) as it:
+        with (
+            step.preserve_state(),
+            profile(use_kineto=True, with_flops=True, profile_memory=True) as it,
+        ):
             loss = step.run()
         del loss
     plain = [event.nbytes() for event in it.kineto_results.events() if event.name() == "[memory]"]

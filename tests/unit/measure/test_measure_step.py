@@ -56,10 +56,10 @@ def test_an_image_with_a_graph_of_its_own_is_cut_off():
     image.sum().backward()  # its graph is still there
 
 
-def test_untouched_puts_back_the_gradients_of_all_tensors_of_the_call():
+def test_preserve_state_puts_back_the_gradients_of_all_tensors_of_the_call():
     x, y = (torch.ones(2, requires_grad=True) for _ in range(2))
     x.grad = gradient = torch.ones(2)
-    with Step(nn.Identity(), (x,), {"others": [{"y": y}]}).untouched():
+    with Step(nn.Identity(), (x,), {"others": [{"y": y}]}).preserve_state():
         assert x.grad is None
         (x * y).sum().backward()
         y.requires_grad_(False)

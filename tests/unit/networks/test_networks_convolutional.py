@@ -277,7 +277,7 @@ def test_shared_entries_are_marked():
 @pytest.mark.parametrize(
     ("conv", "shape", "named"),
     [
-        (nn.Conv1d(1, 1, 3), (1, 8, 8), "Conv1d is no nn.Conv2d"),
+        (nn.Conv1d(1, 1, 3), (1, 8, 8), "Conv1d is not supported: give an nn.Conv2d"),
         (nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), (1, 8, 8), "padding_mode"),
         (nn.Conv2d(2, 1, 3), (1, 8, 8), "takes 2 channels, not 1"),
         (nn.Conv2d(1, 1, 9), (1, 8, 8), "does not fit"),

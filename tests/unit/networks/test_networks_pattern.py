@@ -217,7 +217,7 @@ MISTAKES = {
     "Conv → → FC": (7, 8, "a layer is missing before this arrow"),
     "Conv → ": (7, 8, "a layer is missing at the end"),
     "() × 2 → FC": (1, 2, "a layer is missing before )"),
-    "2 × Conv → FC": (0, 1, "how often stands behind"),
+    "2 × Conv → FC": (0, 1, "the number follows the layers"),
     "Conv - FC": (5, 6, "- is no arrow: write → or ->"),
     "Conv → FC!": (9, 10, "'!' means nothing here"),
     "(Conv → Pool) × 0 → FC": (16, 17, "0 times"),
@@ -247,10 +247,10 @@ MISTAKES = {
     "Conv(k=33, p=0) → FC": (0, 15, "33×33 window of Conv does not fit into 32×32"),
     "(Conv → Pool) × 6 → FC": (8, 12, "Pool at repetition 6 of 6 does not fit into 1×1"),
     "Conv(999999999) → FC": (0, 15, "has 27,999,999,972 parameters"),
-    "Conv(p=99999) → GAP → FC": (0, 13, "numbers of one image"),
+    "Conv(p=99999) → GAP → FC": (0, 13, "numbers for one image"),
     "((((Conv)×99)×99)×99) → FC": (2, 16, "these are 9,801 layers, at most 1,000 are built"),
     "Conv × 999999999 → FC": (0, 16, "these are 999,999,999 layers"),
-    "(" * 17 + "Conv" + ")" * 17 + " → FC": (16, 17, "more than 16 brackets in each other"),
+    "(" * 17 + "Conv" + ")" * 17 + " → FC": (16, 17, "more than 16 nested brackets"),
     "Conv\t→\nCnov → FC": (7, 11, "Cnov is no layer"),
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
-from layerscope.reconcile import Call
+from layerscope.reconcile import CallArguments
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "float32": {},
@@ -38,7 +38,7 @@ class Small:
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...] = ()
-    call: Callable[[], Call] | None = None
+    call: Callable[[], CallArguments] | None = None
     variants: tuple[str, ...] = ()
 
 
@@ -466,21 +466,21 @@ def answer(net: Any, x: Tensor) -> Answer:
 
 
 CALLS: dict[str, Small] = {
-    "two inputs": Small(lambda: Written(two_inputs, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(2, 4, 1)), call=lambda: Call((numbers(2, 3, 8, 8), numbers(2, 2, 8, 8)))),
-    "keyword arguments": Small(lambda: Written(two_inputs, a=nn.Linear(4, 3), b=nn.Linear(5, 3)), call=lambda: Call((), {"x": numbers(2, 4), "y": numbers(2, 5)})),
-    "token ids": Small(lambda: Written(with_mask, e=nn.Embedding(9, 8), l=nn.Linear(8, 3)), call=lambda: Call((zeros(2, 5),))),
-    "token ids and a mask": Small(lambda: Written(with_mask, e=nn.Embedding(9, 8), l=nn.Linear(8, 3)), call=lambda: Call((zeros(2, 5),), {"mask": torch.ones(2, 5)}), variants=(AUTOCAST,)),
-    "a dataclass returned": Small(lambda: Written(answer, a=nn.Linear(4, 4), b=nn.Linear(4, 2)), call=lambda: Call((numbers(2, 4),), loss=lambda a: a.logits.square().mean())),
-    "a list and a dict given": Small(lambda: Written(lambda net, xs, d: net.a(xs[0] + xs[1] * d["z"]), a=nn.Linear(4, 3)), call=lambda: Call(([numbers(2, 4), numbers(2, 4)], {"z": numbers(4), "unused": 3}))),
-    "numbers and None given": Small(lambda: Written(lambda net, x, k, none: net.a(x) * k, a=nn.Linear(4, 3)), call=lambda: Call((numbers(2, 4), 3, None))),
-    "a loss of one's own": Small(lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), call=lambda: Call((numbers(2, 3, 4, 4),), loss=lambda y: F.cross_entropy(y, zeros(2))), variants=(AUTOCAST,)),
-    "a loss of a part": Small(lambda: Written(lambda net, x: (net.a(x), net.b(x)), a=nn.Linear(4, 3), b=nn.Linear(4, 3)), call=lambda: Call((numbers(2, 4),), loss=lambda ys: ys[0].sum())),
-    "an input that learns": Small(lambda: Written(two_inputs, a=nn.Linear(4, 3), b=nn.Linear(5, 3)), call=lambda: Call((numbers(2, 4).requires_grad_(), numbers(2, 5)))),
-    "one dimension": Small(lambda: nn.Linear(4, 3), call=lambda: Call((numbers(4),))),
-    "two dimensions": Small(lambda: nn.Linear(4, 3), call=lambda: Call((numbers(2, 4),))),
-    "three dimensions": Small(lambda: nn.Conv1d(4, 3, 3), call=lambda: Call((numbers(2, 4, 8),))),
-    "five dimensions": Small(lambda: nn.Conv3d(2, 3, 3), call=lambda: Call((numbers(2, 2, 4, 4, 4),))),
-    "mixed dtypes": Small(lambda: Written(lambda net, x: net.b(net.a(x).double()), a=nn.Linear(4, 3), b=nn.Linear(3, 2).double()), call=lambda: Call((numbers(2, 4),))),
-    "complex": Small(lambda: Written(lambda net, x: torch.view_as_real(net.a(x)).sum(-1), a=nn.Linear(4, 3, dtype=torch.complex64)), call=lambda: Call((torch.randn(2, 4, dtype=torch.complex64),))),
-    "float64": Small(lambda: nn.Sequential(conv(), nn.BatchNorm2d(8)).double(), call=lambda: Call((numbers(*IMAGE).double(),))),
+    "two inputs": Small(lambda: Written(two_inputs, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(2, 4, 1)), call=lambda: CallArguments((numbers(2, 3, 8, 8), numbers(2, 2, 8, 8)))),
+    "keyword arguments": Small(lambda: Written(two_inputs, a=nn.Linear(4, 3), b=nn.Linear(5, 3)), call=lambda: CallArguments((), {"x": numbers(2, 4), "y": numbers(2, 5)})),
+    "token ids": Small(lambda: Written(with_mask, e=nn.Embedding(9, 8), l=nn.Linear(8, 3)), call=lambda: CallArguments((zeros(2, 5),))),
+    "token ids and a mask": Small(lambda: Written(with_mask, e=nn.Embedding(9, 8), l=nn.Linear(8, 3)), call=lambda: CallArguments((zeros(2, 5),), {"mask": torch.ones(2, 5)}), variants=(AUTOCAST,)),
+    "a dataclass returned": Small(lambda: Written(answer, a=nn.Linear(4, 4), b=nn.Linear(4, 2)), call=lambda: CallArguments((numbers(2, 4),), loss=lambda a: a.logits.square().mean())),
+    "a list and a dict given": Small(lambda: Written(lambda net, xs, d: net.a(xs[0] + xs[1] * d["z"]), a=nn.Linear(4, 3)), call=lambda: CallArguments(([numbers(2, 4), numbers(2, 4)], {"z": numbers(4), "unused": 3}))),
+    "numbers and None given": Small(lambda: Written(lambda net, x, k, none: net.a(x) * k, a=nn.Linear(4, 3)), call=lambda: CallArguments((numbers(2, 4), 3, None))),
+    "a loss of one's own": Small(lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), call=lambda: CallArguments((numbers(2, 3, 4, 4),), loss=lambda y: F.cross_entropy(y, zeros(2))), variants=(AUTOCAST,)),
+    "a loss of a part": Small(lambda: Written(lambda net, x: (net.a(x), net.b(x)), a=nn.Linear(4, 3), b=nn.Linear(4, 3)), call=lambda: CallArguments((numbers(2, 4),), loss=lambda ys: ys[0].sum())),
+    "an input that learns": Small(lambda: Written(two_inputs, a=nn.Linear(4, 3), b=nn.Linear(5, 3)), call=lambda: CallArguments((numbers(2, 4).requires_grad_(), numbers(2, 5)))),
+    "one dimension": Small(lambda: nn.Linear(4, 3), call=lambda: CallArguments((numbers(4),))),
+    "two dimensions": Small(lambda: nn.Linear(4, 3), call=lambda: CallArguments((numbers(2, 4),))),
+    "three dimensions": Small(lambda: nn.Conv1d(4, 3, 3), call=lambda: CallArguments((numbers(2, 4, 8),))),
+    "five dimensions": Small(lambda: nn.Conv3d(2, 3, 3), call=lambda: CallArguments((numbers(2, 2, 4, 4, 4),))),
+    "mixed dtypes": Small(lambda: Written(lambda net, x: net.b(net.a(x).double()), a=nn.Linear(4, 3), b=nn.Linear(3, 2).double()), call=lambda: CallArguments((numbers(2, 4),))),
+    "complex": Small(lambda: Written(lambda net, x: torch.view_as_real(net.a(x)).sum(-1), a=nn.Linear(4, 3, dtype=torch.complex64)), call=lambda: CallArguments((torch.randn(2, 4, dtype=torch.complex64),))),
+    "float64": Small(lambda: nn.Sequential(conv(), nn.BatchNorm2d(8)).double(), call=lambda: CallArguments((numbers(*IMAGE).double(),))),
 }  # fmt: skip

@@ -11,7 +11,12 @@ from layerscope.dry_run import saved
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
-from layerscope.reconcile import EXACT_INSTRUMENTS, EXACT_QUANTITIES, Settings, profile_network
+from layerscope.reconcile import (
+    EXACT_INSTRUMENTS,
+    EXACT_QUANTITIES,
+    ProfileSettings,
+    profile_network,
+)
 from layerscope.reconcile.account import account
 from layerscope.reconcile.comparisons import COMPARISONS, rows_of
 from layerscope.reconcile.measurements import measure
@@ -74,7 +79,7 @@ def test_our_networks(name, setting):
     options = dict(SETTINGS[setting])
     if options.get("freeze"):
         options["freeze"] = backbone
-    profile = profile_network(network(), Settings(name, shape, **options))
+    profile = profile_network(network(), ProfileSettings(name, shape, **options))
     assert unexplained(profile) == []
     assert {row.quantity for row in (*profile.rows, *profile.totals)} == set(EXACT_QUANTITIES)
     if "dtype" not in options:
@@ -118,7 +123,7 @@ FIELD = {
 def test_the_field(name, size):
     options = {"init_weights": False} if name == "googlenet" else {}
     network = torchvision.models.get_model(name, weights=None, **options)
-    profile = profile_network(network, Settings(name, (2, 3, size, size)))
+    profile = profile_network(network, ProfileSettings(name, (2, 3, size, size)))
     assert unexplained(profile) == []
     assert not any(row.lower_bound for row in profile.totals)
     assert profile.peak.predicted_live_bytes == profile.peak.measured_live_bytes
@@ -126,7 +131,7 @@ def test_the_field(name, size):
 
 class TestTheReasonsAreTheTrueOnes:
     def test_float32(self):
-        profile = profile_network(CifarCNN(), Settings("cifar_cnn", (32, 3, 32, 32)))
+        profile = profile_network(CifarCNN(), ProfileSettings("cifar_cnn", (32, 3, 32, 32)))
         total = totals(profile)
         saved = {row.layer: amounts(row) for row in profile.rows if row.instrument == "saved"}
         norms = [f"block{n}.bn" for n in (1, 2, 3)]
@@ -152,7 +157,7 @@ class TestTheReasonsAreTheTrueOnes:
         assert profile.peak.predicted_live_bytes == 21_502_768
 
     def test_autocast(self):
-        settings = Settings("cifar_cnn", (32, 3, 32, 32), dtype="bf16_autocast")
+        settings = ProfileSettings("cifar_cnn", (32, 3, 32, 32), dtype="bf16_autocast")
         total = totals(profile_network(CifarCNN(), settings))
         saved = total["saved_bytes", "saved"]
         assert saved.measured == 12_191_680
@@ -161,7 +166,7 @@ class TestTheReasonsAreTheTrueOnes:
         assert amounts(total["forward_flops", "profiler"]) == {"counted_twice": 660_602_880}
 
     def test_eval_mode(self):
-        settings = Settings("cifar_cnn", (32, 3, 32, 32), train=False)
+        settings = ProfileSettings("cifar_cnn", (32, 3, 32, 32), train=False)
         total = totals(profile_network(CifarCNN(), settings))
         assert total["saved_bytes", "saved"].measured == 19_939_328
         assert total["macs", "fvcore"].measured == 334_077_952
@@ -169,7 +174,9 @@ class TestTheReasonsAreTheTrueOnes:
         assert amounts(total["forward_flops", "fvcore"])["formula"] == -3 * elements
 
     def test_frozen_backbone(self):
-        settings = Settings("cifar_cnn", (32, 3, 32, 32), freeze=("block1", "block2", "block3"))
+        settings = ProfileSettings(
+            "cifar_cnn", (32, 3, 32, 32), freeze=("block1", "block2", "block3")
+        )
         profile = profile_network(CifarCNN(), settings)
         total = totals(profile)
         assert total["saved_bytes", "saved"].measured == 32 * 128 * 4
@@ -178,7 +185,7 @@ class TestTheReasonsAreTheTrueOnes:
         assert amounts(conv) == {"no_gradient": -603_979_776}
 
     def test_the_input_requires_a_gradient(self):
-        settings = Settings("cifar_cnn", (32, 3, 32, 32), input_requires_grad=True)
+        settings = ProfileSettings("cifar_cnn", (32, 3, 32, 32), input_requires_grad=True)
         backward = totals(profile_network(CifarCNN(), settings))["backward_flops", "flop_counter"]
         assert backward.measured == 1_264_746_496 + 56_623_104
         assert amounts(backward) == {}
@@ -187,7 +194,7 @@ class TestTheReasonsAreTheTrueOnes:
         network = nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.Hardswish(inplace=True), nn.ReLU(inplace=True)
         )
-        found = rows(profile_network(network, Settings("x", (2, 3, 8, 8))))
+        found = rows(profile_network(network, ProfileSettings("x", (2, 3, 8, 8))))
         size = 2 * 4 * 6 * 6 * 4
         assert amounts(found["1", "output_bytes", "outputs"]) == {"in_place": -size}
         saved = amounts(found["1", "saved_bytes", "saved"])
@@ -196,7 +203,7 @@ class TestTheReasonsAreTheTrueOnes:
 
     def test_a_grouped_weight_gradient(self):
         network = nn.Sequential(nn.Conv2d(4, 8, 3, groups=4))
-        profile = profile_network(network, Settings("x", (2, 4, 8, 8)))
+        profile = profile_network(network, ProfileSettings("x", (2, 4, 8, 8)))
         row = totals(profile)["backward_flops", "flop_counter"]
         macs = 2 * 8 * 36 * 9
         assert amounts(row) == {"no_input_gradient": -2 * macs, "grouped_weight_gradient": 6 * macs}
@@ -207,7 +214,7 @@ class TestLiars:
 
     @pytest.fixture
     def honest(self):
-        settings = Settings("tiny_cnn", (4, 1, 8, 8))
+        settings = ProfileSettings("tiny_cnn", (4, 1, 8, 8))
         with prepared(TinyCNN(), settings) as step:
             theory = account(dry_run_of(step, settings), settings.element_size)
             return theory, measure(step, settings, EXACT_INSTRUMENTS)
@@ -271,7 +278,7 @@ def test_what_is_unknown_is_none_and_makes_totals_lower_bounds():
         def forward(self, x):
             return torch.linalg.svdvals(x) + (x @ x)
 
-    profile = profile_network(Singular(), Settings("x", (4, 4), input_requires_grad=True))
+    profile = profile_network(Singular(), ProfileSettings("x", (4, 4), input_requires_grad=True))
     costs = {cost.type: cost for cost in profile.costs.layers}
     assert costs["linalg_svdvals"].forward_flops is None
     total = profile.costs.total()
@@ -281,7 +288,7 @@ def test_what_is_unknown_is_none_and_makes_totals_lower_bounds():
 
 
 def test_what_no_instrument_counts_is_no_comparison():
-    profile = profile_network(nn.ReLU(), Settings("relu", (2, 3), input_requires_grad=True))
+    profile = profile_network(nn.ReLU(), ProfileSettings("relu", (2, 3), input_requires_grad=True))
     row = totals(profile)["forward_flops", "flop_counter"]
     assert (row.counted, row.measured, row.theory, row.theory_not_counted) == (False, None, 0, 6)
     assert not row.is_compared
@@ -290,7 +297,7 @@ def test_what_no_instrument_counts_is_no_comparison():
 
 def test_the_profiler_is_held_against_both_products_of_a_factors_gradient():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), Scaled())
-    found = rows(profile_network(network, Settings("scaled", (2, 3, 4, 4))))
+    found = rows(profile_network(network, ProfileSettings("scaled", (2, 3, 4, 4))))
     row = found["1.mul", "backward_flops", "profiler"]
     assert (row.theory, row.measured) == (2 * 128, 128)
     assert amounts(row) == {"no_input_gradient": -128}
@@ -303,7 +310,7 @@ class Scaled(nn.Module):
 
 def test_a_torch_without_a_table_is_predicted_and_not_explained(monkeypatch):
     monkeypatch.setattr(saved, "specification", lambda: None)
-    profile = profile_network(CifarCNN(), Settings("cifar_cnn", (2, 3, 32, 32)))
+    profile = profile_network(CifarCNN(), ProfileSettings("cifar_cnn", (2, 3, 32, 32)))
     assert unexplained(profile) == []
     found = [row for row in profile.rows if row.quantity == "saved_bytes"]
     codes = {(reason.code, reason.source) for row in found for reason in row.reasons}
@@ -320,7 +327,7 @@ def test_a_torch_without_a_table_is_predicted_and_not_explained(monkeypatch):
     ],
 )
 def test_what_is_switched_on_or_off_around_it_does_not_matter(surroundings):
-    network, settings = TinyCNN(), Settings("tiny_cnn", (4, 1, 8, 8))
+    network, settings = TinyCNN(), ProfileSettings("tiny_cnn", (4, 1, 8, 8))
     plain = profile_network(network, settings)
     with surroundings():
         inside = profile_network(network, settings)
@@ -328,6 +335,6 @@ def test_what_is_switched_on_or_off_around_it_does_not_matter(surroundings):
 
 
 def test_a_network_without_layers_has_nothing_to_compare():
-    profile = profile_network(nn.Sequential(), Settings("empty", (2, 3)))
+    profile = profile_network(nn.Sequential(), ProfileSettings("empty", (2, 3)))
     assert profile.comparisons.num_unexplained == 0
     assert {row.layer for row in profile.rows} <= {"input"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_networks import CALLS, NETWORKS, VARIANTS, Small
 
-from layerscope.reconcile import Profile, Settings, profile_network
+from layerscope.reconcile import Profile, ProfileSettings, profile_network
 
 # The live peak is not predicted to the byte here.
 UNKNOWN_PEAKS = {
@@ -36,7 +36,7 @@ def profiled(name: str, small: Small, variant: str = "float32") -> Profile:
     options = dict(VARIANTS[variant])
     as_it_is = "dtype" not in options and "channels_last" not in options
     shape = small.shape if call is None else call.description
-    settings = Settings(name, shape, as_it_is=as_it_is, **options)
+    settings = ProfileSettings(name, shape, as_it_is=as_it_is, **options)
     return profile_network(small.build(), settings, call=call)
 
 

@@ -9,7 +9,7 @@ from layerscope.measure import Step, memory_timeline
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
-from layerscope.reconcile import OPTIMIZERS, Settings, profile_network
+from layerscope.reconcile import OPTIMIZERS, ProfileSettings, profile_network
 from layerscope.theory.capacity import base_bytes, step_bytes, training_memory
 
 MEMORY = frozenset({"memory"})
@@ -31,7 +31,7 @@ def ran(network, shape, optimizer="momentum"):
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("batch_size", [32, 64])
 def test_cifar_cnn(batch_size, channels_last):
-    settings = Settings("cifar_cnn", (batch_size, *IMAGE[1:]), channels_last=channels_last)
+    settings = ProfileSettings("cifar_cnn", (batch_size, *IMAGE[1:]), channels_last=channels_last)
     peak = profile_network(CifarCNN(), settings, MEMORY).peak
     assert (peak.predicted_layer, peak.predicted_phase) == ("block3.relu", "backward")
     assert peak.predicted_live_bytes == peak.measured_live_bytes <= peak.measured_bytes
@@ -47,7 +47,7 @@ def test_cifar_cnn(batch_size, channels_last):
 )
 def test_threads_multiply_the_scratch_alone(network, shape, threads):
     torch.set_num_threads(threads)
-    peak = profile_network(network(), Settings("x", shape), MEMORY).peak
+    peak = profile_network(network(), ProfileSettings("x", shape), MEMORY).peak
     assert peak.predicted_live_bytes == peak.measured_live_bytes
 
 
@@ -109,7 +109,7 @@ class TestLargestBatch:
             def forward(self, x):
                 return torch.cat([self.conv(part) for part in x.split(2)])
 
-        peak = profile_network(Looping(), Settings("looping", (4, 3, 8, 8)), MEMORY).peak
+        peak = profile_network(Looping(), ProfileSettings("looping", (4, 3, 8, 8)), MEMORY).peak
         assert peak.largest_batch is None
 
     def test_a_network_made_for_one_batch_size_has_none(self):
@@ -117,14 +117,14 @@ class TestLargestBatch:
             def forward(self, x):
                 return x.view(4, 3).relu()
 
-        settings = Settings("fixed", (4, 3), input_requires_grad=True)
+        settings = ProfileSettings("fixed", (4, 3), input_requires_grad=True)
         assert profile_network(Fixed(), settings, MEMORY).peak.largest_batch is None
 
     def test_nothing_fits(self):
         assert self.memory(CifarCNN()).largest_batch(1000) == 0
 
     def test_scratch_is_measured_and_shown_apart(self):
-        settings = Settings("cifar_cnn", (8, 3, 32, 32))
+        settings = ProfileSettings("cifar_cnn", (8, 3, 32, 32))
         measured = profile_network(CifarCNN(), settings, MEMORY).peak
         predicted = profile_network(CifarCNN(), settings, frozenset()).peak
         batches = [[row.batch_size for row in peak.largest_batch] for peak in (measured, predicted)]

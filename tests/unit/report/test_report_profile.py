@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from layerscope.base.errors import UserError
-from layerscope.reconcile import Call, Reason, Row
+from layerscope.reconcile import CallArguments, Reason, Row
 from layerscope.report.profile.findings import (
     leaders,
     peak_lines,
@@ -321,7 +321,9 @@ class TwoInputs(nn.Module):
 
 
 def test_any_call_can_be_shown():
-    call = Call((torch.zeros(2, 8),), {"extra": {"y": torch.zeros(2, 6), "ids": torch.arange(2)}})
+    call = CallArguments(
+        (torch.zeros(2, 8),), {"extra": {"y": torch.zeros(2, 6), "ids": torch.arange(2)}}
+    )
     profile = profile_of(TwoInputs(), call.description, call)
     text = str(ProfileReport(profile))
     assert "TwoInputs, input 2x8 float32, extra={y: 2x6 float32, ids: 2 int64}" in text
@@ -329,7 +331,9 @@ def test_any_call_can_be_shown():
 
 
 def test_the_input_in_words():
-    described = Call((torch.zeros(()), [torch.zeros(2, 3), 5], "a"), {"flag": None}).description
+    described = CallArguments(
+        (torch.zeros(()), [torch.zeros(2, 3), 5], "a"), {"flag": None}
+    ).description
     assert input_text(described) == "scalar float32, [2x3 float32, 5], a, flag=None"
     assert input_text((2, 3)) == "2x3"
 

@@ -40,14 +40,14 @@ def test_the_first_peak_takes_its_place_and_stays(tmp_path, is_resumed):
     records.add(0, 32, record(None))
     if is_resumed:
         records = table(tmp_path)
-        records.go_on(1)
+        records.resume(1)
     assert (records.has_records, records.has_peak) == (True, False)
     records.add(1, 32, record(700))
     assert records.has_peak
     records.add(5, 32, record(900))
     assert written(tmp_path) == (1, 700, [0, 1, 5])
     again = table(tmp_path)
-    again.go_on(6)
+    again.resume(6)
     assert again.has_peak
 
 
@@ -55,5 +55,5 @@ def test_a_record_of_a_step_that_is_repeated_is_not_kept(tmp_path):
     records = table(tmp_path)
     records.add(3, 32, record(700))
     again = table(tmp_path)
-    again.go_on(3)
+    again.resume(3)
     assert (again.has_records, again.has_peak) == (False, False)

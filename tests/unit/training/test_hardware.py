@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layerscope.config.schema import TrainerConfig
-from layerscope.training.hardware import describe_hardware, num_threads, surroundings
+from layerscope.training.hardware import describe_hardware, num_threads, run_environment
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def trainer(devices, threads):
 
 @pytest.mark.parametrize(("devices", "threads", "each"), [(2, None, 4), (9, None, 1), (2, 3, 3)])
 def test_processes_share_the_cores(devices, threads, each, monkeypatch):
-    """Before they train as while they do, or a run could not be gone on with."""
+    """The number is the same before training and during it, or a run could not resume."""
     assert num_threads(trainer(devices, threads)) == each
     monkeypatch.setattr("torch.get_num_threads", lambda: each)  # as Lightning makes it
     assert num_threads(trainer(devices, threads)) == each
@@ -48,7 +48,7 @@ def around(accelerator):
     trainer = TrainerConfig.model_construct(
         accelerator=accelerator, devices=1, strategy="auto", threads=None
     )
-    return surroundings(SimpleNamespace(trainer=trainer))
+    return run_environment(SimpleNamespace(trainer=trainer))
 
 
 @pytest.mark.usefixtures("_a_gpu")

@@ -39,6 +39,6 @@ def test_constant_and_milestones():
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_past_its_end_a_schedule_stays_there(name):
-    """Where a run is gone on with fewer batches in an epoch: never a negative rate."""
+    """The rate is never negative when a run resumes with fewer batches in an epoch."""
     config = WarmupConfig(name=name, warmup=0.1, final=0.25)
     assert rate_at(config, 10, 10) == rate_at(config, 30, 10) == pytest.approx(0.25)

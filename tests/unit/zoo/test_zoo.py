@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from layerscope.base.errors import UserError
-from layerscope.reconcile import Call
+from layerscope.reconcile import CallArguments
 from layerscope.report.terminal import TextScreen
 from layerscope.zoo.check import read_results, run_zoo
-from layerscope.zoo.networks import GROUPS, Entry, Group
+from layerscope.zoo.networks import GROUPS, Entry, ZooGroup
 
 
 def image():
-    return Call((torch.ones(2, 3, 8, 8),))
+    return CallArguments((torch.ones(2, 3, 8, 8),))
 
 
 def convolution():
@@ -39,7 +39,7 @@ def broken():
     yield Entry("after_it", "broken", convolution, image)
 
 
-ALL = (Group("tiny", "torch", tiny), Group("broken", "torch", broken))
+ALL = (ZooGroup("tiny", "torch", tiny), ZooGroup("broken", "torch", broken))
 
 
 def run(directory, *only, groups=ALL, **options):
@@ -89,7 +89,10 @@ def test_a_network_that_fails_is_named_and_the_rest_goes_on(tmp_path):
 
 
 def test_a_group_without_its_library_is_skipped(tmp_path):
-    groups = (Group("tiny", "torch", tiny), Group("other", "a_library_that_is_not_here", tiny))
+    groups = (
+        ZooGroup("tiny", "torch", tiny),
+        ZooGroup("other", "a_library_that_is_not_here", tiny),
+    )
     code, text, _ = run(tmp_path, "linear", "other", groups=groups)
     assert code == 0
     assert "other: skipped, a_library_that_is_not_here is not installed" in text

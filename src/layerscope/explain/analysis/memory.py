@@ -107,7 +107,7 @@ def _optimizer_record(run: VariantRun, name: str) -> OptimizerState | None:
     if run.too_large:
         return None
     step = run.step
-    with step.untouched():
+    with step.preserve_state():
         learning = [parameter for parameter in run.network.parameters() if parameter.requires_grad]
         for parameter in learning:
             parameter.grad = torch.zeros_like(parameter)

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from math import prod
 
-from layerscope.networks.derivation import Step, derivation
+from layerscope.networks.derivation import DerivationStep, derivation
 from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
@@ -41,12 +41,12 @@ def _are_in_a_row(layers: tuple[DescribedCall, ...]) -> bool:
     )
 
 
-def _row(step: Step, spec: DescribedCall) -> list[str]:
+def _row(step: DerivationStep, spec: DescribedCall) -> list[str]:
     shape = named_shape(spec.output_shape, "out", channel_symbol(spec, "out"))
     return [escaped(spec.key), "; ".join(_how(step, spec)), shape]
 
 
-def _how(step: Step, spec: DescribedCall) -> list[str]:
+def _how(step: DerivationStep, spec: DescribedCall) -> list[str]:
     """In formulas, each size in its colour."""
     before, after = spec.input_shape, spec.output_shape
     if spec.kind == "linear":

@@ -10,7 +10,7 @@ from layerscope.base.errors import UserError
 from layerscope.base.formatting import share, unit_of
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import EXACT_QUANTITIES
-from layerscope.reconcile.settings import Settings
+from layerscope.reconcile.settings import ProfileSettings
 from layerscope.report.profile.records import FORMAT, profile_record, settings_record
 from layerscope.report.terminal import Screen
 
@@ -116,7 +116,7 @@ def _check_format(path: Path, record: Any) -> None:
     )
 
 
-def check_budget_settings(budget: Budget, settings: Settings) -> None:
+def check_budget_settings(budget: Budget, settings: ProfileSettings) -> None:
     """Refuse figures of other settings, which say nothing about growth.
 
     Raises:

@@ -11,7 +11,7 @@ from layerscope.base.files import write_json
 from layerscope.base.formatting import amount
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.rows import Reason, Row
-from layerscope.reconcile.settings import Settings
+from layerscope.reconcile.settings import ProfileSettings
 from layerscope.report.profile.cells import Blank, Cell, Sum, Table
 from layerscope.report.profile.operations import layer_records
 from layerscope.report.profile.tables import walkthrough_tables
@@ -68,7 +68,7 @@ def profile_record(profile: Profile) -> dict[str, Any]:
     }
 
 
-def settings_record(settings: Settings) -> dict[str, Any]:
+def settings_record(settings: ProfileSettings) -> dict[str, Any]:
     """Return the settings as other programs read them; the optimizer by its name."""
     return plain(settings) | {"optimizer": settings.optimizer_name}
 

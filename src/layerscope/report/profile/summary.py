@@ -17,7 +17,7 @@ from layerscope.base.formatting import (
     share,
     wrapped,
 )
-from layerscope.reconcile.profile import Profile, Settings
+from layerscope.reconcile.profile import Profile, ProfileSettings
 from layerscope.report.profile.audit import audit_line
 from layerscope.report.profile.cells import Sum
 from layerscope.report.profile.findings import (
@@ -100,7 +100,7 @@ def show_profile(
             _say(screen, line)
 
 
-def settings_line(settings: Settings) -> str:
+def settings_line(settings: ProfileSettings) -> str:
     """Return what was profiled, and how."""
     facts = [
         f"{settings.network}, input {input_text(settings.input_shape)}",

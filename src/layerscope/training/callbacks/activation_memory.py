@@ -1,4 +1,4 @@
-"""The activation-memory instrument, attached to training steps."""
+"""The callback that records activation memory during training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,9 @@ from layerscope.training.module import Classifier
 class ActivationMemory(L.Callback):
     """Records the first full step and every n-th, on rank 0; other steps carry no hook.
 
-    In a process's first step on a CUDA device the libraries allocate workspaces that they keep (32
-    MiB for each cuBLAS handle on a Hopper), so that its peak is no step's: it is left out, and the
-    first later step that has one is recorded too.
+    In the first step of a process on a CUDA device, the libraries allocate workspaces for good (32
+    MiB for each cuBLAS handle on a Hopper GPU), which no later step does. Its peak is therefore
+    left out, and a later step is recorded for the peak.
     """
 
     def __init__(self, directory: Path, config: TrainConfig, full_size: int) -> None:
@@ -30,15 +30,15 @@ class ActivationMemory(L.Callback):
         self._is_warm = False  # a full step has run in this process
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that goes on keeps its records."""
+        """Take over the records of the run that is resumed."""
         assert isinstance(pl_module, Classifier)
         if trainer.is_global_zero:
-            self._table.go_on(pl_module.batches_seen)
+            self._table.resume(pl_module.batches_seen)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Begin to record, if this step is one to record."""
+        """Start to record, if this step is one to record."""
         assert isinstance(pl_module, Classifier)
         is_full = len(batch[1]) * trainer.world_size >= self._full_size
         on_cuda = pl_module.device.type == "cuda"
@@ -49,7 +49,7 @@ class ActivationMemory(L.Callback):
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
-        """The forward pass and the loss are done: what autograd holds now is what is kept."""
+        """Count what autograd has saved, now that the forward pass and the loss are done."""
         if self._recorder is not None:
             self._recorder.finish()
 
@@ -61,7 +61,7 @@ class ActivationMemory(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Write the record and take every hook away."""
+        """Write the record and remove all hooks."""
         is_warm = self._is_warm
         self._is_warm |= len(batch[1]) * trainer.world_size >= self._full_size
         if self._recorder is None:
@@ -79,7 +79,7 @@ class ActivationMemory(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Take every hook away."""
+        """Remove all hooks."""
         if self._recorder is not None:
             self._recorder.__exit__(type(exception), exception, exception.__traceback__)
             self._recorder = None

@@ -6,11 +6,11 @@ from rich.progress import Progress, TaskID
 
 from layerscope.report.terminal import Screen
 
-SECONDS_BETWEEN_UPDATES = 0.2  # a bar that is moved at every batch costs more than small batches
+SECONDS_BETWEEN_UPDATES = 0.2  # Moving the bar at every batch costs more than a small batch.
 
 
 class BatchProgress(L.Callback):
-    """A bar over the batches of an epoch."""
+    """Shows a progress bar over the batches of an epoch."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -19,7 +19,7 @@ class BatchProgress(L.Callback):
         self._next_update = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A new bar."""
+        """Show a new bar."""
         if not self._screen.is_rich or not trainer.is_global_zero:
             return
         self._bar = self._screen.progress()
@@ -37,7 +37,7 @@ class BatchProgress(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Move the bar, now and then."""
+        """Move the bar, at most five times a second."""
         if self._bar is not None and time.monotonic() >= self._next_update:
             self._bar.update(self._task, completed=batch_idx + 1)
             self._next_update = time.monotonic() + SECONDS_BETWEEN_UPDATES

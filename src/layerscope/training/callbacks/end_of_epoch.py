@@ -1,4 +1,4 @@
-"""What an epoch leaves behind: its row, its line on the screen, its checkpoint. In this order."""
+"""The end of an epoch: its row, its line on the screen and its checkpoint, in this order."""
 
 import math
 import time
@@ -23,9 +23,9 @@ from layerscope.training.module import Classifier, as_number
 class EndOfEpoch(Checkpoint):
     """Writes metrics.csv, timing.csv, checkpoints/last.ckpt and best.ckpt.
 
-    A Checkpoint to Lightning, so that it runs after the module has logged the epoch's scores. The
-    row comes before the checkpoint, which holds all rows: a run resumed from it loses none and
-    repeats none.
+    It is a subclass of Lightning's Checkpoint, so that it runs after the module has logged the
+    epoch's scores. The row is written before the checkpoint, which holds all rows: a run resumed
+    from it neither loses nor repeats one.
     """
 
     def __init__(self, directory: Path, folder: CheckpointFolder, screen: Screen) -> None:
@@ -40,9 +40,10 @@ class EndOfEpoch(Checkpoint):
         self._seconds = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the tables, or go on with those of the checkpoint; start the clock.
+        """Start the tables, or resume those of the checkpoint; start the clock.
 
-        An epoch that a checkpoint has begun does not start again: it counts from here.
+        Lightning does not call `on_train_epoch_start` for an epoch that is resumed within it, so
+        that its time counts from here.
         """
         self._started = _now(pl_module.device)
         if trainer.is_global_zero:
@@ -66,7 +67,7 @@ class EndOfEpoch(Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count the images of all ranks, which have equal shares."""
+        """Count the images of all ranks, which have equal shares of a batch."""
         self._images += len(batch[1]) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -74,7 +75,7 @@ class EndOfEpoch(Checkpoint):
         self._stop_clock(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Row, line, checkpoint."""
+        """Write the row, print the line, and save the checkpoint."""
         self._stop_clock(pl_module)
         scores = {
             name: as_number(trainer.callback_metrics[name])
@@ -91,11 +92,11 @@ class EndOfEpoch(Checkpoint):
 
     @property
     def state_key(self) -> str:
-        """Under which `History.of` finds the state."""
+        """The key under which `History.of` finds the state."""
         return HISTORY_KEY
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the rows and the best epoch, as plain data."""
         return {
             "metrics": list(self.metrics.lines),
             "timing": list(self.timing.lines),
@@ -104,13 +105,16 @@ class EndOfEpoch(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The rows and the best epoch up to the checkpoint, which `History.of` has checked."""
+        """Take over the rows and the best epoch of a checkpoint, which `History.of` has checked."""
         self.metrics.lines = list(state_dict["metrics"])
         self.timing.lines = list(state_dict["timing"])
         self.best = None if state_dict["best"] is None else Best(**state_dict["best"])
 
     def _take_best_along(self, resumed: Path, pl_module: L.LightningModule) -> None:
-        """Of a run that was killed just after it wrote best.ckpt, last.ckpt names an older one."""
+        """Copy best.ckpt from beside the checkpoint that is resumed.
+
+        After a kill between the two writes, last.ckpt names an older best epoch than best.ckpt.
+        """
         history = History.of(open_plain(resumed))
         self.best = self._folder.adopt_best(resumed, history, pl_module.state_dict())
         if self.best is None:
@@ -149,7 +153,10 @@ class EndOfEpoch(Checkpoint):
 
 
 def _refuse_non_finite(scores: dict[str, float], epoch: int, step: int) -> None:
-    """Of the training loss each step has been checked; its sum over an epoch can still overflow."""
+    """Refuse an epoch's loss that is not finite.
+
+    Each step has checked its own training loss, but the sum over an epoch can still overflow.
+    """
     for name in ("train/loss", "val/loss"):
         if not math.isfinite(scores[name]):
             raise NonFiniteLoss(f"{name} is {scores[name]} in epoch {epoch + 1}, after step {step}")

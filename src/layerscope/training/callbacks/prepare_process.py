@@ -1,3 +1,5 @@
+"""The settings of a process that trains."""
+
 import lightning as L
 import torch
 
@@ -7,7 +9,7 @@ from layerscope.training.silence import silence_lightning
 
 
 def prepare_process(config: TrainerConfig) -> None:
-    """What a process that trains sets for itself, once."""
+    """Set up this process for training: threads, logging, and its end with its parent."""
     end_with_starter()
     silence_lightning()
     if config.threads is not None:
@@ -15,11 +17,11 @@ def prepare_process(config: TrainerConfig) -> None:
 
 
 class PrepareProcess(L.Callback):
-    """The same in each process that Lightning starts (ddp_spawn)."""
+    """Calls `prepare_process` in each process that Lightning starts (ddp_spawn)."""
 
     def __init__(self, config: TrainerConfig) -> None:
         self._config = config
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Lightning calls this first, everywhere."""
+        """Prepare the process: Lightning calls this hook first."""
         prepare_process(self._config)

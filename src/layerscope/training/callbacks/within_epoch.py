@@ -1,4 +1,4 @@
-"""Checkpoints inside an epoch: every so many steps, and where a signal asks the run to end."""
+"""Checkpoints within an epoch: every n steps, and when a signal asks the run to end."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from layerscope.training.stop_request import StopRequest
 
 
 class WithinEpoch(Checkpoint):
-    """Saves after a step whose update is done; never after an epoch's last one, whose validation
-    and row come first: there EndOfEpoch saves.
+    """Saves after steps that end in an update, except the last step of an epoch.
 
-    A Checkpoint to Lightning, behind EndOfEpoch, so that a stop at an epoch's end comes after its
-    checkpoint.
+    After that one EndOfEpoch saves, once validation is done and its row is written. This class is a
+    subclass of Lightning's Checkpoint and runs after EndOfEpoch, so that a stop at the end of an
+    epoch comes after its checkpoint.
 
     Args:
-        every_n_steps: training batches between two checkpoints; None: only when asked to stop.
+        every_n_steps: training batches between two checkpoints; None saves only when asked to stop.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class WithinEpoch(Checkpoint):
         self._last_saved = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from the checkpoint that the run goes on from, and listen for signals."""
+        """Count steps from the checkpoint that is resumed, and listen for signals."""
         assert isinstance(pl_module, Classifier)
         self._request.listen()
         pl_module.listen_to(self._request)
@@ -45,11 +45,11 @@ class WithinEpoch(Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Save, and end, where it is time to."""
+        """Save if it is time to; save and end if asked to stop."""
         assert isinstance(pl_module, Classifier)
         if batch_idx + 1 == trainer.num_training_batches or not pl_module.has_updated:
             return
-        alone = trainer.world_size == 1  # else what all have heard in the step's own message
+        alone = trainer.world_size == 1  # Several processes have agreed in the step.
         stops = self._request.signal is not None if alone else pl_module.stop_is_wanted
         if stops or self._is_due(pl_module.batches_seen):
             self._folder.save(trainer)
@@ -58,7 +58,7 @@ class WithinEpoch(Checkpoint):
             self._stop(f"after step {pl_module.batches_seen}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The epoch is saved: end here if asked to, and there is more to come."""
+        """End the run if asked to stop: EndOfEpoch has saved the epoch."""
         assert isinstance(pl_module, Classifier)
         self._last_saved = pl_module.batches_seen
         if self._stops(trainer):
@@ -68,12 +68,12 @@ class WithinEpoch(Checkpoint):
         return self._every is not None and batches_seen - self._last_saved >= self._every
 
     def _stops(self, trainer: L.Trainer) -> bool:
-        """Tell whether any process is to stop."""
+        """Tell whether any process was asked to stop."""
         wanted = self._request.signal is not None
         if trainer.world_size == 1:
             return wanted
         return trainer.strategy.reduce_boolean_decision(wanted, all=False)
 
     def _stop(self, when: str) -> None:
-        hint = self._request.how_to_go_on
+        hint = self._request.how_to_resume
         raise self._request.error(f"ended {when}, saved {self._folder.last}; {hint}")

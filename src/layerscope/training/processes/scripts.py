@@ -1,4 +1,4 @@
-"""trainer=ddp: this process trains, beside others that run the same script."""
+"""trainer=ddp: this process trains beside others that run the same script."""
 
 import os
 import signal
@@ -9,6 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.fabric.plugins import ClusterEnvironment
+
+# Lightning's launcher for scripts has no public base class. How it repeats the command line and
+# shares the cores among processes is private too.
 from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -24,13 +27,16 @@ from layerscope.training.processes.lifetime import (
 )
 from layerscope.training.stop_request import StopRequest
 
-# For those that are started: the first process's number, and the pipe in which to say "ready".
+# For the processes that are started: the first process's id, and the pipe for their "ready".
 STARTED_BY = "LAYERSCOPE_STARTED_BY"
-_BLAME_SECONDS = 1.0  # a process whose end is noticed elsewhere is about to be gone
+_BLAME_SECONDS = 1.0  # A collective can fail this long before the other process has ended.
 
 
 class Scripts(_SubprocessScriptLauncher):
-    """In place of Lightning's, which kills this process where another one has died."""
+    """Starts the script once more for each further process.
+
+    Lightning's own launcher kills this process when another one has died, without a message.
+    """
 
     def __init__(
         self, environment: ClusterEnvironment, num_processes: int, request: StopRequest
@@ -39,7 +45,7 @@ class Scripts(_SubprocessScriptLauncher):
         self._request = request
 
     def launch(self, function: Callable, *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
-        """What the function returns here."""
+        """Return what the function returns in this process."""
         if STARTED_BY in os.environ:
             self._request.listen()
             _say_ready()
@@ -62,7 +68,7 @@ class Scripts(_SubprocessScriptLauncher):
                 self.kill(signal.SIGKILL)
 
     def _start(self) -> None:
-        """And wait, where signals are heard, until they have imported what this process has."""
+        """Start the other processes, and wait until they have imported and handle signals."""
         environment = self.cluster_environment
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         os.environ |= {
@@ -80,7 +86,7 @@ class Scripts(_SubprocessScriptLauncher):
                     raise self._failure() or RunFailed("a process ended before it trained")
 
     def _start_one(self, process: int) -> int:
-        """The pipe in which it says that it is ready."""
+        """Start a process; return the pipe in which it says that it is ready."""
         ready, write = os.pipe()
         own = {"LOCAL_RANK": str(process), STARTED_BY: f"{os.getpid()} {write}"}
         try:
@@ -94,7 +100,7 @@ class Scripts(_SubprocessScriptLauncher):
         return ready
 
     def _watch(self, is_over: threading.Event) -> None:
-        """End this process where another one has died and a collective waits for it."""
+        """End this process if another one has died and a collective waits for it."""
         while not is_over.wait(POLL_SECONDS):
             failure = self._failure()
             if failure is not None and not is_over.wait(FOLLOW_SECONDS):
@@ -103,7 +109,7 @@ class Scripts(_SubprocessScriptLauncher):
                 os._exit(failure.exit_code)
 
     def _blame_another(self, error: RuntimeError) -> None:
-        """A RunFailed where another process has ended, which a collective fails of here."""
+        """Raise a RunFailed if a collective failed here because another process has ended."""
         if isinstance(error, NonFiniteLoss | RunFailed | Terminated | Interrupted):
             return
         end = time.monotonic() + _BLAME_SECONDS
@@ -113,16 +119,16 @@ class Scripts(_SubprocessScriptLauncher):
             raise failure from error
 
     def _failure(self) -> RunFailed | None:
-        """Of the first of the other processes that has ended in an error."""
+        """Return the error of the first other process that has failed; None if none has."""
         for process, started in enumerate(self.procs, start=1):
             if code := started.poll():
-                hint = self._request.how_to_go_on
+                hint = self._request.how_to_resume
                 return RunFailed(f"{describe_end(process, code)}; {hint}")
         return None
 
 
 def end_with_starter() -> None:
-    """In a script that was started again."""
+    """End this process with the one that started it, if `Scripts` started it."""
     if STARTED_BY in os.environ:
         end_with(int(os.environ[STARTED_BY].split()[0]))
 

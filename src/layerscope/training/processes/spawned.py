@@ -1,4 +1,4 @@
-"""trainer=ddp_spawn: all that train are new processes, and this one waits for them."""
+"""trainer=ddp_spawn: new processes train, and this one waits for them."""
 
 import atexit
 import math
@@ -15,6 +15,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from lightning.pytorch.strategies import ParallelStrategy
+
+# Lightning's launcher for spawned processes has no public base class, and no public copy of the
+# global state that a spawned process needs.
 from lightning.pytorch.strategies.launchers.multiprocessing import (
     _GlobalStateSnapshot,
     _MultiProcessingLauncher,
@@ -34,31 +37,34 @@ from layerscope.training.silence import silence_lightning
 from layerscope.training.stop_request import StopRequest
 
 _OURS = (NonFiniteLoss, RunFailed, UserError, Terminated, Interrupted)
-# What a collective raises where another process is gone.
+# What a collective raises when another process is gone.
 _OF_COLLECTIVES = {"RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError"}
-_MOST_CHARACTERS = 20_000  # of a traceback, so that nobody has to wait until it is read
+_MOST_CHARACTERS = 20_000  # of a traceback: a longer one could fill the pipe and block the sender
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """Of a process."""
+    """The failure of a process."""
 
-    error: Exception  # as the user is told
-    kind: str = ""  # the exception's name; empty where the process ended without one
+    error: Exception  # for the user
+    kind: str = ""  # name of the exception; empty if the process ended without one
     traceback: str = ""
-    seconds: float = -math.inf  # when
+    seconds: float = -math.inf  # time of the failure
 
 
 @dataclass(frozen=True)
 class _Started:
-    """A process that trains, and where the failure that ends it will be."""
+    """A process that trains, and the pipe for the failure that ends it."""
 
     process: BaseProcess
     report: Connection
 
 
 class Spawned(_MultiProcessingLauncher):
-    """In place of Lightning's, whose processes miss a signal, or answer it with a traceback."""
+    """Starts new processes that all train, and handles signals for them.
+
+    Processes of Lightning's own launcher miss a signal, or answer it with a traceback.
+    """
 
     def __init__(
         self,
@@ -72,7 +78,7 @@ class Spawned(_MultiProcessingLauncher):
         self._method_of_workers = get_start_method()
 
     def launch(self, function: Callable, *args: Any, trainer: Any = None, **kwargs: Any) -> None:
-        """Until all have ended; what they did stands in the run's directory."""
+        """Train until all processes have ended; their results are in the run's directory."""
         environment = self._strategy.cluster_environment
         assert environment is not None
         os.environ["MASTER_PORT"] = str(environment.main_port)
@@ -103,9 +109,9 @@ class Spawned(_MultiProcessingLauncher):
         return _Started(process, report)
 
     def _enter(self, number: int, report: Connection, arguments: tuple[Any, ...]) -> None:
-        """What a new process does."""
+        """Train in a new process, and report the error that ends it."""
         code = 1
-        # Before the interpreter is taken down, in which torch's threads abort now and then.
+        # Exit before the interpreter is taken down: torch's threads sometimes abort in that.
         atexit.register(lambda: os._exit(code))
         end_with(self._parent)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until training listens
@@ -120,9 +126,9 @@ class Spawned(_MultiProcessingLauncher):
 
 
 def _wait_for(processes: Sequence[BaseProcess], request: StopRequest) -> list[int]:
-    """Until all have ended; those that had to be killed.
+    """Wait until all have ended; return the indices of those that had to be killed.
 
-    They are asked to stop as soon as this one is, by SIGTERM in any case.
+    A signal to this process is passed on to them, always as SIGTERM.
     """
     deadline, is_told = math.inf, False
     while alive := [i for i, process in enumerate(processes) if process.exitcode is None]:
@@ -156,7 +162,7 @@ def _failure(number: int, error: BaseException) -> _Failure:
 def _failures(
     all_: Sequence[_Started], killed: Sequence[int], request: StopRequest
 ) -> list[_Failure]:
-    """The first one first, and behind the others those that tell of another."""
+    """Return the failures by time; collectives that failed because of another come last."""
     failures = []
     for number, started in enumerate(all_):
         exit_code = started.process.exitcode
@@ -165,22 +171,22 @@ def _failures(
             failure.error.__cause__ = ProcessRaisedException(text, number, started.process.pid or 0)
             failures.append(failure)
         elif exit_code and number not in killed:
-            text = f"{describe_end(number, exit_code)}; {request.how_to_go_on}"
+            text = f"{describe_end(number, exit_code)}; {request.how_to_resume}"
             failures.append(_Failure(RunFailed(text)))
     return sorted(failures, key=lambda f: (f.kind in _OF_COLLECTIVES, f.seconds))
 
 
 def _read(report: Connection) -> _Failure | None:
-    """Of a process that has ended; None where it had nothing to say."""
+    """Return the failure that an ended process has reported; None if it reported nothing."""
     with report:
         try:
             return report.recv()
-        except (EOFError, OSError):  # nothing, or half a message
+        except (EOFError, OSError):  # The pipe is empty, or has half a message.
             return None
 
 
 def _raise_first(failures: list[_Failure], some_killed: bool, request: StopRequest) -> None:
-    """Nothing where there is none."""
+    """Raise the failure to report, if there is one; after a signal, with the signal's exit code."""
     if not failures and not some_killed:
         return
     if request.signal is None:
@@ -188,7 +194,7 @@ def _raise_first(failures: list[_Failure], some_killed: bool, request: StopReque
     said = [f.error for f in failures if f.kind not in ("", *_OF_COLLECTIVES)]
     if not said:
         late = f" after {STOP_SECONDS:.0f} s of waiting" if some_killed else ""
-        raise request.error(f"ended{late}; {request.how_to_go_on}")
+        raise request.error(f"ended{late}; {request.how_to_resume}")
     if isinstance(said[0], Terminated):
         raise request.error(str(said[0]).removeprefix("SIGTERM: "))
     raise said[0]

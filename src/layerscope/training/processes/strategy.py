@@ -1,4 +1,4 @@
-"""Lightning's DDP, whose sums and buffers do not depend on when the run was resumed."""
+"""Lightning's DDP strategy, with sums and buffers that do not depend on a resume."""
 
 from typing import Literal
 
@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
+
+# Lightning has no public hook between DDP's forward and its end: see _SharingBuffers.
 from lightning.pytorch.strategies.ddp import _DDPForwardRedirection
 from torch import Tensor, nn
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
@@ -16,16 +18,16 @@ from layerscope.training.processes.scripts import Scripts
 from layerscope.training.processes.spawned import Spawned
 from layerscope.training.stop_request import StopRequest
 
-# How the others are started: as the script again, or as new processes of this one.
+# How the other processes start: by running the script again, or as new processes of this one.
 START_METHODS: dict[str, Literal["popen", "spawn", "fork"]] = {"ddp": "popen", "ddp_spawn": "spawn"}
 
 
 class Processes(DDPStrategy):
-    """For `trainer.strategy` ddp and ddp_spawn.
+    """The strategy for `trainer.strategy` ddp and ddp_spawn.
 
     Args:
         some_outputs_unused: the loss does not depend on every parameter.
-        request: heard while the processes start; each then listens for itself.
+        request: handles signals while the processes start; then each process has its own.
     """
 
     def __init__(self, strategy: str, some_outputs_unused: bool, request: StopRequest) -> None:
@@ -45,22 +47,26 @@ class Processes(DDPStrategy):
 
     def _register_ddp_hooks(self) -> None:
         assert isinstance(self.model, DistributedDataParallel)
-        if self.num_processes > 2:  # of two numbers there is one sum
+        if self.num_processes > 2:  # A sum of two numbers has only one order.
             self.model.register_comm_hook(None, _add_up_each)
 
 
 def _add_up_each(state: None, bucket: GradBucket) -> Future[Tensor]:
-    """Gradients by themselves: where a number stands decides in which order it is added up, and DDP
-    fills its buckets otherwise in the first step after a start."""
+    """All-reduce each gradient alone.
+
+    The place of a number in a buffer decides the order in which it is summed. DDP fills its buckets
+    differently in the first step after a start, so bucketed sums would change the last bit after a
+    resume.
+    """
     gradients = bucket.buffer().div_(dist.get_world_size())
     added = [dist.all_reduce(part, async_op=True) for part in bucket.gradients()]
     return collect_all([work.get_future() for work in added]).then(lambda _: gradients)
 
 
 class _SharingBuffers(_DDPForwardRedirection):
-    """Lets DDP give the first process's buffers to all before a step, and before a validation.
+    """Lets DDP copy the first process's buffers to all before each step and each validation.
 
-    So it does by itself, but not after a step whose backward pass, as here, was within it.
+    DDP syncs buffers itself, except when backward ran inside the step, as ours does.
     """
 
     def on_after_outer_forward(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.layers import untouched
+from layerscope.layers import preserve_state
 
 
 class Restless(nn.Module):
@@ -49,7 +49,7 @@ def test_everything_is_as_it_was(fails):
     network.dropout.eval()
     before = state_of(network)
     try:
-        with untouched(network):
+        with preserve_state(network):
             network.train()
             network(torch.randn(4, 2))
             if fails:
@@ -65,7 +65,7 @@ def test_everything_is_as_it_was(fails):
 def test_a_graph_recorded_before_still_runs_backward():
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
     loss = network(torch.randn(4, 2)).sum()
-    with untouched(network):
+    with preserve_state(network):
         network.train()
         network(torch.randn(4, 2))
     loss.backward()
@@ -74,7 +74,7 @@ def test_a_graph_recorded_before_still_runs_backward():
 def test_a_buffer_that_two_modules_share_is_shared_inside():
     first, second = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     second.running_mean = first.running_mean
-    with untouched(nn.Sequential(first, second)):
+    with preserve_state(nn.Sequential(first, second)):
         assert second.running_mean is first.running_mean
     assert second.running_mean is first.running_mean
 
@@ -85,7 +85,7 @@ def test_gradients_are_set_aside_and_put_back(fails):
     network.weight.grad = gradient = torch.ones(2, 2)
     image.grad = of_image = torch.ones(4, 2)
     try:
-        with untouched(network, image):
+        with preserve_state(network, image):
             assert network.weight.grad is image.grad is None
             network(image).sum().backward()
             assert network.bias.grad is not None
@@ -105,7 +105,7 @@ def test_gradients_are_set_aside_and_put_back(fails):
 def test_an_input_that_is_no_leaf_is_left_alone():
     base = torch.randn(4, 2, requires_grad=True)
     image = base * 2
-    with untouched(nn.Linear(2, 2), image):
+    with preserve_state(nn.Linear(2, 2), image):
         pass
     image.sum().backward()
     assert base.grad is not None
@@ -124,7 +124,7 @@ def test_lists_and_sets_of_a_module():
 
     network = Remembering()
     seen, sizes = network.seen, network.sizes
-    with untouched(network):
+    with preserve_state(network):
         network(torch.ones(3))
         assert len(seen) == len(sizes) == 2
     assert (network.seen, network.sizes) == ([1], {2})

@@ -11,26 +11,27 @@ from torch import nn
 
 
 @contextmanager
-def untouched(
+def preserve_state(
     network: nn.Module,
     *inputs: torch.Tensor,
     arguments: tuple[Any, ...] = (),
     copy_buffers: bool = True,
 ) -> Iterator[None]:
-    """Restore, whatever happens inside: attributes, hooks, buffers, modes, random generators and
-    gradients.
+    """Restore the network's state when the block ends, also after an exception.
 
-    The forward inside works on copies of the buffers; the tensors themselves are never written, so
-    that a graph recorded earlier keeps its right to them. Parameters and inputs have no gradient at
-    the start, and the very tensors that were their gradients afterwards. Hooks on their gradients
-    do not run: an optimizer that steps in one would train the network. The values of parameters are
-    not copied: a forward that writes to its own parameters changes them.
+    Attributes, hooks, buffers, modes, random generators and gradients are restored.
+
+    The forward inside works on copies of the buffers. The buffers themselves are never written, so
+    that an earlier graph which saved them stays valid. Parameters and inputs start without a
+    gradient, and get their own gradient tensors back at the end. Hooks on their gradients do not
+    run: an optimizer that steps in such a hook would train the network. The values of parameters
+    are not copied: a forward that writes to its own parameters changes them.
 
     Args:
-        inputs: tensors whose gradients are set aside and put back as the parameters' are.
-        arguments: objects that the network is called with, a cache for example: their attributes
-            and items are put back too.
-        copy_buffers: false where the block replaces all buffers itself.
+        inputs: tensors whose gradients are restored as those of the parameters are.
+        arguments: objects that the network is called with, such as a cache. Their attributes and
+            items are restored too.
+        copy_buffers: false if the block replaces all buffers itself.
     """
     modules = list(network.modules())
     contents, before = _noted(modules, arguments)
@@ -51,16 +52,16 @@ def untouched(
 
 
 class _Contents:
-    """What stands in a module's attributes, and in the containers and plain objects below them.
+    """A module's attributes, and the containers and plain objects below them.
 
-    Modules below are left out: they have contents of their own.
+    Submodules are left out: each has contents of its own.
     """
 
     def __init__(self) -> None:
         self._copies: dict[int, tuple[Any, Any]] = {}
 
     def note(self, value: Any) -> None:
-        """Copy a container or an object, and those within it; most are empty."""
+        """Copy the items of a container or an object, and of those within it."""
         if type(value) in _SIMPLE or id(value) in self._copies:
             return
         if isinstance(value, dict | list | set):
@@ -86,12 +87,12 @@ class _Contents:
                 container.extend(copy) if isinstance(container, list) else container.update(copy)
 
 
-# What stands most often among attributes; asked for first.
+# The most frequent types of attributes; they are checked first.
 _SIMPLE = frozenset({type(None), bool, int, float, str, tuple, torch.Tensor, nn.Parameter})
 
 
 def _is_plain_object(value: Any) -> bool:
-    """Tell whether it is an instance of somebody's own class, with attributes of its own."""
+    """Tell whether it is an instance of a user's own class, with attributes of its own."""
     if isinstance(value, type | nn.Module | torch.Tensor) or callable(value):
         return False
     return hasattr(value, "__dict__") and not type(value).__module__.startswith(_NOT_OPENED)
@@ -122,7 +123,7 @@ def _copy_buffers(modules: list[nn.Module]) -> None:
 
 @contextmanager
 def _no_gradients(tensors: list[torch.Tensor]) -> Iterator[None]:
-    """Set the gradients of leaves aside, and put them back with the flags that ask for them."""
+    """Set the gradients of leaves aside; restore them and `requires_grad` at the end."""
     leaves = [(tensor, tensor.grad, tensor.requires_grad) for tensor in tensors if tensor.is_leaf]
     try:
         for leaf, _, _ in leaves:
@@ -135,19 +136,23 @@ def _no_gradients(tensors: list[torch.Tensor]) -> Iterator[None]:
 
 
 def num_hooked_parameters(network: nn.Module) -> int:
-    """Count the parameters with hooks on their gradients, which do not run under `untouched`."""
+    """Count the parameters whose gradient hooks do not run under `preserve_state`."""
     return sum(any(_gradient_hooks(parameter)) for parameter in network.parameters())
 
 
 def _gradient_hooks(leaf: torch.Tensor) -> list[dict[int, Any]]:
-    """Return what register_hook and register_post_accumulate_grad_hook have put there."""
-    kinds = (leaf._backward_hooks, leaf._post_accumulate_grad_hooks)  # torch has no public way
+    """Return the dictionaries of hooks that register_hook and its like have filled."""
+    # torch has no public way to list the hooks of a tensor.
+    kinds = (leaf._backward_hooks, leaf._post_accumulate_grad_hooks)
     return [hooks for hooks in kinds if hooks is not None]
 
 
 @contextmanager
 def _no_gradient_hooks(leaves: list[torch.Tensor]) -> Iterator[None]:
-    """Set the hooks on leaves' gradients aside; torch holds on to the very dictionaries."""
+    """Set the hooks on leaves' gradients aside.
+
+    The dictionaries are emptied and refilled in place, since torch holds on to them.
+    """
     hooks = [each for leaf in leaves for each in _gradient_hooks(leaf)]
     before = [dict(each) for each in hooks]
     try:

@@ -1,4 +1,4 @@
-"""How the network of a checkpoint sees a picture."""
+"""The preprocessing of images that belongs to a checkpoint's network."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from layerscope.training.checkpoints import RunFacts
 
 
 def preprocessing_of(checkpoint: dict[str, Any]) -> Preprocessing:
-    """As it was trained.
+    """Return the preprocessing that the checkpoint's network was trained with.
 
     Raises:
-        UserError: its configuration would see pictures otherwise.
+        UserError: it does not follow from the checkpoint's own configuration.
     """
     facts = RunFacts.of(checkpoint)
     preprocessing, config = Preprocessing.from_plain(facts.preprocessing), facts.parsed_config()
