@@ -36,7 +36,7 @@ from layerscope.base.errors import UserError
 from layerscope.config.problems import parse
 from layerscope.config.schema import TrainConfig
 from layerscope.data import cifar10
-from layerscope.data.archives import read_archive
+from layerscope.data.sources import read_archive
 from layerscope.data.store import load_cifar10, prepare_cifar10
 from layerscope.training import resume
 from layerscope.training.checkpoints import RunFacts, read_checkpoint

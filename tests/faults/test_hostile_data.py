@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from layerscope.base.errors import UserError
-from layerscope.data.archives import MAX_MEMBER_BYTES, read_archive, read_folder
 from layerscope.data.cifar10 import BINARY_FORM, PYTHON_FORM, SourceError, decode_python
+from layerscope.data.sources import MAX_MEMBER_BYTES, read_archive, read_folder
 from layerscope.data.store import load_cifar10
 
 NAME = "cifar-10-batches-bin/data_batch_1.bin"

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerscope.base.errors import UserError
-from layerscope.data.splits import stratified_split
+from layerscope.data.module import stratified_split
 
 
 @settings(max_examples=40)
