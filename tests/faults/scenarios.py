@@ -5,6 +5,7 @@ last argument is a folder to work in.
 """
 
 import errno
+import fnmatch
 import json
 import os
 import random
@@ -75,7 +76,7 @@ def command(directory: Path, *keys: str) -> list[str]:
 
 
 @cache
-def whole(root: Path, *keys: str, prepare=inject.without_picture) -> Whole:
+def whole(root: Path, *keys: str, prepare=None) -> Whole:
     directory = root / f"whole {len(list(root.glob('whole *')))}"
     child = Child(command(directory, *keys), prepare)
     assert child.wait_for_training(), child.wait()
@@ -94,11 +95,14 @@ def events(root: Path, *keys: str) -> tuple[str, ...]:
     return tuple(log.read_text().splitlines())
 
 
-def ends_alike(directory: Path, root: Path, *keys: str, prepare=inject.without_picture):
-    """Go on to the end: what differs from the run that nothing happened to."""
+def ends_alike(directory: Path, root: Path, *keys: str, prepare=None, warning: str = ""):
+    """Resume to the end: what differs from the run that nothing happened to.
+
+    A warning that is not expected is a problem: every checkpoint that has its name is whole.
+    """
     ended = run(command(directory, *keys), prepare)
-    if ended.code != 0:
-        return [f"going on ended with {ended.code}: {ended.err[-300:]}"]
+    if ended.code != 0 or (ended.err != "" if not warning else warning not in ended.err):
+        return [f"resumed, ended with {ended.code}: {ended.err[-300:]}"]
     return compare(directory, whole(root, *keys, prepare=prepare))
 
 
@@ -117,22 +121,59 @@ def one_line(text: str, *parts: str) -> list[str]:
     return problems + [f"no {part!r} in {text!r}" for part in parts if part not in text]
 
 
+# The order of what is asked of the disk
+
+
+def careless_writes(mutant, root: Path) -> list[str]:
+    """What a loss of power could take although it had its name already, or half of it."""
+    log = root / f"disk of {mutant.__name__}.txt"
+    watch = partial(inject.both, partial(inject.record, log), mutant)
+    ended = run(command(log.with_suffix("")), watch)
+    assert ended.code == 0, ended
+    return careless(log.read_text().splitlines())
+
+
+def careless(events: Sequence[str]) -> list[str]:
+    """A file's bytes are synced before it gets its name, and then its folder; a row at once."""
+    problems: list[str] = []
+    unsynced: set[str] = set()
+    renamed = ""
+    for when, *words in map(str.split, events):
+        operation, name = " ".join(words[:-1]), words[-1]
+        if when == "before":
+            continue
+        if words == ["fsync"]:  # of the folder
+            renamed = ""
+        elif operation.endswith("fsync"):
+            unsynced.discard(name)
+        elif operation in ("create", "write", "append", "link", "replace"):
+            if renamed:
+                problems.append(f"the folder of {renamed} is not synced")
+            if operation in ("append", "replace") and name in unsynced:
+                problems.append(f"{name} is not synced")
+            if operation in ("write", "append"):
+                unsynced.add(name)
+            renamed = name if operation == "replace" else ""
+    return problems + [f"{name} is not synced" for name in sorted(unsynced)]
+
+
+def disk_calls(root: Path) -> list[tuple[str, str]]:
+    """Each kind of call on each file that a run writes; a link that fails is no failure."""
+    calls = {tuple(event.split(" ", 1)[1].rsplit(" ", 1)) for event in events(root)}
+    return sorted(call for call in calls if len(call) == 2 and call[0] != "link")
+
+
 # kill -9
 
 
 def killed_and_resumed(event: str, occurrence: int, mutant, keys: tuple[str, ...], root: Path):
     """Killed at that event and resumed, by the program or by a mutant of it: what differs."""
-    prepare = mutant or inject.without_picture
-    reference = whole(root, *keys, prepare=prepare)
     directory = root / "runs" / f"{len(list(root.glob('runs/*')))}"
     die = partial(inject.die_at, event, occurrence)
-    ended = run(command(directory, *keys), partial(inject.both, prepare, die))
+    ended = run(command(directory, *keys), partial(inject.both, mutant, die) if mutant else die)
     if ended.code != KILLED:
         return [f"was not killed: {ended}"]
-    ended = run(command(directory, *keys), prepare)
-    if ended.code != 0:
-        return [f"going on ended with {ended.code}: {ended.err[-300:]}"]
-    return compare(directory, reference)
+    return ends_alike(directory, root, *keys, prepare=mutant)
 
 
 def random_kills(count: int, seed: int, keys: Sequence[tuple[str, ...]], root: Path) -> Figure:
@@ -144,7 +185,7 @@ def random_kills(count: int, seed: int, keys: Sequence[tuple[str, ...]], root: P
         for turn in range(draw.randint(1, 3)):
             argv = command(directory, *keys[turn % len(keys)])
             seconds = draw.uniform(0, reference.seconds)
-            ended, _ = run_and_signal(argv, signal.SIGKILL, seconds, inject.without_picture)
+            ended, _ = run_and_signal(argv, signal.SIGKILL, seconds)
             kills += ended.code == KILLED
             if ended.code not in (KILLED, 0):
                 figure.lost.append(f"{number}: {ended}")
@@ -175,13 +216,13 @@ def kills_inside_checkpoints(count: int, seed: int, temporary: str, root: Path) 
         Figure(f"kills inside a checkpoint's write, TMPDIR={temporary}"),
         random.Random(seed),
     )
-    writes = events(root).count("before save_sealed")
+    writes = len(fnmatch.filter(events(root), "before write *.ckpt"))
+    elsewhere = partial(inject.use_temporary_directory, temporary)
     for number in range(count):
         directory = root / f"torn {number}"
-        die = partial(
-            inject.die_inside_checkpoint, draw.randrange(writes), draw.random(), temporary
-        )
-        ended = run(command(directory), die)
+        place = draw.randrange(writes), draw.random()
+        die = partial(inject.die_inside, "write", "*.ckpt", *place)
+        ended = run(command(directory), partial(inject.both, elsewhere, die))
         problems = [] if ended.code == KILLED else [f"not killed: {ended}"]
         figure.count(problems + ends_alike(directory, root), number)
         shutil.rmtree(directory)
@@ -193,7 +234,7 @@ def kills_inside_rows(count: int, seed: int, root: Path) -> Figure:
     for number in range(count):
         directory = root / f"half a row {number}"
         name = draw.choice(["metrics.csv", "metrics.csv", "timing.csv"])
-        die = partial(inject.die_inside_row, name, draw.randrange(2), draw.random())
+        die = partial(inject.die_inside, "append", name, draw.randrange(2), draw.random())
         ended = run(command(directory), die)
         problems = [] if ended.code == KILLED else [f"not killed: {ended}"]
         figure.count(problems + ends_alike(directory, root), number)
@@ -211,7 +252,7 @@ def signals(number: int, count: int, seed: int, root: Path) -> Figure:
     while figure.tried < count:
         directory = root / f"stopped {figure.tried}"
         seconds = draw.uniform(0, reference.seconds)
-        ended, sent = run_and_signal(command(directory), number, seconds, inject.without_picture)
+        ended, sent = run_and_signal(command(directory), number, seconds)
         if not sent or ended.code == -number:  # it was done before, or was ending
             late += 1
         else:
@@ -234,7 +275,7 @@ THREE = (
 
 def stopped_among_three(directory: Path, number: int, act, prepare) -> Ended:
     """In the third step of that process `act` is called; there is a checkpoint after the second."""
-    stop = partial(inject.both, prepare, partial(inject.in_process, number, 3, act))
+    stop = partial(inject.both, prepare, partial(inject.after_step, number, 3, act))
     return run(command(directory, *THREE), stop)
 
 
@@ -259,7 +300,7 @@ def damaged_checkpoints(count: int, seed: int, root: Path) -> Figure:
     """A bit flipped, or the file cut: `ckpt_path` refuses it, `resume=auto` takes the previous."""
     figure, draw = Figure("checkpoints with a flipped bit, or cut"), random.Random(seed)
     directory = root / "damaged"
-    die = partial(inject.die_at, "before save_sealed", 3)
+    die = partial(inject.die_at, "before write *.ckpt", 3)
     ended = run(command(directory), die)
     assert ended.code == KILLED, ended
     last = directory / "checkpoints/last.ckpt"
@@ -276,8 +317,8 @@ def damaged_checkpoints(count: int, seed: int, root: Path) -> Figure:
         last.unlink()  # of which there may be other names
         last.write_bytes(damaged)
         figure.count(_damage_problems(config, directory), (place, "cut" if cut else "flipped"))
-    problems = ends_alike(directory, root)
-    figure.count(problems, "going on from the previous one")
+    problems = ends_alike(directory, root, warning="last.ckpt")
+    figure.count(problems, "resumed from the previous one")
     return figure
 
 
@@ -334,7 +375,7 @@ def full_disks(sizes: Sequence[int], root: Path) -> Figure:
             figure.note = "not possible here: no file system can be mounted"
             return figure
         try:
-            ended = run(command(disk / "run"), inject.without_picture)
+            ended = run(command(disk / "run"))
             problems = [] if ended.code == 1 else [f"ended with {ended.code}"]
             problems += one_line(ended.err, "No space left on device")
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)

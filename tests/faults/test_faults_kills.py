@@ -24,10 +24,22 @@ def held(figure):
 
 # Also what the mutants are caught by, below.
 KILLS = {
-    "within an epoch": ("after Classifier.training_step", 3),
-    "in validation": ("before Classifier.validation_step", 1),
-    "between a row and its checkpoint": ("after GrowingTable.append", 1),
-    "between best.ckpt and last.ckpt": ("before copy_file", 1),
+    "within an epoch": ("after training_step", 3),
+    "in validation": ("before validation_step", 1),
+    "between a row and its checkpoint": ("after append fsync timing.csv", 0),
+    "between best.ckpt and last.ckpt": ("before link last.ckpt", 0),
+}
+MUTANTS = {
+    inject.no_step_seed: "within an epoch",
+    inject.sums_not_persistent: "within an epoch",
+    inject.table_not_truncated: "between a row and its checkpoint",
+    inject.saved_before_validation: "in validation",
+}
+DISK_MUTANTS = {
+    inject.not_renamed: "last.ckpt is not synced",
+    inject.rows_not_synced: "metrics.csv is not synced",
+    inject.files_not_synced: "config.yaml is not synced",
+    inject.folders_not_synced: "the folder of best.ckpt is not synced",
 }
 
 
@@ -36,21 +48,23 @@ def test_killed(when, forks, root):
     assert forks(scenarios.killed_and_resumed, *KILLS[when], None, (), root) == []
 
 
-@pytest.mark.parametrize(
-    ("mutant", "when"),
-    [
-        (inject.no_step_seed, "within an epoch"),
-        (inject.sums_not_persistent, "within an epoch"),
-        (inject.table_not_truncated, "between a row and its checkpoint"),
-        (inject.saved_before_validation, "in validation"),
-    ],
-    ids=lambda value: getattr(value, "__name__", value),
-)
-def test_a_mutant_is_caught(mutant, when, forks, root):
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_mutant_is_caught(mutant, forks, root):
     """By the test above, of the same name."""
-    problems = forks(scenarios.killed_and_resumed, *KILLS[when], mutant, (), root)
+    problems = forks(scenarios.killed_and_resumed, *KILLS[MUTANTS[mutant]], mutant, (), root)
     assert problems != []
     assert not problems[0].startswith("was not killed")
+
+
+def test_nothing_has_its_name_before_it_is_on_the_disk(forks, root):
+    assert scenarios.careless(forks(scenarios.events, root)) == []
+
+
+@pytest.mark.parametrize("mutant", DISK_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_mutant_of_the_disk_is_caught(mutant, forks, root):
+    """By the test above."""
+    problems = forks(scenarios.careless_writes, mutant, root)
+    assert any(DISK_MUTANTS[mutant] in problem for problem in problems)
 
 
 def test_killed_at_random_again_and_again(forks, root):
@@ -80,7 +94,7 @@ def test_damaged_checkpoints_are_noticed(forks, root):
 
 
 def test_a_failing_write_ends_in_one_line_and_can_be_gone_on_from(forks, root):
-    cases = [("last.ckpt", "write", errno.ENOSPC), ("metrics.csv", "append", errno.EROFS)]
+    cases = [("write", "last.ckpt", errno.ENOSPC), ("append", "metrics.csv", errno.EROFS)]
     held(forks(scenarios.failing_writes, cases, root))
 
 
@@ -107,7 +121,7 @@ def test_a_forked_process_lets_go_of_the_lock(forks, root):
 def _ends_beside_an_orphan(root: Path) -> list[str]:
     directory = root / "orphan"
     ended = harness.run(
-        scenarios.command(directory), partial(inject.fork_and_die_in_step, 3, seconds=2.0)
+        scenarios.command(directory), partial(inject.fork_and_die_after, 3, seconds=2.0)
     )
     assert ended.code == harness.KILLED, ended
     return scenarios.ends_alike(directory, root)
@@ -120,7 +134,9 @@ def test_a_signal_behind_the_last_epoch_is_heard(forks, root):
 
 def _stopped_in_the_test(number: int, root: Path) -> list[str]:
     directory = root / f"tested {number}"
-    ended = harness.run(scenarios.command(directory), partial(inject.signal_in_test, number))
+    ended = harness.run(
+        scenarios.command(directory), partial(inject.signal_in, "test_step", number)
+    )
     problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
     problems += scenarios.one_line(ended.err, f"resume=auto hydra.run.dir={directory}")
     return problems + scenarios.ends_alike(directory, root)
@@ -134,7 +150,7 @@ def test_a_signal_to_the_loaders_workers_too(forks, root):
 def _stopped_with_workers(number: int, root: Path) -> list[str]:
     directory, loader = root / "stopped with workers", "data.loader=workers"
     argv = scenarios.command(directory, loader, "data.num_workers=1")
-    ended = harness.run(argv, partial(inject.signal_all_at, 3, number))
+    ended = harness.run(argv, partial(inject.signal_all_after, 3, number))
     problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
     problems += scenarios.one_line(ended.err, "ended after step 3")
     return problems + scenarios.ends_alike(directory, root, loader, "data.num_workers=0")

@@ -71,7 +71,7 @@ def test_a_validation_ends_before_the_run_does(number, forks, root):
 def _stopped_in_validation(number: int, root: Path) -> list[str]:
     directory = root / f"validation{number}"
     # several batches of validation, so that there is one after the signal
-    ended = run(command(directory), partial(inject.signal_in_validation, number))
+    ended = run(command(directory), partial(inject.signal_in, "validation_step", number))
     problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
     problems += one_line(ended.err, "ended after epoch 1", "last.ckpt", "resume=auto")
     return problems + ends_alike(directory, root)
@@ -94,8 +94,8 @@ def test_more_epochs_go_on_in_the_same_directory(forks, root):
 
 def _longer(root: Path, longer: tuple[str, ...]) -> list[str]:
     directory = root / "longer"
-    assert run(command(directory, "scheduler=constant"), inject.without_picture).code == 0
-    die = partial(inject.die_at, "after Classifier.training_step", 1)
+    assert run(command(directory, "scheduler=constant")).code == 0
+    die = partial(inject.die_at, "after training_step", 1)
     ended = run(command(directory, *longer), die)
     problems = [] if ended.code == KILLED else [f"ended with {ended}"]
     return problems + ends_alike(directory, root, *longer)
@@ -129,8 +129,8 @@ def test_a_run_that_would_end_otherwise_is_refused(key, told, forks, root):
 
 def test_it_goes_on_where_changes_are_allowed(forks, root):
     directory = root / "changed"
-    assert forks(run, command(directory), partial(inject.die_at, "before save_sealed", 1)).code < 0
-    ended = forks(run, command(directory, "seed=1", "allow_changes=true"), inject.without_picture)
+    assert forks(run, command(directory), partial(inject.die_at, "before write *.ckpt", 1)).code < 0
+    ended = forks(run, command(directory, "seed=1", "allow_changes=true"))
     assert (ended.code, ended.err) == (0, "")
 
 
@@ -142,7 +142,7 @@ def test_two_processes_do_not_share_a_directory(forks, root):
 
 
 def _second_process(root: Path):
-    child = Child(command(root / "both"), inject.without_picture)
+    child = Child(command(root / "both"))
     child.wait_for_training()
     child.signal(signal.SIGSTOP)
     second = run(command(root / "both"))
@@ -158,7 +158,17 @@ def test_runs_started_together_have_directories_of_their_own(forks, root):
 
 def _eight(root: Path) -> list[int]:
     """As many as need no more than to begin."""
-    children = [Child(KEYS, partial(inject.die_at_training_in, root)) for _ in range(8)]
+    children = [
+        Child(
+            KEYS,
+            partial(
+                inject.both,
+                partial(os.chdir, root),
+                partial(inject.die_at, "before create config.yaml", 0),
+            ),
+        )
+        for _ in range(8)
+    ]
     return [child.wait().code for child in children]
 
 
@@ -170,7 +180,7 @@ def _early_stopped(root: Path) -> list[str]:
     keys = ("trainer.max_epochs=4", "callbacks.early_stopping.patience=1")
     keys += ("callbacks.early_stopping.min_delta=100",)
     directory = root / "early"
-    ended = run(command(directory, *keys), partial(inject.die_at, "before write_json", 1))
+    ended = run(command(directory, *keys), partial(inject.die_at, "before write results.json", 0))
     problems = [] if ended.code == KILLED else [f"ended with {ended}"]
     rows = (directory / "metrics.csv").read_bytes()
     if rows.count(b"\n") != 3:
@@ -198,7 +208,7 @@ def test_a_resumed_epoch_counts_its_time_from_the_resume(forks, root):
 def _resumed_seconds(root: Path) -> float:
     directory = root / "clock"
     # after the first checkpoint inside an epoch, before the epoch's end
-    run(command(directory), partial(inject.die_at, "before Classifier.training_step", 3))
+    run(command(directory), partial(inject.die_at, "before training_step", 3))
     run(command(directory))
     return json.loads((directory / "results.json").read_text())["train_seconds"]
 
@@ -211,7 +221,7 @@ def test_other_batches_within_an_epoch_are_refused(forks, root):
 
 def _other_batches(root: Path):
     directory = root / "batches"
-    run(command(directory), partial(inject.die_at, "before Classifier.training_step", 3))
+    run(command(directory), partial(inject.die_at, "before training_step", 3))
     keys = [key for key in command(directory) if not key.startswith("data.batch_size")]
     return run([*keys, "data.batch_size=8", "allow_changes=true"])
 
@@ -232,10 +242,10 @@ def test_ckpt_path_goes_on_in_a_new_directory(forks, root):
 
 def _new_directory(root: Path) -> list[str]:
     old, new = root / "old", root / "new"
-    assert run(command(old), partial(inject.die_at, "before save_sealed", 4)).code == KILLED
+    assert run(command(old), partial(inject.die_at, "before write *.ckpt", 4)).code == KILLED
     before = state(old)
     keys = [*KEYS, f"ckpt_path={old}/checkpoints/last.ckpt", f"hydra.run.dir={new}"]
-    ended = run(keys, inject.without_picture)
+    ended = run(keys)
     if ended.code != 0 or state(old) != before:
         return [f"ended with {ended}, or changed {old}"]
     return compare(new, whole(root))
@@ -244,7 +254,7 @@ def _new_directory(root: Path) -> list[str]:
 def test_a_damaged_best_checkpoint_is_told_of(forks, root):
     """Going on seeks the best from there; where only the results are missing, the user decides."""
     directory = root / "bad best"
-    die = partial(inject.die_at, "before write_json", 1)
+    die = partial(inject.die_at, "before write results.json", 0)
     assert forks(run, command(directory), die).code == KILLED
     best = directory / "checkpoints/best.ckpt"
     content = bytearray(best.read_bytes())
@@ -257,7 +267,7 @@ def test_a_damaged_best_checkpoint_is_told_of(forks, root):
     assert one_line(ended.err, "best.ckpt", "missing or damaged", "trainer.max_epochs") == []
     assert state(directory) == before
     keys = ("trainer.max_epochs=3", "allow_changes=true")
-    ended = forks(run, command(directory, *keys), inject.without_picture)
+    ended = forks(run, command(directory, *keys))
     assert ended.code == 0
     assert one_line(ended.err, "warning", "best.ckpt") == []
 
@@ -271,7 +281,7 @@ def sweep(directory: Path, *keys: str) -> list[str]:
 
 def test_a_sweep_is_stopped_and_goes_on_with_what_is_not_finished(forks, root):
     directory = root / "sweep"
-    prepare = partial(inject.fail_seed_1_and_stop_seed_2, 3)
+    prepare = partial(inject.fail_job_1_and_stop_job_2, 3)
     ended = forks(run, sweep(directory, "seed=0,1,2"), prepare)
     assert ended.code == 143, ended
     failed, stopped = ended.err.splitlines()
@@ -279,7 +289,7 @@ def test_a_sweep_is_stopped_and_goes_on_with_what_is_not_finished(forks, root):
     assert stopped.startswith("error: SIGTERM")
     assert f"resume=auto hydra.sweep.dir={directory}" in stopped
     finished = state(directory / "0")
-    ended = forks(run, sweep(directory, "seed=0,1,2"), inject.without_picture)
+    ended = forks(run, sweep(directory, "seed=0,1,2"))
     assert (ended.code, ended.err) == (0, "")
     assert state(directory / "0") == finished
     records = json.loads((directory / "sweep.json").read_text())
@@ -304,7 +314,7 @@ def test_a_sweeps_directory_is_not_shared(forks, root):
 
 
 def _second_sweep(directory: Path):
-    child = Child(sweep(directory, "seed=0,1"), inject.without_picture)
+    child = Child(sweep(directory, "seed=0,1"))
     child.wait_for_training()
     child.signal(signal.SIGSTOP)
     second = run(sweep(directory, "seed=0,1"))
