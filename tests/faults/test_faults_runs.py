@@ -127,26 +127,20 @@ def test_a_run_that_would_end_otherwise_is_refused(key, told, forks, root):
     assert not (root / "other").exists()
 
 
-def test_it_goes_on_where_changes_are_allowed(forks, root):
-    directory = root / "changed"
-    assert forks(run, command(directory), partial(inject.die_at, "before write *.ckpt", 1)).code < 0
-    ended = forks(run, command(directory, "seed=1", "allow_changes=true"))
-    assert (ended.code, ended.err) == (0, "")
-
-
 def test_two_processes_do_not_share_a_directory(forks, root):
-    second, first = forks(_second_process, root)
+    second, first = forks(_second_process, command(root / "both"), signal.SIGCONT)
     assert second.code == 2
     assert one_line(second.err, "another process", "both") == []
     assert first.code == 0
 
 
-def _second_process(root: Path):
-    child = Child(command(root / "both"))
+def _second_process(argv: list[str], number: int):
+    """Start the same beside a process that trains, which then gets that signal."""
+    child = Child(argv)
     child.wait_for_training()
     child.signal(signal.SIGSTOP)
-    second = run(command(root / "both"))
-    child.signal(signal.SIGCONT)
+    second = run(argv)
+    child.signal(number)
     return second, child.wait()
 
 
@@ -172,68 +166,50 @@ def _eight(root: Path) -> list[int]:
     return [child.wait().code for child in children]
 
 
-def test_an_early_stopped_run_goes_on_to_its_results(forks, root):
-    assert forks(_early_stopped, root) == []
+def test_an_early_stopped_run_goes_on_to_its_results_or_trains_on(forks, root):
+    problems, num_epochs = forks(_early_stopped, root)
+    assert problems == []
+    assert num_epochs == 4
 
 
-def _early_stopped(root: Path) -> list[str]:
-    keys = ("trainer.max_epochs=4", "callbacks.early_stopping.patience=1")
-    keys += ("callbacks.early_stopping.min_delta=100",)
+def _early_stopped(root: Path) -> tuple[list[str], int]:
+    keys = ("trainer.max_epochs=4", "callbacks.early_stopping.min_delta=100")
+    stopping = (*keys, "callbacks.early_stopping.patience=1")
     directory = root / "early"
-    ended = run(command(directory, *keys), partial(inject.die_at, "before write results.json", 0))
+    die = partial(inject.die_at, "before write results.json", 0)
+    ended = run(command(directory, *stopping), die)
     problems = [] if ended.code == KILLED else [f"ended with {ended}"]
     rows = (directory / "metrics.csv").read_bytes()
     if rows.count(b"\n") != 3:
         problems.append(f"not stopped after two epochs: {rows}")
-    return problems + ends_alike(directory, root, *keys)
+    problems += ends_alike(directory, root, *stopping)
+    more = ("callbacks.early_stopping.patience=null", "allow_changes=true")
+    run(command(directory, *keys, *more))
+    return problems, (directory / "metrics.csv").read_bytes().count(b"\n") - 1
 
 
-def test_an_early_stopped_run_trains_on_where_that_is_changed(forks, root):
-    assert forks(_patient, root) == 4
+def test_within_an_epoch_other_batches_are_refused_and_another_seed_may_be_allowed(forks, root):
+    refused, ended, seconds = forks(_changed_within_an_epoch, root)
+    assert refused.code == 2
+    assert one_line(refused.err, "within an epoch", "data.batch_size=8") == []
+    assert (ended.code, ended.err) == (0, "")
+    assert 0 < seconds < 100  # counted from the resume, not from the start of the machine
 
 
-def _patient(root: Path) -> int:
-    keys = ("trainer.max_epochs=4", "callbacks.early_stopping.min_delta=100")
-    directory = root / "patient"
-    run(command(directory, *keys, "callbacks.early_stopping.patience=1"))
-    run(command(directory, *keys, "callbacks.early_stopping.patience=null", "allow_changes=true"))
-    return (directory / "metrics.csv").read_bytes().count(b"\n") - 1
-
-
-def test_a_resumed_epoch_counts_its_time_from_the_resume(forks, root):
-    seconds = forks(_resumed_seconds, root)
-    assert 0 < seconds < 100  # not the time since the machine was started
-
-
-def _resumed_seconds(root: Path) -> float:
-    directory = root / "clock"
-    # after the first checkpoint inside an epoch, before the epoch's end
+def _changed_within_an_epoch(root: Path):
+    directory = root / "changed"
     run(command(directory), partial(inject.die_at, "before training_step", 3))
-    run(command(directory))
-    return json.loads((directory / "results.json").read_text())["train_seconds"]
-
-
-def test_other_batches_within_an_epoch_are_refused(forks, root):
-    ended = forks(_other_batches, root)
-    assert ended.code == 2
-    assert one_line(ended.err, "within an epoch", "data.batch_size=8") == []
-
-
-def _other_batches(root: Path):
-    directory = root / "batches"
-    run(command(directory), partial(inject.die_at, "before training_step", 3))
-    keys = [key for key in command(directory) if not key.startswith("data.batch_size")]
-    return run([*keys, "data.batch_size=8", "allow_changes=true"])
+    allowed = (directory, "allow_changes=true")
+    refused = run(command(*allowed, "data.batch_size=8"))
+    ended = run(command(*allowed, "seed=1"))
+    results = json.loads((directory / "results.json").read_text())
+    return refused, ended, results["train_seconds"]
 
 
 def test_code_that_ends_the_program_is_a_failed_run(forks, root):
-    ended = forks(_exits, root)
+    ended = forks(run, command(root / "exits"), inject.exit_in_step)
     assert ended.code == 1
     assert one_line(ended.err, "sys.exit(0)") == []
-
-
-def _exits(root: Path):
-    return run(command(root / "exits"), inject.exit_in_step)
 
 
 def test_ckpt_path_goes_on_in_a_new_directory(forks, root):
@@ -306,18 +282,8 @@ def test_a_users_error_in_a_sweep_is_found_before_the_first_job(forks, root):
 
 def test_a_sweeps_directory_is_not_shared(forks, root):
     directory = root / "shared sweep"
-    second, first = forks(_second_sweep, directory)
+    second, first = forks(_second_process, sweep(directory, "seed=0,1"), signal.SIGKILL)
     assert second.code == 2
     assert one_line(second.err, "another process") == []
     assert first.code == KILLED
     assert os.listdir(directory / "0").count("failure.json") == 0
-
-
-def _second_sweep(directory: Path):
-    child = Child(sweep(directory, "seed=0,1"))
-    child.wait_for_training()
-    child.signal(signal.SIGSTOP)
-    second = run(sweep(directory, "seed=0,1"))
-    child.signal(signal.SIGKILL)
-    child.signal(signal.SIGCONT)
-    return second, child.wait()

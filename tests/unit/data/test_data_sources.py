@@ -144,21 +144,6 @@ def test_members_of_other_names_are_not_written(data, scratch, monkeypatch):
     assert fake.tree(data) == [BINARY_FORM.archive]
 
 
-def test_a_member_of_enormous_size_is_not_read(data, scratch, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 50_000)
-    bomb = {**fake.BINARY.members, "data_batch_3.bin": bytes(60_000)}
-    form = fake.fake_form(BINARY_FORM, bomb)
-    form.put_archive(data)
-    (source,) = local_sources(data, [form.form])
-    with pytest.raises(SourceError, match=r"data_batch_3\.bin is too large \(60000 bytes\)"):
-        source.arrays(scratch, print)
-    (data / BINARY_FORM.archive).unlink()
-    form.put_members(data)
-    (source,) = local_sources(data, [form.form])
-    with pytest.raises(SourceError, match=r"data_batch_3\.bin has the wrong md5"):
-        source.arrays(scratch, print)
-
-
 @pytest.mark.parametrize("cut", [0, 1, 100, 5000])
 def test_a_torn_archive_is_a_source_error_even_if_its_sum_is_right(data, scratch, cut):
     torn = fake.BINARY.archive[:cut]
