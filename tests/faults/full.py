@@ -75,7 +75,7 @@ def _failing_writes(number: int, root: Path) -> Figure:
 def _mutants(root: Path) -> Figure:
     figure = Figure("mutants that a short test catches")
     for mutant, when in MUTANTS.items():
-        caught = scenarios.killed_and_resumed(*KILLS[when], mutant, (), root)
+        caught = scenarios.killed_and_resumed(*KILLS[when], mutant, root)
         problems = [] if caught and not caught[0].startswith("was not") else ["not caught"]
         figure.count(problems, mutant.__name__)
     for mutant, problem in DISK_MUTANTS.items():

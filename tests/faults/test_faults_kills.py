@@ -1,4 +1,4 @@
-"""kill -9, signals and damaged files, each once or twice; full.py has hundreds of them."""
+"""kill -9, signals, failing disks and damaged files, once or twice; full.py has hundreds."""
 
 import errno
 import signal
@@ -15,11 +15,6 @@ import scenarios
 def root(tmp_path_factory):
     """Shared, since the run that others are compared with lies there."""
     return tmp_path_factory.mktemp("faults")
-
-
-def held(figure):
-    assert figure.tried
-    assert figure.lost == []
 
 
 # Also what the mutants are caught by, below.
@@ -43,74 +38,53 @@ DISK_MUTANTS = {
 }
 
 
+WORKERS = [("data.loader=workers", f"data.num_workers={count}") for count in (0, 1)]
+FAILING = [("write", "last.ckpt", errno.ENOSPC), ("append", "metrics.csv", errno.EROFS)]
+SCENARIOS = {
+    "killed at random, again and again": (scenarios.random_kills, 1, 0, [()]),
+    "resumed with another number of loader workers": (scenarios.random_kills, 1, 3, WORKERS),
+    "killed inside a checkpoint's write": (scenarios.kills_inside_checkpoints, 1, 0, "/dev/shm"),
+    "killed inside a row of a log": (scenarios.kills_inside_rows, 1, 0),
+    "SIGTERM": (scenarios.signals, signal.SIGTERM, 1, 1),
+    "SIGINT": (scenarios.signals, signal.SIGINT, 1, 1),
+    "damaged checkpoints": (scenarios.damaged_checkpoints, 12, 0),
+    "failing writes": (scenarios.failing_writes, FAILING),
+    "a limit of the file's size": (scenarios.file_size_limits, [10_000]),
+    "a really full disk": (scenarios.full_disks, [70_000]),
+    "killed fetches": (scenarios.killed_fetches, 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_nothing_is_lost(name, forks, root):
+    scenario, *arguments = SCENARIOS[name]
+    figure = forks(scenario, *arguments, root)
+    if figure.note.startswith("not possible here"):
+        pytest.skip(figure.note)
+    assert figure.tried
+    assert figure.lost == []
+
+
 @pytest.mark.parametrize("when", KILLS)
 def test_killed(when, forks, root):
-    assert forks(scenarios.killed_and_resumed, *KILLS[when], None, (), root) == []
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_a_mutant_is_caught(mutant, forks, root):
-    """By the test above, of the same name."""
-    problems = forks(scenarios.killed_and_resumed, *KILLS[MUTANTS[mutant]], mutant, (), root)
-    assert problems != []
-    assert not problems[0].startswith("was not killed")
+    assert forks(scenarios.killed_and_resumed, *KILLS[when], None, root) == []
 
 
 def test_nothing_has_its_name_before_it_is_on_the_disk(forks, root):
     assert scenarios.careless(forks(scenarios.events, root)) == []
 
 
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_mutant_is_caught_where_it_is_killed(mutant, forks, root):
+    problems = forks(scenarios.killed_and_resumed, *KILLS[MUTANTS[mutant]], mutant, root)
+    assert problems != []
+    assert not problems[0].startswith("was not killed")
+
+
 @pytest.mark.parametrize("mutant", DISK_MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_a_mutant_of_the_disk_is_caught(mutant, forks, root):
-    """By the test above."""
+def test_a_mutant_is_caught_where_it_asks_too_little_of_the_disk(mutant, forks, root):
     problems = forks(scenarios.careless_writes, mutant, root)
     assert any(DISK_MUTANTS[mutant] in problem for problem in problems)
-
-
-def test_killed_at_random_again_and_again(forks, root):
-    held(forks(scenarios.random_kills, 1, 0, [()], root))
-
-
-def test_killed_and_resumed_with_another_number_of_loader_workers(forks, root):
-    keys = [("data.loader=workers", f"data.num_workers={count}") for count in (0, 1)]
-    held(forks(scenarios.random_kills, 1, 3, keys, root))
-
-
-def test_killed_inside_a_checkpoints_write_with_another_temporary_directory(forks, root):
-    held(forks(scenarios.kills_inside_checkpoints, 1, 0, "/dev/shm", root))
-
-
-def test_killed_inside_a_row_of_a_log(forks, root):
-    held(forks(scenarios.kills_inside_rows, 1, 0, root))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(number, forks, root):
-    held(forks(scenarios.signals, number, 1, 1, root))
-
-
-def test_damaged_checkpoints_are_noticed(forks, root):
-    held(forks(scenarios.damaged_checkpoints, 12, 0, root))
-
-
-def test_a_failing_write_ends_in_one_line_and_can_be_gone_on_from(forks, root):
-    cases = [("write", "last.ckpt", errno.ENOSPC), ("append", "metrics.csv", errno.EROFS)]
-    held(forks(scenarios.failing_writes, cases, root))
-
-
-def test_a_limit_of_the_files_size(forks, root):
-    held(forks(scenarios.file_size_limits, [10_000], root))
-
-
-def test_a_really_full_disk(forks, root):
-    figure = forks(scenarios.full_disks, [70_000], root)
-    if figure.note:
-        pytest.skip(figure.note)
-    held(figure)
-
-
-def test_concurrent_fetches_are_killed(forks, root):
-    held(forks(scenarios.killed_fetches, 1, 0, root))
 
 
 def test_a_forked_process_lets_go_of_the_lock(forks, root):
@@ -137,9 +111,8 @@ def _stopped_in_the_test(number: int, root: Path) -> list[str]:
     ended = harness.run(
         scenarios.command(directory), partial(inject.signal_in, "test_step", number)
     )
-    problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
-    problems += scenarios.one_line(ended.err, f"resume=auto hydra.run.dir={directory}")
-    return problems + scenarios.ends_alike(directory, root)
+    told = f"resume=auto hydra.run.dir={directory}"
+    return scenarios.wrong_end(ended, 128 + number, told) + scenarios.ends_alike(directory, root)
 
 
 def test_a_signal_to_the_loaders_workers_too(forks, root):
@@ -151,6 +124,5 @@ def _stopped_with_workers(number: int, root: Path) -> list[str]:
     directory, loader = root / "stopped with workers", "data.loader=workers"
     argv = scenarios.command(directory, loader, "data.num_workers=1")
     ended = harness.run(argv, partial(inject.signal_all_after, 3, number))
-    problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
-    problems += scenarios.one_line(ended.err, "ended after step 3")
+    problems = scenarios.wrong_end(ended, 128 + number, "ended after step 3")
     return problems + scenarios.ends_alike(directory, root, loader, "data.num_workers=0")

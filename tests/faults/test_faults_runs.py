@@ -10,7 +10,7 @@ import injections as inject
 import pytest
 import torch
 from harness import KEYS, KILLED, Child, run
-from scenarios import command, compare, ends_alike, one_line, whole
+from scenarios import command, compare, ends_alike, whole, wrong_end
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,7 @@ def test_a_non_finite_loss_is_never_applied_and_never_saved(forks, root):
 def _non_finite(root: Path) -> list[str]:
     directory = root / "nan"
     ended = run(command(directory), partial(inject.loss_is_nan_at, 8))
-    problems = [] if ended.code == 3 else [f"ended with {ended}"]
-    problems += one_line(ended.err, "step 8", f"{directory}/checkpoints/last.ckpt", "optimizer.lr")
+    problems = wrong_end(ended, 3, "step 8", f"{directory}/checkpoints/last.ckpt", "optimizer.lr")
     saved = torch.load(directory / "checkpoints/last.ckpt", weights_only=True)
     if saved["layerscope"]["batches_seen"] != 7:
         problems.append(f"saved after step {saved['layerscope']['batches_seen']}")
@@ -43,14 +42,12 @@ def _non_finite(root: Path) -> list[str]:
 
 def test_a_non_finite_loss_of_the_validation_names_epoch_and_step(forks, root):
     ended = forks(run, command(root / "val nan"), inject.validation_loss_is_nan)
-    assert ended.code == 3
-    assert one_line(ended.err, "val/loss is nan in epoch 1, after step 5", "last.ckpt") == []
+    assert wrong_end(ended, 3, "val/loss is nan in epoch 1, after step 5", "last.ckpt") == []
 
 
 def test_non_finite_weights_are_not_saved(forks, root):
     ended, seen, finite = forks(_non_finite_weights, root)
-    assert ended.code == 3
-    assert one_line(ended.err, "no longer finite", "last.ckpt") == []
+    assert wrong_end(ended, 3, "no longer finite", "last.ckpt") == []
     assert (seen, finite) == (2, True)
 
 
@@ -70,10 +67,8 @@ def test_a_validation_ends_before_the_run_does(number, forks, root):
 
 def _stopped_in_validation(number: int, root: Path) -> list[str]:
     directory = root / f"validation{number}"
-    # several batches of validation, so that there is one after the signal
     ended = run(command(directory), partial(inject.signal_in, "validation_step", number))
-    problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
-    problems += one_line(ended.err, "ended after epoch 1", "last.ckpt", "resume=auto")
+    problems = wrong_end(ended, 128 + number, "ended after epoch 1", "last.ckpt", "resume=auto")
     return problems + ends_alike(directory, root)
 
 
@@ -97,14 +92,13 @@ def _longer(root: Path, longer: tuple[str, ...]) -> list[str]:
     assert run(command(directory, "scheduler=constant")).code == 0
     die = partial(inject.die_at, "after training_step", 1)
     ended = run(command(directory, *longer), die)
-    problems = [] if ended.code == KILLED else [f"ended with {ended}"]
+    problems = wrong_end(ended, KILLED)
     return problems + ends_alike(directory, root, *longer)
 
 
 def test_without_a_directory_of_its_own_resume_is_refused(forks):
     ended = forks(run, [*KEYS, "resume=auto"])
-    assert ended.code == 2
-    assert one_line(ended.err, "hydra.run.dir=DIR") == []
+    assert wrong_end(ended, 2, "hydra.run.dir=DIR") == []
 
 
 @pytest.mark.parametrize(
@@ -121,16 +115,14 @@ def test_a_run_that_would_end_otherwise_is_refused(key, told, forks, root):
     argv = [a for a in command(root / "other", key) if a != "resume=auto"]
     for given in (command(directory, key), [*argv, f"ckpt_path={last}"]):
         ended = forks(run, given)
-        assert ended.code == 2
-        assert one_line(ended.err, told, "allow_changes=true") == []
+        assert wrong_end(ended, 2, told, "allow_changes=true") == []
     assert state(directory) == before
     assert not (root / "other").exists()
 
 
 def test_two_processes_do_not_share_a_directory(forks, root):
     second, first = forks(_second_process, command(root / "both"), signal.SIGCONT)
-    assert second.code == 2
-    assert one_line(second.err, "another process", "both") == []
+    assert wrong_end(second, 2, "another process", "both") == []
     assert first.code == 0
 
 
@@ -178,7 +170,7 @@ def _early_stopped(root: Path) -> tuple[list[str], int]:
     directory = root / "early"
     die = partial(inject.die_at, "before write results.json", 0)
     ended = run(command(directory, *stopping), die)
-    problems = [] if ended.code == KILLED else [f"ended with {ended}"]
+    problems = wrong_end(ended, KILLED)
     rows = (directory / "metrics.csv").read_bytes()
     if rows.count(b"\n") != 3:
         problems.append(f"not stopped after two epochs: {rows}")
@@ -190,8 +182,7 @@ def _early_stopped(root: Path) -> tuple[list[str], int]:
 
 def test_within_an_epoch_other_batches_are_refused_and_another_seed_may_be_allowed(forks, root):
     refused, ended, seconds = forks(_changed_within_an_epoch, root)
-    assert refused.code == 2
-    assert one_line(refused.err, "within an epoch", "data.batch_size=8") == []
+    assert wrong_end(refused, 2, "within an epoch", "data.batch_size=8") == []
     assert (ended.code, ended.err) == (0, "")
     assert 0 < seconds < 100  # counted from the resume, not from the start of the machine
 
@@ -208,8 +199,7 @@ def _changed_within_an_epoch(root: Path):
 
 def test_code_that_ends_the_program_is_a_failed_run(forks, root):
     ended = forks(run, command(root / "exits"), inject.exit_in_step)
-    assert ended.code == 1
-    assert one_line(ended.err, "sys.exit(0)") == []
+    assert wrong_end(ended, 1, "sys.exit(0)") == []
 
 
 def test_ckpt_path_goes_on_in_a_new_directory(forks, root):
@@ -239,13 +229,11 @@ def test_a_damaged_best_checkpoint_is_told_of(forks, root):
     best.write_bytes(content)
     before = state(directory)
     ended = forks(run, command(directory))
-    assert ended.code == 2
-    assert one_line(ended.err, "best.ckpt", "missing or damaged", "trainer.max_epochs") == []
+    assert wrong_end(ended, 2, "best.ckpt", "missing or damaged", "trainer.max_epochs") == []
     assert state(directory) == before
     keys = ("trainer.max_epochs=3", "allow_changes=true")
     ended = forks(run, command(directory, *keys))
-    assert ended.code == 0
-    assert one_line(ended.err, "warning", "best.ckpt") == []
+    assert wrong_end(ended, 0, "warning", "best.ckpt") == []
 
 
 # Sweeps
@@ -275,15 +263,13 @@ def test_a_sweep_is_stopped_and_goes_on_with_what_is_not_finished(forks, root):
 def test_a_users_error_in_a_sweep_is_found_before_the_first_job(forks, root):
     directory = root / "wrong sweep"
     ended = forks(run, sweep(directory, "seed=0,1", "optimizer.lr=0.1,-1"))
-    assert ended.code == 2
-    assert one_line(ended.err, "optimizer.lr=-1") == []
+    assert wrong_end(ended, 2, "optimizer.lr=-1") == []
     assert not directory.exists()
 
 
 def test_a_sweeps_directory_is_not_shared(forks, root):
     directory = root / "shared sweep"
     second, first = forks(_second_process, sweep(directory, "seed=0,1"), signal.SIGKILL)
-    assert second.code == 2
-    assert one_line(second.err, "another process") == []
+    assert wrong_end(second, 2, "another process") == []
     assert first.code == KILLED
     assert os.listdir(directory / "0").count("failure.json") == 0
