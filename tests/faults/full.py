@@ -20,16 +20,10 @@ import injections as inject
 import real_processes
 import scenarios
 from scenarios import Figure
-from test_faults_kills import KILLS
+from test_faults_kills import DISK_MUTANTS, KILLS, MUTANTS
 
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EFBIG)
 WORKERS = [("data.loader=workers", f"data.num_workers={count}") for count in (0, 2, 1)]
-MUTANTS = {
-    inject.no_step_seed: "within an epoch",
-    inject.sums_not_persistent: "within an epoch",
-    inject.table_not_truncated: "between a row and its checkpoint",
-    inject.saved_before_validation: "in validation",
-}
 MUTANTS_OF_SEVERAL = (
     inject.sums_of_the_first_process,
     inject.statistics_of_each_process,
@@ -51,8 +45,7 @@ def parts(seed: int, root: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     yield "SIGINT", partial(scenarios.signals, signal.SIGINT, 30, seed, root)
     yield "damaged", partial(scenarios.damaged_checkpoints, 200, seed, root)
     for number in ERRORS:
-        cases = [(*kind, number) for kind in inject.KINDS]
-        yield errno.errorcode[number], partial(scenarios.failing_writes, cases, root)
+        yield errno.errorcode[number], partial(_failing_writes, number, root)
     sizes = [4_000, 6_000, 8_000, 10_000, 12_000, 14_000]
     yield "limit", partial(scenarios.file_size_limits, sizes, root)
     yield "disk", partial(scenarios.full_disks, range(8_192, 90_000, 8_192), root)
@@ -74,12 +67,21 @@ def _with_workers(seed: int, root: Path) -> Figure:
     return figure
 
 
+def _failing_writes(number: int, root: Path) -> Figure:
+    cases = [(*call, number) for call in scenarios.disk_calls(root)]
+    return scenarios.failing_writes(cases, root)
+
+
 def _mutants(root: Path) -> Figure:
     figure = Figure("mutants that a short test catches")
     for mutant, when in MUTANTS.items():
-        caught = scenarios.killed_and_resumed(*KILLS[when], mutant, (), root)
+        caught = scenarios.killed_and_resumed(*KILLS[when], mutant, root)
         problems = [] if caught and not caught[0].startswith("was not") else ["not caught"]
         figure.count(problems, mutant.__name__)
+    for mutant, problem in DISK_MUTANTS.items():
+        caught = scenarios.careless_writes(mutant, root)
+        is_caught = any(problem in found for found in caught)
+        figure.count([] if is_caught else ["not caught"], mutant.__name__)
     return figure
 
 

@@ -1,7 +1,17 @@
-"""What a child does to itself before it runs: die, fail, or be the program with a mistake in it."""
+"""What a child does to itself before it runs: die, fail, or be the program with a mistake in it.
 
+Faults come from below or from outside the program: the system's `open`, `write`, `fsync`, `link`
+and `replace`, Lightning's hooks, torch's optimizers, signals. Only the mutants, which are the
+program with a mistake in it, name what they change.
+"""
+
+import builtins
+import errno
+import fcntl
 import functools
+import io
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -9,44 +19,214 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from importlib import import_module
 from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping
+from torch.optim import optimizer as torch_optimizer
 
-from layerscope.base import files
-from layerscope.commands import train as run
 from layerscope.report import tables
-from layerscope.training import checkpoint_files, checkpoint_folder, module, trainer
-from layerscope.training.callbacks.activation_memory import ActivationMemory
-from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
+from layerscope.training import callbacks, module
 from layerscope.training.callbacks.within_epoch import WithinEpoch
 from layerscope.training.module import Classifier, Scores
 from layerscope.training.processes import strategy
 
-HOOKED = (Classifier, EndOfEpoch, WithinEpoch, ActivationMemory, EarlyStopping)
-STEPS = ("training_step", "validation_step", "test_step", "state_dict", "load_state_dict")
+Step = Callable[[], None]
 
 
-def sites() -> Iterator[tuple[object, str, str]]:
-    """Where a run may be watched: owner, name, label."""
-    for name in ("replace", "link", "fsync"):
-        yield os, name, f"os.{name}"
-    yield tables.GrowingTable, "append", "GrowingTable.append"
-    yield tables.GrowingTable, "start", "GrowingTable.start"
-    yield trainer, "save_sealed", "save_sealed"
-    yield checkpoint_folder, "copy_file", "copy_file"
-    yield run, "write_json", "write_json"
-    for kind in HOOKED:
-        for name in vars(kind):
-            if name.startswith("on_") or name in STEPS:
-                yield kind, name, f"{kind.__name__}.{name}"
+def both(first: Step, second: Step) -> None:
+    first()
+    second()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# The disk
+
+
+@dataclass(frozen=True)
+class DiskCall:
+    """Something that the program asks of the disk; called, it is done.
+
+    `name` is the file that it is for, also where that still has a temporary name; "" is a folder.
+    """
+
+    operation: str  # create, write, fsync; append, append fsync; link, replace
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def __call__(self) -> Any:
+        return self.function(*self.arguments)
+
+    @property
+    def label(self) -> str:
+        return f"{self.operation} {self.name}".strip()
+
+
+def intercept(act: Callable[[DiskCall], Any]) -> None:
+    """Let `act` do, or not do, everything that is asked of the disk from now on."""
+    system_open, fsync, link, replace, stream_open = os.open, os.fsync, os.link, os.replace, io.open
+
+    def intercepted_open(path, flags, *args, **keys):
+        function = functools.partial(system_open, **keys)
+        call = DiskCall("create", _final_name(path), function, (path, flags, *args))
+        return act(call) if flags & os.O_CREAT else call()
+
+    def intercepted_fsync(descriptor):
+        appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
+        operation = "append fsync" if appends else "fsync"
+        return act(DiskCall(operation, _name_of(descriptor), fsync, (descriptor,)))
+
+    def intercepted_link(source, target):
+        return act(DiskCall("link", _final_name(target), link, (source, target)))
+
+    def intercepted_replace(source, target):
+        return act(DiskCall("replace", _final_name(target), replace, (source, target)))
+
+    def intercepted_stream(file, mode="r", *args, **keys):
+        stream = stream_open(file, mode, *args, **keys)
+        return stream if set(mode) <= set("rbt") else _Stream(stream, "a" in mode, act)
+
+    os.open, os.fsync = intercepted_open, intercepted_fsync
+    os.link, os.replace = intercepted_link, intercepted_replace
+    io.open = builtins.open = intercepted_stream
+
+
+class _Stream:
+    """A file whose writes are intercepted."""
+
+    def __init__(self, stream: Any, appends: bool, act: Callable[[DiskCall], Any]) -> None:
+        self._stream, self._act = stream, act
+        self._operation, self._name = "append" if appends else "write", _name_of(stream.fileno())
+
+    def write(self, content) -> Any:
+        return self._act(DiskCall(self._operation, self._name, self._write, (content,)))
+
+    def _write(self, content) -> Any:
+        written = self._stream.write(content)
+        self._stream.flush()  # what follows may be a kill
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __enter__(self) -> "_Stream":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stream.close()
+
+
+def _name_of(descriptor: int) -> str:
+    return _final_name(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+
+def _final_name(path: Any) -> str:
+    if isinstance(path, int):
+        return _name_of(path)
+    path = Path(os.fsdecode(path))
+    if path.is_dir():
+        return ""
+    name = path.name
+    is_temporary = name.startswith(".") and name.endswith(".tmp")
+    return name[1:].rsplit(".", 2)[0] if is_temporary else name
+
+
+def _write_some(call: DiskCall, num: int) -> None:
+    (content,) = call.arguments
+    call.function(content[:num])
+
+
+def die_inside(operation: str, name: str, number: int, share: float) -> None:
+    """When this share of the n-th such write, from 0, is on the disk; `name` may hold a *."""
+    seen = Counter()
+
+    def act(call: DiskCall) -> Any:
+        if call.operation == operation and fnmatch(call.name, name):
+            seen["calls"] += 1
+            if seen["calls"] > number:
+                _write_some(call, round(len(call.arguments[0]) * share))
+                die()
+        return call()
+
+    intercept(act)
+
+
+def fail_at(operation: str, name: str, number: int) -> None:
+    """Let this be answered with the error; every time, as on a full disk."""
+
+    def act(call: DiskCall) -> Any:
+        if (call.operation, call.name) != (operation, name):
+            return call()
+        if operation in ("write", "append"):
+            _write_some(call, 100)
+        raise OSError(number, os.strerror(number))
+
+    intercept(act)
+
+
+def without_links() -> None:
+    """As on a file system that has no second names for a file."""
+
+    def act(call: DiskCall) -> Any:
+        if call.operation == "link":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return call()
+
+    intercept(act)
+
+
+def limit_file_size(num_bytes: int) -> None:
+    """As `ulimit -f` does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+
+
+def use_temporary_directory(path: str) -> None:
+    os.environ["TMPDIR"], tempfile.tempdir = path, None
+
+
+# Events: what is asked of the disk, and Lightning's hooks
 
 
 def watch(note: Callable[[str], None]) -> None:
-    """Call `note` with `before LABEL` and `after LABEL` around each call of each site."""
-    for owner, name, label in list(sites()):
-        setattr(owner, name, _watched(getattr(owner, name), label, note))
+    """Call `note` with `before LABEL` and `after LABEL` around each of them."""
+
+    def act(call: DiskCall) -> Any:
+        note(f"before {call.label}")
+        result = call()
+        note(f"after {call.label}")
+        return result
+
+    for kind, name, label in list(_hooks()):
+        setattr(kind, name, _watched(getattr(kind, name), label, note))
+    intercept(act)
+
+
+def _hooks() -> Iterator[tuple[type, str, str]]:
+    """Yield class, name and label of every hook that the program, or early stopping, has."""
+    for found in pkgutil.iter_modules(callbacks.__path__, f"{callbacks.__name__}."):
+        import_module(found.name)
+    kinds = [kind for kind in _subclasses(L.Callback) if kind.__module__.startswith("layerscope.")]
+    for kind in (Classifier, EarlyStopping, *kinds):
+        for name in vars(kind):
+            if name.endswith("_step") and kind is Classifier:
+                yield kind, name, name
+            elif name.startswith("on_") or name in ("state_dict", "load_state_dict"):
+                yield kind, name, f"{kind.__name__}.{name}"
+
+
+def _subclasses(kind: type) -> Iterator[type]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _subclasses(below)
 
 
 def _watched(function: Callable, label: str, note: Callable[[str], None]) -> Callable:
@@ -60,314 +240,143 @@ def _watched(function: Callable, label: str, note: Callable[[str], None]) -> Cal
     return watched
 
 
-def without_picture() -> None:
-    """Half of a short run's time."""
-    run.save_curves = lambda path, rows: files.write_text(path, "")
-
-
 def record(log: Path) -> None:
     """Each event of the run, a line."""
-    without_picture()
     file = log.open("w", buffering=1)
     watch(lambda event: file.write(f"{event}\n"))
 
 
 def die_at(event: str, occurrence: int) -> None:
-    """kill -9, at the event's n-th time, from 0."""
-    without_picture()
+    """kill -9, at the event's n-th time, from 0; the event may hold a *."""
     seen = Counter()
 
     def note(label: str) -> None:
-        if label == event and seen[label] == occurrence:
-            die()
-        seen[label] += 1
+        if fnmatch(label, event):
+            if seen["times"] == occurrence:
+                die()
+            seen["times"] += 1
 
     watch(note)
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+# Steps
 
 
-def die_inside_checkpoint(number: int, share: float, temporary: str | None = None) -> None:
-    """When this share of the n-th checkpoint's bytes is written."""
-    without_picture()
-    if temporary is not None:
-        os.environ["TMPDIR"], tempfile.tempdir = temporary, None
-    original, seen = checkpoint_files.write_atomically, Counter()
+def before_step(kind: str, act: Callable[[L.LightningModule, Any], Any]) -> None:
+    """Let `act` choose the batch of each `training_step`, `validation_step` or `test_step`."""
+    original = getattr(Classifier, kind)
 
-    def write_atomically(path, write):
-        seen["calls"] += 1
-        if seen["calls"] <= number:
-            return original(path, write)
-        return original(path, lambda file: write(_Torn(file, share)))
+    def step(self, batch, batch_idx):
+        return original(self, act(self, batch), batch_idx)
 
-    checkpoint_files.write_atomically = write_atomically
+    setattr(Classifier, kind, step)
 
 
-class _Torn:
-    def __init__(self, file, share: float) -> None:
-        self._file, self._share = file, share
-
-    def write(self, content: bytes) -> None:
-        self._file.write(content[: round(len(content) * self._share)])
-        self._file.flush()
-        die()
-
-
-def die_inside_row(name: str, number: int, share: float) -> None:
-    """When this share of the file's n-th appended row is on the disk."""
-    without_picture()
-    original, seen = tables.GrowingTable.append, Counter()
-
-    def append(self, row):
-        if self._path.name == name:
-            seen["rows"] += 1
-            if seen["rows"] > number:
-                line = tables._line([tables._text(row[column]) for column in self._columns])
-                with self._path.open("a") as file:
-                    file.write(line[: round(len(line) * share)])
-                die()
-        original(self, row)
-
-    tables.GrowingTable.append = append
-
-
-# A kind of write, by the name of the file and the step that fails.
-STAGES = ("create", "write", "fsync", "replace")
-KINDS = (
-    *((name, stage) for name in ("config.yaml", "run.json", "layers.csv") for stage in STAGES),
-    *(("metrics.csv", stage) for stage in (*STAGES, "append", "append fsync")),
-    *(("timing.csv", stage) for stage in ("append", "append fsync")),
-    *(("activation_memory.json", stage) for stage in STAGES),
-    *((name, stage) for name in ("best.ckpt", "last.ckpt") for stage in STAGES),
-    *(("previous.ckpt", stage) for stage in ("replace",)),
-    *((name, stage) for name in ("curves.svg", "results.json") for stage in STAGES),
-)
-
-
-def fail_at(name: str, stage: str, number: int) -> None:
-    """That write fails with this error, and so does every later one of the file, as on a full disk.
-
-    Below Python's own functions, so that the program's way of writing is not touched.
-    """
-    if name != "curves.svg":
-        without_picture()
-
-    def fail(*_args, **_keys):
-        raise OSError(number, os.strerror(number), name)
-
-    if stage.startswith("append"):
-        _fail_in_append(name, stage, fail)
-        return
-    descriptors: set[int] = set()
-    mkstemp, fdopen, fsync, replace = tempfile.mkstemp, os.fdopen, os.fsync, os.replace
-
-    def failing_mkstemp(*args, **keys):
-        if keys.get("prefix") != f".{name}.":
-            return mkstemp(*args, **keys)
-        if stage == "create":
-            fail()
-        descriptor, path = mkstemp(*args, **keys)
-        descriptors.add(descriptor)
-        return descriptor, path
-
-    def failing_fdopen(descriptor, *args, **keys):
-        file = fdopen(descriptor, *args, **keys)
-        return _NoWrite(file, fail) if stage == "write" and descriptor in descriptors else file
-
-    def failing_fsync(descriptor):
-        return fail() if stage == "fsync" and descriptor in descriptors else fsync(descriptor)
-
-    def failing_replace(source, target):
-        if stage == "replace" and Path(target).name == name:
-            fail()
-        descriptors.clear()
-        return replace(source, target)
-
-    tempfile.mkstemp, os.fdopen = failing_mkstemp, failing_fdopen
-    os.fsync, os.replace = failing_fsync, failing_replace
-
-
-class _NoWrite:
-    """A file that takes some bytes and no more."""
-
-    def __init__(self, file, fail: Callable) -> None:
-        self._file, self._fail = file, fail
-
-    def write(self, content) -> None:
-        self._file.write(content[:100])
-        self._file.flush()
-        self._fail()
-
-    def __getattr__(self, name: str):
-        return getattr(self._file, name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error) -> None:
-        self._file.close()
-
-
-def _fail_in_append(name: str, stage: str, fail: Callable) -> None:
-    path_open, fsync = Path.open, os.fsync
-    descriptors: set[int] = set()
-
-    def failing_open(self, mode="r", *args, **keys):
-        file = path_open(self, mode, *args, **keys)
-        if self.name != name or mode != "a":
-            return file
-        descriptors.add(file.fileno())
-        return _NoWrite(file, fail) if stage == "append" else file
-
-    def failing_fsync(descriptor):
-        return fail() if descriptor in descriptors else fsync(descriptor)
-
-    Path.open = failing_open
-    if stage == "append fsync":
-        os.fsync = failing_fsync
-
-
-def limit_file_size(num_bytes: int) -> None:
-    """As `ulimit -f` does."""
-    without_picture()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
-
-
-def loss_is_nan_at(step: int) -> None:
-    """In that training step, counted from 1; an update of it ends the process."""
-    without_picture()
-    original, update = Classifier.training_step, Classifier._update
-
-    def checked_update(self):
-        if self.batches_seen + 1 == step:
-            os._exit(99)
-        update(self)
-
-    Classifier._update = checked_update
-
-    def training_step(self, batch, batch_idx):
-        if self.batches_seen + 1 == step:
-            batch = (batch[0] * float("nan"), batch[1])
-        return original(self, batch, batch_idx)
-
-    Classifier.training_step = training_step
-
-
-def validation_loss_is_nan() -> None:
-    """Of a network whose training is finite."""
-    without_picture()
-    original = Classifier.validation_step
-
-    def validation_step(self, batch, batch_idx):
-        original(self, (batch[0] * float("nan"), batch[1]), batch_idx)
-
-    Classifier.validation_step = validation_step  # type: ignore[method-assign]
-
-
-def never_better_after(epoch: int) -> None:
-    """So that early stopping has something to stop."""
-    without_picture()
-    original = EndOfEpoch._note_best
-
-    def note_best(self, current, scores):
-        return current <= epoch and original(self, current, scores)
-
-    EndOfEpoch._note_best = note_best
-
-
-def no_step_seed() -> None:
-    """A mutant: dropout draws on from wherever the generator is."""
-    without_picture()
-    Classifier._seed = lambda self, seed: None
-
-
-def sums_not_persistent() -> None:
-    """A mutant: the sums of the running epoch are not in the checkpoint."""
-    without_picture()
-    original = Scores.__init__
-
-    def init(self, num_classes):
-        original(self, num_classes)
-        self.accuracy.persistent(False)
-        self.loss.persistent(False)
-
-    Scores.__init__ = init
-
-
-def table_not_truncated() -> None:
-    """A mutant: a resumed run goes on behind whatever rows there are."""
-    without_picture()
-    original = tables.GrowingTable.start
-
-    def start(self, lines):
-        if not self._path.exists():
-            original(self, lines)
-        self.lines = list(lines)
-
-    tables.GrowingTable.start = start
-
-
-def saved_before_validation() -> None:
-    """A mutant: the epoch's checkpoint comes as validation begins."""
-    without_picture()
-
-    def on_validation_start(self, trainer, pl_module):
-        self._folder.save(trainer)
-
-    WithinEpoch.on_validation_start = on_validation_start
-
-
-def sums_of_the_first_process() -> None:
-    """A mutant: every process goes on with the sums that the first one had."""
-    forked_processes()
-    module.sums_of_process = lambda sums, *_: {name: each[0] for name, each in sums.items()}
-
-
-def statistics_of_each_process() -> None:
-    """A mutant: each process validates with its own statistics of batch norm."""
-    forked_processes()
-    del strategy._SharingBuffers.on_after_outer_forward
-
-
-def sums_by_the_bucket() -> None:
-    """A mutant: gradients are added up in whatever order DDP's buckets bring about."""
-    forked_processes()
-    strategy.Processes._register_ddp_hooks = lambda self: None
-
-
-def forked_processes() -> None:
-    """For `trainer=ddp_spawn`: what is done to this process is done to those that train."""
-    without_picture()
-    strategy.START_METHODS["ddp_spawn"] = "fork"
-
-
-def in_process(number: int, step: int, act: Callable[[], None]) -> None:
-    """There, at the end of that training step, counted from 1."""
+def after_step(process: int, number: int, act: Step) -> None:
+    """Call `act` in that process, at the end of that training step, counted from 1."""
     original = Classifier.training_step
 
     def training_step(self, batch, batch_idx):
         result = original(self, batch, batch_idx)
-        if self.global_rank == number and self.batches_seen == step:
+        if (self.global_rank, _number(self)) == (process, number):
             act()
         return result
 
     Classifier.training_step = training_step
 
 
+def _number(classifier: L.LightningModule) -> int:
+    """Return the number of the running training step, from 1, over all epochs and resumes."""
+    return classifier.trainer.fit_loop.total_batch_idx + 1
+
+
+def _nan(batch: Any) -> Any:
+    return batch[0] * float("nan"), batch[1]
+
+
+def loss_is_nan_at(number: int) -> None:
+    """In that training step, counted from 1; an update of it ends the process."""
+    running = {}
+
+    def act(classifier, batch):
+        running["step"] = _number(classifier)
+        return _nan(batch) if running["step"] == number else batch
+
+    def check_update(*_):
+        if running["step"] == number:
+            os._exit(99)
+
+    torch_optimizer.register_optimizer_step_pre_hook(check_update)
+    before_step("training_step", act)
+
+
+def validation_loss_is_nan() -> None:
+    """Of a network whose training is finite."""
+    before_step("validation_step", lambda _, batch: _nan(batch))
+
+
+def weights_are_infinite_after(number: int) -> None:
+    """As after an update that was too large."""
+    seen = Counter()
+
+    def spoil(optimizer, *_):
+        seen["updates"] += 1
+        if seen["updates"] == number:
+            optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+    torch_optimizer.register_optimizer_step_post_hook(spoil)
+
+
+def exit_in_step() -> None:
+    """A network that ends the program in its first step."""
+    before_step("training_step", lambda *_: sys.exit(0))
+
+
+def fail_job_1_and_stop_job_2(number: int) -> None:
+    """In a sweep, in that step: one job's loss is no number, the next is told to end."""
+
+    def act(classifier, batch):
+        job = Path(classifier.trainer.default_root_dir).name
+        if _number(classifier) == number and job == "2":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return _nan(batch) if _number(classifier) == number and job == "1" else batch
+
+    before_step("training_step", act)
+
+
+# Signals
+
+
+def signal_in(kind: str, number: int) -> None:
+    """At the first batch of the validation, or of the test."""
+    sent = []
+
+    def act(_, batch):
+        if not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+        return batch
+
+    before_step(kind, act)
+
+
 def signal_parent(number: int) -> None:
     """And wait for what it does to this process."""
-    heard = signal.getsignal(signal.SIGTERM).__self__
+    heard, handler = [], signal.getsignal(signal.SIGTERM)
+
+    def hear(*arguments):
+        heard.append(number)
+        handler(*arguments)
+
+    signal.signal(signal.SIGTERM, hear)
     os.kill(os.getppid(), number)
     end = time.monotonic() + 10
-    while heard.signal is None and time.monotonic() < end:
+    while not heard and time.monotonic() < end:
         time.sleep(0.01)
 
 
-def signal_all_at(step: int, number: int) -> None:
+def signal_all_after(step: int, number: int) -> None:
     """Also the loader's workers, by another process, as a batch system does it."""
-    without_picture()
 
     def act() -> None:
         group = [*(worker.pid for worker in active_children()), os.getpid()]
@@ -380,96 +389,129 @@ def signal_all_at(step: int, number: int) -> None:
         os.waitpid(sender, 0)
         time.sleep(0.2)
 
-    in_process(0, step, act)
+    after_step(0, step, act)
 
 
-def both(first: Callable[[], None], second: Callable[[], None]) -> None:
-    first()
-    second()
-
-
-def fork_and_die_in_step(step: int, seconds: float) -> None:
+def fork_and_die_after(step: int, seconds: float) -> None:
     """Leave a process behind that goes on for so long."""
-    without_picture()
-    original = Classifier.training_step
 
-    def training_step(self, batch, batch_idx):
-        if self.batches_seen + 1 == step:
-            if not os.fork():
-                time.sleep(seconds)
-                os._exit(0)
-            die()
-        return original(self, batch, batch_idx)
+    def act() -> None:
+        if not os.fork():
+            time.sleep(seconds)
+            os._exit(0)
+        die()
 
-    Classifier.training_step = training_step
+    after_step(0, step, act)
 
 
-def weights_are_infinite_after(step: int) -> None:
-    """As after an update that was too large."""
-    without_picture()
-    original = Classifier._update
-
-    def update(self):
-        original(self)
-        if self.batches_seen + 1 == step:
-            next(self.network.parameters()).data.fill_(float("inf"))
-
-    Classifier._update = update
+# Mutants: the program with a mistake in it
 
 
-def die_at_training_in(directory: Path) -> None:
-    """When all is checked and the run's directory is made; the default one, below this one."""
-    os.chdir(directory)
-    run.train = lambda *_: die()
+def no_step_seed() -> None:
+    """Dropout draws on from wherever the generator is."""
+    Classifier._seed = lambda self, seed: None
 
 
-def fail_seed_1_and_stop_seed_2(step: int) -> None:
-    """In a sweep over the seed: one job fails in that step, the next is told to end."""
-    without_picture()
-    original = Classifier.training_step
+def sums_not_persistent() -> None:
+    """The sums of the running epoch are not in the checkpoint."""
+    original = Scores.__init__
 
-    def training_step(self, batch, batch_idx):
-        if self.batches_seen + 1 == step:
-            if self._config.seed == 1:
-                batch = (batch[0] * float("nan"), batch[1])
-            if self._config.seed == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, batch, batch_idx)
+    def init(self, num_classes):
+        original(self, num_classes)
+        self.accuracy.persistent(False)
+        self.loss.persistent(False)
 
-    Classifier.training_step = training_step
+    Scores.__init__ = init
 
 
-def exit_in_step() -> None:
-    """A network that ends the program in its first step."""
-    from layerscope.training.module import Classifier
+def table_not_truncated() -> None:
+    """A resumed run goes on behind whatever rows there are."""
+    original = tables.GrowingTable.start
 
-    def training_step(self, batch, batch_idx):
-        sys.exit(0)
+    def start(self, lines):
+        if not self._path.exists():
+            original(self, lines)
+        self.lines = list(lines)
 
-    Classifier.training_step = training_step  # type: ignore[method-assign]
-
-
-def signal_in_validation(number: int) -> None:
-    """In the first batch of the first validation."""
-    from layerscope.training.module import Classifier
-
-    original = Classifier.validation_step
-
-    def validation_step(self, batch, batch_idx):
-        if self.trainer.current_epoch == 0 and batch_idx == 0:
-            os.kill(os.getpid(), number)
-        return original(self, batch, batch_idx)
-
-    Classifier.validation_step = validation_step  # type: ignore[method-assign]
+    tables.GrowingTable.start = start
 
 
-def signal_in_test(number: int) -> None:
-    """At the first batch of the test set."""
-    without_picture()
-    original = Classifier.test_step
+def saved_before_validation() -> None:
+    """The epoch's checkpoint comes as validation begins."""
 
-    def test_step(self, batch, batch_idx):
-        os.kill(os.getpid(), number)
-        return original(self, batch, batch_idx)
+    def on_validation_start(self, trainer, pl_module):
+        self._folder.save(trainer)
 
-    Classifier.test_step = test_step
+    WithinEpoch.on_validation_start = on_validation_start
+
+
+def not_renamed() -> None:
+    """A checkpoint is written under its own name."""
+    replace = os.replace
+
+    def copied(source, target):
+        if not str(target).endswith(".ckpt"):
+            return replace(source, target)
+        content = Path(source).read_bytes()
+        Path(source).unlink()
+        Path(target).unlink(missing_ok=True)
+        return Path(target).write_bytes(content)
+
+    os.replace = copied
+
+
+def rows_not_synced() -> None:
+    """An appended row is left to the system."""
+    fsync = os.fsync
+
+    def fsync_of_whole_files(descriptor):
+        if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND:
+            fsync(descriptor)
+
+    os.fsync = fsync_of_whole_files
+
+
+def files_not_synced() -> None:
+    """A file gets its name whether or not its bytes are on the disk."""
+    fsync = os.fsync
+
+    def fsync_of_folders_and_rows(descriptor):
+        is_folder = os.path.isdir(f"/proc/self/fd/{descriptor}")
+        if is_folder or fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND:
+            fsync(descriptor)
+
+    os.fsync = fsync_of_folders_and_rows
+
+
+def folders_not_synced() -> None:
+    """A file's new name is left to the system."""
+    fsync = os.fsync
+
+    def fsync_of_files(descriptor):
+        if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            fsync(descriptor)
+
+    os.fsync = fsync_of_files
+
+
+def sums_of_the_first_process() -> None:
+    """Every process goes on with the sums that the first one had."""
+    forked_processes()
+    module.sums_of_process = lambda sums, *_: {name: each[0] for name, each in sums.items()}
+
+
+def statistics_of_each_process() -> None:
+    """Each process validates with its own statistics of batch norm."""
+    forked_processes()
+    del strategy._SharingBuffers.on_after_outer_forward
+
+
+def sums_by_the_bucket() -> None:
+    """Gradients are added up in whatever order DDP's buckets bring about."""
+    forked_processes()
+    strategy.Processes._register_ddp_hooks = lambda self: None
+
+
+def forked_processes() -> None:
+    """For `trainer=ddp_spawn`: what is done to this process is done to those that train."""
+    strategy.START_METHODS["ddp_spawn"] = "fork"

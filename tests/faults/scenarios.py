@@ -5,6 +5,7 @@ last argument is a folder to work in.
 """
 
 import errno
+import fnmatch
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from layerscope.base.errors import UserError
 from layerscope.config.problems import parse
 from layerscope.config.schema import TrainConfig
 from layerscope.data import cifar10
-from layerscope.data.archives import read_archive
+from layerscope.data.sources import read_archive
 from layerscope.data.store import load_cifar10, prepare_cifar10
 from layerscope.training import resume
 from layerscope.training.checkpoints import RunFacts, read_checkpoint
@@ -70,12 +71,12 @@ class Whole:
 
 def command(directory: Path, *keys: str) -> list[str]:
     names = {key.partition("=")[0] for key in keys}
-    kept = [key for key in KEYS if key.partition("=")[0] not in names]
-    return [*kept, *keys, "resume=auto", f"hydra.run.dir={directory}"]
+    others = [key for key in KEYS if key.partition("=")[0] not in names]
+    return [*others, *keys, "resume=auto", f"hydra.run.dir={directory}"]
 
 
 @cache
-def whole(root: Path, *keys: str, prepare=inject.without_picture) -> Whole:
+def whole(root: Path, *keys: str, prepare=None) -> Whole:
     directory = root / f"whole {len(list(root.glob('whole *')))}"
     child = Child(command(directory, *keys), prepare)
     assert child.wait_for_training(), child.wait()
@@ -87,19 +88,41 @@ def whole(root: Path, *keys: str, prepare=inject.without_picture) -> Whole:
 
 @cache
 def events(root: Path, *keys: str) -> tuple[str, ...]:
-    """Of a run, in their order."""
+    """Return the events of a run in their order."""
     log = root / "events.txt"
     ended = run(command(root / "recorded", *keys), partial(inject.record, log))
     assert ended.code == 0, ended
     return tuple(log.read_text().splitlines())
 
 
-def ends_alike(directory: Path, root: Path, *keys: str, prepare=inject.without_picture):
-    """Go on to the end: what differs from the run that nothing happened to."""
+def ends_alike(directory: Path, root: Path, *keys: str, prepare=None, warning: str = ""):
+    """Resume to the end: what differs from the run that nothing happened to.
+
+    A warning that is not expected is a problem: every checkpoint that has its name is whole.
+    """
     ended = run(command(directory, *keys), prepare)
-    if ended.code != 0:
-        return [f"going on ended with {ended.code}: {ended.err[-300:]}"]
+    if ended.code != 0 or (ended.err != "" if not warning else warning not in ended.err):
+        return [f"resumed, ended with {ended.code}: {ended.err[-300:]}"]
     return compare(directory, whole(root, *keys, prepare=prepare))
+
+
+def broken_and_resumed(
+    what: str, cases: Iterable[tuple], prepare: Callable, end: Callable, root: Path
+) -> Figure:
+    """Run each case after `prepare(*case)`, which ends it as `end(*case)` says; then resume.
+
+    `end` returns the exit code, and what the line on stderr says of a failure.
+    """
+    figure = Figure(what)
+    for case in cases:
+        directory = root / "broken"
+        ended = run(command(directory), partial(prepare, *case))
+        problems = wrong_end(ended, *end(*case))
+        if ended.code > 0:
+            problems += [f"left {name}" for name in leftovers(directory)]
+        figure.count(problems + ends_alike(directory, root), case)
+        shutil.rmtree(directory)
+    return figure
 
 
 def compare(directory: Path, reference: Whole) -> list[str]:
@@ -111,28 +134,71 @@ def compare(directory: Path, reference: Whole) -> list[str]:
     return found + [f"left {name}" for name in leftovers(directory)]
 
 
+def wrong_end(ended: Ended, code: int, *parts: str) -> list[str]:
+    """Return what is wrong with how a run ended: its exit code, or its line on stderr."""
+    problems = [] if ended.code == code else [f"ended with {ended}"]
+    return problems + (one_line(ended.err, *parts) if parts else [])
+
+
 def one_line(text: str, *parts: str) -> list[str]:
-    """Whether stderr is one line that holds these parts."""
+    """Return what is wrong with a text that must be one line with these parts."""
     problems = [] if text.count("\n") == 1 and "Traceback" not in text else [f"stderr {text!r}"]
     return problems + [f"no {part!r} in {text!r}" for part in parts if part not in text]
+
+
+# The order of what is asked of the disk
+
+
+def careless_writes(mutant, root: Path) -> list[str]:
+    """What a loss of power could take although it had its name already, or half of it."""
+    log = root / f"disk of {mutant.__name__}.txt"
+    watch = partial(inject.both, partial(inject.record, log), mutant)
+    ended = run(command(log.with_suffix("")), watch)
+    assert ended.code == 0, ended
+    return careless(log.read_text().splitlines())
+
+
+def careless(events: Sequence[str]) -> list[str]:
+    """A file's bytes are synced before it gets its name, and then its folder; a row at once."""
+    problems: list[str] = []
+    unsynced: set[str] = set()
+    renamed = ""
+    for when, *words in map(str.split, events):
+        operation, name = " ".join(words[:-1]), words[-1]
+        if when == "before":
+            continue
+        if words == ["fsync"]:  # of the folder
+            renamed = ""
+        elif operation.endswith("fsync"):
+            unsynced.discard(name)
+        elif operation in ("create", "write", "append", "link", "replace"):
+            if renamed:
+                problems.append(f"the folder of {renamed} is not synced")
+            if operation in ("append", "replace") and name in unsynced:
+                problems.append(f"{name} is not synced")
+            if operation in ("write", "append"):
+                unsynced.add(name)
+            renamed = name if operation == "replace" else ""
+    return problems + [f"{name} is not synced" for name in sorted(unsynced)]
+
+
+def disk_calls(root: Path) -> list[tuple[str, str]]:
+    """Each kind of call on each file that a run writes; a link that fails is no failure."""
+    calls = {tuple(event.split(" ", 1)[1].rsplit(" ", 1)) for event in events(root)}
+    return sorted(call for call in calls if len(call) == 2 and call[0] != "link")
 
 
 # kill -9
 
 
-def killed_and_resumed(event: str, occurrence: int, mutant, keys: tuple[str, ...], root: Path):
+def killed_and_resumed(event: str, occurrence: int, mutant, root: Path):
     """Killed at that event and resumed, by the program or by a mutant of it: what differs."""
-    prepare = mutant or inject.without_picture
-    reference = whole(root, *keys, prepare=prepare)
     directory = root / "runs" / f"{len(list(root.glob('runs/*')))}"
     die = partial(inject.die_at, event, occurrence)
-    ended = run(command(directory, *keys), partial(inject.both, prepare, die))
+    ended = run(command(directory), partial(inject.both, mutant, die) if mutant else die)
     if ended.code != KILLED:
         return [f"was not killed: {ended}"]
-    ended = run(command(directory, *keys), prepare)
-    if ended.code != 0:
-        return [f"going on ended with {ended.code}: {ended.err[-300:]}"]
-    return compare(directory, reference)
+    return ends_alike(directory, root, prepare=mutant)
 
 
 def random_kills(count: int, seed: int, keys: Sequence[tuple[str, ...]], root: Path) -> Figure:
@@ -144,7 +210,7 @@ def random_kills(count: int, seed: int, keys: Sequence[tuple[str, ...]], root: P
         for turn in range(draw.randint(1, 3)):
             argv = command(directory, *keys[turn % len(keys)])
             seconds = draw.uniform(0, reference.seconds)
-            ended, _ = run_and_signal(argv, signal.SIGKILL, seconds, inject.without_picture)
+            ended, _ = run_and_signal(argv, signal.SIGKILL, seconds)
             kills += ended.code == KILLED
             if ended.code not in (KILLED, 0):
                 figure.lost.append(f"{number}: {ended}")
@@ -155,13 +221,14 @@ def random_kills(count: int, seed: int, keys: Sequence[tuple[str, ...]], root: P
 
 
 def kills_at_events(chosen: Sequence[tuple[str, int]], root: Path) -> Figure:
-    figure = Figure("kills at each hook and call")
-    for event, occurrence in chosen:
-        problems = killed_and_resumed(event, occurrence, None, (), root)
-        figure.count(problems, (event, occurrence))
-        shutil.rmtree(root / "runs")
+    what = "kills before and after each hook and call of the disk"
+    figure = broken_and_resumed(what, chosen, inject.die_at, _killed, root)
     figure.note = f"{len({event for event, _ in chosen})} places"
     return figure
+
+
+def _killed(*_: object) -> tuple[int]:
+    return (KILLED,)
 
 
 def all_events(root: Path) -> list[tuple[str, int]]:
@@ -171,34 +238,22 @@ def all_events(root: Path) -> list[tuple[str, int]]:
 
 
 def kills_inside_checkpoints(count: int, seed: int, temporary: str, root: Path) -> Figure:
-    figure, draw = (
-        Figure(f"kills inside a checkpoint's write, TMPDIR={temporary}"),
-        random.Random(seed),
-    )
-    writes = events(root).count("before save_sealed")
-    for number in range(count):
-        directory = root / f"torn {number}"
-        die = partial(
-            inject.die_inside_checkpoint, draw.randrange(writes), draw.random(), temporary
-        )
-        ended = run(command(directory), die)
-        problems = [] if ended.code == KILLED else [f"not killed: {ended}"]
-        figure.count(problems + ends_alike(directory, root), number)
-        shutil.rmtree(directory)
-    return figure
+    draw, num_writes = random.Random(seed), len(fnmatch.filter(events(root), "before write *.ckpt"))
+    cases = [("*.ckpt", draw.randrange(num_writes), draw.random()) for _ in range(count)]
+
+    def prepare(*case) -> None:
+        inject.use_temporary_directory(temporary)
+        inject.die_inside("write", *case)
+
+    what = f"kills inside a checkpoint's write, TMPDIR={temporary}"
+    return broken_and_resumed(what, cases, prepare, _killed, root)
 
 
 def kills_inside_rows(count: int, seed: int, root: Path) -> Figure:
-    figure, draw = Figure("kills inside a row of a log"), random.Random(seed)
-    for number in range(count):
-        directory = root / f"half a row {number}"
-        name = draw.choice(["metrics.csv", "metrics.csv", "timing.csv"])
-        die = partial(inject.die_inside_row, name, draw.randrange(2), draw.random())
-        ended = run(command(directory), die)
-        problems = [] if ended.code == KILLED else [f"not killed: {ended}"]
-        figure.count(problems + ends_alike(directory, root), number)
-        shutil.rmtree(directory)
-    return figure
+    draw, names = random.Random(seed), ("metrics.csv", "metrics.csv", "timing.csv")
+    cases = [(draw.choice(names), draw.randrange(2), draw.random()) for _ in range(count)]
+    prepare = partial(inject.die_inside, "append")
+    return broken_and_resumed("kills inside a row of a log", cases, prepare, _killed, root)
 
 
 # Signals
@@ -211,12 +266,11 @@ def signals(number: int, count: int, seed: int, root: Path) -> Figure:
     while figure.tried < count:
         directory = root / f"stopped {figure.tried}"
         seconds = draw.uniform(0, reference.seconds)
-        ended, sent = run_and_signal(command(directory), number, seconds, inject.without_picture)
+        ended, sent = run_and_signal(command(directory), number, seconds)
         if not sent or ended.code == -number:  # it was done before, or was ending
             late += 1
         else:
-            problems = [] if ended.code == 128 + number else [f"ended with {ended.code}"]
-            problems += one_line(ended.err, "resume=auto", f"hydra.run.dir={directory}")
+            problems = wrong_end(ended, 128 + number, f"resume=auto hydra.run.dir={directory}")
             figure.count(problems + ends_alike(directory, root), f"{seconds:.3f} s")
         shutil.rmtree(directory)
     figure.note = f"and {late} after the end"
@@ -233,22 +287,22 @@ THREE = (
 
 
 def stopped_among_three(directory: Path, number: int, act, prepare) -> Ended:
-    """In the third step of that process `act` is called; there is a checkpoint after the second."""
-    stop = partial(inject.both, prepare, partial(inject.in_process, number, 3, act))
+    """Call `act` in the third step of that process; there is a checkpoint after the second."""
+    stop = partial(inject.both, prepare, partial(inject.after_step, number, 3, act))
     return run(command(directory, *THREE), stop)
 
 
 def three_go_on(ended: Ended, directory: Path, code: int, seen: int, prepare, root, like=None):
-    """From where they were stopped, after so many steps: what is wrong with it, or differs from a
-    run of `like`, by default the same program."""
-    if ended.code != code:
-        return [f"ended with {ended}"]
+    """Resume a run that was stopped after `seen` steps: what is wrong, or differs from a run of
+    `like`, by default the same program."""
+    if problems := wrong_end(ended, code):
+        return problems
     saved = torch.load(directory / "checkpoints/last.ckpt", weights_only=True)
     found = saved["layerscope"]["batches_seen"]
     problems = [] if found == seen else [f"saved after step {found}"]
     again = run(command(directory, *THREE), prepare)
     if again.code != 0:
-        return [*problems, f"going on ended with {again}"]
+        return [*problems, f"resumed, ended with {again}"]
     return problems + compare(directory, whole(root, *THREE, prepare=like or prepare))
 
 
@@ -259,7 +313,7 @@ def damaged_checkpoints(count: int, seed: int, root: Path) -> Figure:
     """A bit flipped, or the file cut: `ckpt_path` refuses it, `resume=auto` takes the previous."""
     figure, draw = Figure("checkpoints with a flipped bit, or cut"), random.Random(seed)
     directory = root / "damaged"
-    die = partial(inject.die_at, "before save_sealed", 3)
+    die = partial(inject.die_at, "before write *.ckpt", 3)
     ended = run(command(directory), die)
     assert ended.code == KILLED, ended
     last = directory / "checkpoints/last.ckpt"
@@ -276,8 +330,8 @@ def damaged_checkpoints(count: int, seed: int, root: Path) -> Figure:
         last.unlink()  # of which there may be other names
         last.write_bytes(damaged)
         figure.count(_damage_problems(config, directory), (place, "cut" if cut else "flipped"))
-    problems = ends_alike(directory, root)
-    figure.count(problems, "going on from the previous one")
+    problems = ends_alike(directory, root, warning="last.ckpt")
+    figure.count(problems, "resumed from the previous one")
     return figure
 
 
@@ -299,28 +353,19 @@ def _damage_problems(config, directory: Path) -> list[str]:
 
 
 def failing_writes(cases: Sequence[tuple[str, str, int]], root: Path) -> Figure:
-    """The n-th kind of write fails; afterwards the run goes on where there is room again."""
-    figure = Figure("failing writes: " + ", ".join(sorted({errno.errorcode[n] for *_, n in cases})))
-    for case in cases:
-        directory = root / "failed"
-        ended = run(command(directory), partial(inject.fail_at, *case))
-        problems = [] if ended.code == 1 else [f"ended with {ended.code}"]
-        problems += one_line(ended.err, os.strerror(case[2]))
-        problems += [f"left {name}" for name in leftovers(directory)]
-        figure.count(problems + ends_alike(directory, root), case)
-        shutil.rmtree(directory)
-    return figure
+    """That call on that file fails with that number; the run resumes where there is room again."""
+    what = "failing writes: " + ", ".join(sorted({errno.errorcode[n] for *_, n in cases}))
+
+    def end(_operation, _name, number):
+        return 1, os.strerror(number)
+
+    return broken_and_resumed(what, cases, inject.fail_at, end, root)
 
 
 def file_size_limits(sizes: Sequence[int], root: Path) -> Figure:
-    figure = Figure("a real limit of the file's size (EFBIG)")
-    for size in sizes:
-        directory = root / f"limited {size}"
-        ended = run(command(directory), partial(inject.limit_file_size, size))
-        problems = [] if ended.code == 1 else [f"ended with {ended.code}"]
-        problems += one_line(ended.err, "File too large")
-        figure.count(problems + ends_alike(directory, root), size)
-    return figure
+    what, cases = "a real limit of the file's size (EFBIG)", [(size,) for size in sizes]
+    prepare = inject.limit_file_size
+    return broken_and_resumed(what, cases, prepare, lambda _: (1, "File too large"), root)
 
 
 def full_disks(sizes: Sequence[int], root: Path) -> Figure:
@@ -334,9 +379,8 @@ def full_disks(sizes: Sequence[int], root: Path) -> Figure:
             figure.note = "not possible here: no file system can be mounted"
             return figure
         try:
-            ended = run(command(disk / "run"), inject.without_picture)
-            problems = [] if ended.code == 1 else [f"ended with {ended.code}"]
-            problems += one_line(ended.err, "No space left on device")
+            ended = run(command(disk / "run"))
+            problems = wrong_end(ended, 1, "No space left on device")
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
             figure.count(problems + ends_alike(disk / "run", root), size)
         finally:
@@ -371,7 +415,7 @@ def killed_fetches(rounds: int, seed: int, root: Path) -> Figure:
 
 
 def _fetch(directory: Path, share: float) -> None:
-    """From a server that gives a piece at a time, and whose file has to be unpacked."""
+    """Fetch from a server that gives a piece at a time; its file has to be unpacked."""
     cifar10.DECODED_SHA256 = fake.SUMS
 
     def fetch(scratch: Path, report) -> dict[str, bytes]:

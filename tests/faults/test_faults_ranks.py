@@ -12,8 +12,8 @@ import torch
 from faulty_network import Small
 
 from layerscope.base.errors import UserError
+from layerscope.training.checkpoint_validation import validate_checkpoint
 from layerscope.training.checkpoints import FACTS_KEY, RunFacts, read_checkpoint
-from layerscope.training.restorable import check_restorable
 
 A_SUM = "train_scores.loss.total"
 A_COUNT = "train_scores.loss.count"
@@ -41,7 +41,7 @@ def checkpoint(killed):
 
 def restore(checkpoint):
     config = RunFacts.of(checkpoint).parsed_config()
-    check_restorable(checkpoint, Small(), config)
+    validate_checkpoint(checkpoint, Small(), config)
 
 
 def test_each_process_has_its_sums_in_the_checkpoint(checkpoint):

@@ -10,7 +10,7 @@ import injections as inject
 import pytest
 import torch
 from harness import KEYS, KILLED, Child, run
-from scenarios import command, compare, ends_alike, one_line, whole
+from scenarios import command, compare, ends_alike, whole, wrong_end
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,7 @@ def test_a_non_finite_loss_is_never_applied_and_never_saved(forks, root):
 def _non_finite(root: Path) -> list[str]:
     directory = root / "nan"
     ended = run(command(directory), partial(inject.loss_is_nan_at, 8))
-    problems = [] if ended.code == 3 else [f"ended with {ended}"]
-    problems += one_line(ended.err, "step 8", f"{directory}/checkpoints/last.ckpt", "optimizer.lr")
+    problems = wrong_end(ended, 3, "step 8", f"{directory}/checkpoints/last.ckpt", "optimizer.lr")
     saved = torch.load(directory / "checkpoints/last.ckpt", weights_only=True)
     if saved["layerscope"]["batches_seen"] != 7:
         problems.append(f"saved after step {saved['layerscope']['batches_seen']}")
@@ -43,14 +42,12 @@ def _non_finite(root: Path) -> list[str]:
 
 def test_a_non_finite_loss_of_the_validation_names_epoch_and_step(forks, root):
     ended = forks(run, command(root / "val nan"), inject.validation_loss_is_nan)
-    assert ended.code == 3
-    assert one_line(ended.err, "val/loss is nan in epoch 1, after step 5", "last.ckpt") == []
+    assert wrong_end(ended, 3, "val/loss is nan in epoch 1, after step 5", "last.ckpt") == []
 
 
 def test_non_finite_weights_are_not_saved(forks, root):
     ended, seen, finite = forks(_non_finite_weights, root)
-    assert ended.code == 3
-    assert one_line(ended.err, "no longer finite", "last.ckpt") == []
+    assert wrong_end(ended, 3, "no longer finite", "last.ckpt") == []
     assert (seen, finite) == (2, True)
 
 
@@ -70,10 +67,8 @@ def test_a_validation_ends_before_the_run_does(number, forks, root):
 
 def _stopped_in_validation(number: int, root: Path) -> list[str]:
     directory = root / f"validation{number}"
-    # several batches of validation, so that there is one after the signal
-    ended = run(command(directory), partial(inject.signal_in_validation, number))
-    problems = [] if ended.code == 128 + number else [f"ended with {ended}"]
-    problems += one_line(ended.err, "ended after epoch 1", "last.ckpt", "resume=auto")
+    ended = run(command(directory), partial(inject.signal_in, "validation_step", number))
+    problems = wrong_end(ended, 128 + number, "ended after epoch 1", "last.ckpt", "resume=auto")
     return problems + ends_alike(directory, root)
 
 
@@ -94,17 +89,16 @@ def test_more_epochs_go_on_in_the_same_directory(forks, root):
 
 def _longer(root: Path, longer: tuple[str, ...]) -> list[str]:
     directory = root / "longer"
-    assert run(command(directory, "scheduler=constant"), inject.without_picture).code == 0
-    die = partial(inject.die_at, "after Classifier.training_step", 1)
+    assert run(command(directory, "scheduler=constant")).code == 0
+    die = partial(inject.die_at, "after training_step", 1)
     ended = run(command(directory, *longer), die)
-    problems = [] if ended.code == KILLED else [f"ended with {ended}"]
+    problems = wrong_end(ended, KILLED)
     return problems + ends_alike(directory, root, *longer)
 
 
 def test_without_a_directory_of_its_own_resume_is_refused(forks):
     ended = forks(run, [*KEYS, "resume=auto"])
-    assert ended.code == 2
-    assert one_line(ended.err, "hydra.run.dir=DIR") == []
+    assert wrong_end(ended, 2, "hydra.run.dir=DIR") == []
 
 
 @pytest.mark.parametrize(
@@ -121,32 +115,24 @@ def test_a_run_that_would_end_otherwise_is_refused(key, told, forks, root):
     argv = [a for a in command(root / "other", key) if a != "resume=auto"]
     for given in (command(directory, key), [*argv, f"ckpt_path={last}"]):
         ended = forks(run, given)
-        assert ended.code == 2
-        assert one_line(ended.err, told, "allow_changes=true") == []
+        assert wrong_end(ended, 2, told, "allow_changes=true") == []
     assert state(directory) == before
     assert not (root / "other").exists()
 
 
-def test_it_goes_on_where_changes_are_allowed(forks, root):
-    directory = root / "changed"
-    assert forks(run, command(directory), partial(inject.die_at, "before save_sealed", 1)).code < 0
-    ended = forks(run, command(directory, "seed=1", "allow_changes=true"), inject.without_picture)
-    assert (ended.code, ended.err) == (0, "")
-
-
 def test_two_processes_do_not_share_a_directory(forks, root):
-    second, first = forks(_second_process, root)
-    assert second.code == 2
-    assert one_line(second.err, "another process", "both") == []
+    second, first = forks(_second_process, command(root / "both"), signal.SIGCONT)
+    assert wrong_end(second, 2, "another process", "both") == []
     assert first.code == 0
 
 
-def _second_process(root: Path):
-    child = Child(command(root / "both"), inject.without_picture)
+def _second_process(argv: list[str], number: int):
+    """Start the same beside a process that trains, which then gets that signal."""
+    child = Child(argv)
     child.wait_for_training()
     child.signal(signal.SIGSTOP)
-    second = run(command(root / "both"))
-    child.signal(signal.SIGCONT)
+    second = run(argv)
+    child.signal(number)
     return second, child.wait()
 
 
@@ -158,72 +144,62 @@ def test_runs_started_together_have_directories_of_their_own(forks, root):
 
 def _eight(root: Path) -> list[int]:
     """As many as need no more than to begin."""
-    children = [Child(KEYS, partial(inject.die_at_training_in, root)) for _ in range(8)]
+    children = [
+        Child(
+            KEYS,
+            partial(
+                inject.both,
+                partial(os.chdir, root),
+                partial(inject.die_at, "before create config.yaml", 0),
+            ),
+        )
+        for _ in range(8)
+    ]
     return [child.wait().code for child in children]
 
 
-def test_an_early_stopped_run_goes_on_to_its_results(forks, root):
-    assert forks(_early_stopped, root) == []
+def test_an_early_stopped_run_goes_on_to_its_results_or_trains_on(forks, root):
+    problems, num_epochs = forks(_early_stopped, root)
+    assert problems == []
+    assert num_epochs == 4
 
 
-def _early_stopped(root: Path) -> list[str]:
-    keys = ("trainer.max_epochs=4", "callbacks.early_stopping.patience=1")
-    keys += ("callbacks.early_stopping.min_delta=100",)
+def _early_stopped(root: Path) -> tuple[list[str], int]:
+    keys = ("trainer.max_epochs=4", "callbacks.early_stopping.min_delta=100")
+    stopping = (*keys, "callbacks.early_stopping.patience=1")
     directory = root / "early"
-    ended = run(command(directory, *keys), partial(inject.die_at, "before write_json", 1))
-    problems = [] if ended.code == KILLED else [f"ended with {ended}"]
+    die = partial(inject.die_at, "before write results.json", 0)
+    ended = run(command(directory, *stopping), die)
+    problems = wrong_end(ended, KILLED)
     rows = (directory / "metrics.csv").read_bytes()
     if rows.count(b"\n") != 3:
         problems.append(f"not stopped after two epochs: {rows}")
-    return problems + ends_alike(directory, root, *keys)
+    problems += ends_alike(directory, root, *stopping)
+    more = ("callbacks.early_stopping.patience=null", "allow_changes=true")
+    run(command(directory, *keys, *more))
+    return problems, (directory / "metrics.csv").read_bytes().count(b"\n") - 1
 
 
-def test_an_early_stopped_run_trains_on_where_that_is_changed(forks, root):
-    assert forks(_patient, root) == 4
+def test_within_an_epoch_other_batches_are_refused_and_another_seed_may_be_allowed(forks, root):
+    refused, ended, seconds = forks(_changed_within_an_epoch, root)
+    assert wrong_end(refused, 2, "within an epoch", "data.batch_size=8") == []
+    assert (ended.code, ended.err) == (0, "")
+    assert 0 < seconds < 100  # counted from the resume, not from the start of the machine
 
 
-def _patient(root: Path) -> int:
-    keys = ("trainer.max_epochs=4", "callbacks.early_stopping.min_delta=100")
-    directory = root / "patient"
-    run(command(directory, *keys, "callbacks.early_stopping.patience=1"))
-    run(command(directory, *keys, "callbacks.early_stopping.patience=null", "allow_changes=true"))
-    return (directory / "metrics.csv").read_bytes().count(b"\n") - 1
-
-
-def test_a_resumed_epoch_counts_its_time_from_the_resume(forks, root):
-    seconds = forks(_resumed_seconds, root)
-    assert 0 < seconds < 100  # not the time since the machine was started
-
-
-def _resumed_seconds(root: Path) -> float:
-    directory = root / "clock"
-    # after the first checkpoint inside an epoch, before the epoch's end
-    run(command(directory), partial(inject.die_at, "before Classifier.training_step", 3))
-    run(command(directory))
-    return json.loads((directory / "results.json").read_text())["train_seconds"]
-
-
-def test_other_batches_within_an_epoch_are_refused(forks, root):
-    ended = forks(_other_batches, root)
-    assert ended.code == 2
-    assert one_line(ended.err, "within an epoch", "data.batch_size=8") == []
-
-
-def _other_batches(root: Path):
-    directory = root / "batches"
-    run(command(directory), partial(inject.die_at, "before Classifier.training_step", 3))
-    keys = [key for key in command(directory) if not key.startswith("data.batch_size")]
-    return run([*keys, "data.batch_size=8", "allow_changes=true"])
+def _changed_within_an_epoch(root: Path):
+    directory = root / "changed"
+    run(command(directory), partial(inject.die_at, "before training_step", 3))
+    allowed = (directory, "allow_changes=true")
+    refused = run(command(*allowed, "data.batch_size=8"))
+    ended = run(command(*allowed, "seed=1"))
+    results = json.loads((directory / "results.json").read_text())
+    return refused, ended, results["train_seconds"]
 
 
 def test_code_that_ends_the_program_is_a_failed_run(forks, root):
-    ended = forks(_exits, root)
-    assert ended.code == 1
-    assert one_line(ended.err, "sys.exit(0)") == []
-
-
-def _exits(root: Path):
-    return run(command(root / "exits"), inject.exit_in_step)
+    ended = forks(run, command(root / "exits"), inject.exit_in_step)
+    assert wrong_end(ended, 1, "sys.exit(0)") == []
 
 
 def test_ckpt_path_goes_on_in_a_new_directory(forks, root):
@@ -232,10 +208,10 @@ def test_ckpt_path_goes_on_in_a_new_directory(forks, root):
 
 def _new_directory(root: Path) -> list[str]:
     old, new = root / "old", root / "new"
-    assert run(command(old), partial(inject.die_at, "before save_sealed", 4)).code == KILLED
+    assert run(command(old), partial(inject.die_at, "before write *.ckpt", 4)).code == KILLED
     before = state(old)
     keys = [*KEYS, f"ckpt_path={old}/checkpoints/last.ckpt", f"hydra.run.dir={new}"]
-    ended = run(keys, inject.without_picture)
+    ended = run(keys)
     if ended.code != 0 or state(old) != before:
         return [f"ended with {ended}, or changed {old}"]
     return compare(new, whole(root))
@@ -244,7 +220,7 @@ def _new_directory(root: Path) -> list[str]:
 def test_a_damaged_best_checkpoint_is_told_of(forks, root):
     """Going on seeks the best from there; where only the results are missing, the user decides."""
     directory = root / "bad best"
-    die = partial(inject.die_at, "before write_json", 1)
+    die = partial(inject.die_at, "before write results.json", 0)
     assert forks(run, command(directory), die).code == KILLED
     best = directory / "checkpoints/best.ckpt"
     content = bytearray(best.read_bytes())
@@ -253,13 +229,11 @@ def test_a_damaged_best_checkpoint_is_told_of(forks, root):
     best.write_bytes(content)
     before = state(directory)
     ended = forks(run, command(directory))
-    assert ended.code == 2
-    assert one_line(ended.err, "best.ckpt", "missing or damaged", "trainer.max_epochs") == []
+    assert wrong_end(ended, 2, "best.ckpt", "missing or damaged", "trainer.max_epochs") == []
     assert state(directory) == before
     keys = ("trainer.max_epochs=3", "allow_changes=true")
-    ended = forks(run, command(directory, *keys), inject.without_picture)
-    assert ended.code == 0
-    assert one_line(ended.err, "warning", "best.ckpt") == []
+    ended = forks(run, command(directory, *keys))
+    assert wrong_end(ended, 0, "warning", "best.ckpt") == []
 
 
 # Sweeps
@@ -271,7 +245,7 @@ def sweep(directory: Path, *keys: str) -> list[str]:
 
 def test_a_sweep_is_stopped_and_goes_on_with_what_is_not_finished(forks, root):
     directory = root / "sweep"
-    prepare = partial(inject.fail_seed_1_and_stop_seed_2, 3)
+    prepare = partial(inject.fail_job_1_and_stop_job_2, 3)
     ended = forks(run, sweep(directory, "seed=0,1,2"), prepare)
     assert ended.code == 143, ended
     failed, stopped = ended.err.splitlines()
@@ -279,7 +253,7 @@ def test_a_sweep_is_stopped_and_goes_on_with_what_is_not_finished(forks, root):
     assert stopped.startswith("error: SIGTERM")
     assert f"resume=auto hydra.sweep.dir={directory}" in stopped
     finished = state(directory / "0")
-    ended = forks(run, sweep(directory, "seed=0,1,2"), inject.without_picture)
+    ended = forks(run, sweep(directory, "seed=0,1,2"))
     assert (ended.code, ended.err) == (0, "")
     assert state(directory / "0") == finished
     records = json.loads((directory / "sweep.json").read_text())
@@ -289,25 +263,13 @@ def test_a_sweep_is_stopped_and_goes_on_with_what_is_not_finished(forks, root):
 def test_a_users_error_in_a_sweep_is_found_before_the_first_job(forks, root):
     directory = root / "wrong sweep"
     ended = forks(run, sweep(directory, "seed=0,1", "optimizer.lr=0.1,-1"))
-    assert ended.code == 2
-    assert one_line(ended.err, "optimizer.lr=-1") == []
+    assert wrong_end(ended, 2, "optimizer.lr=-1") == []
     assert not directory.exists()
 
 
 def test_a_sweeps_directory_is_not_shared(forks, root):
     directory = root / "shared sweep"
-    second, first = forks(_second_sweep, directory)
-    assert second.code == 2
-    assert one_line(second.err, "another process") == []
+    second, first = forks(_second_process, sweep(directory, "seed=0,1"), signal.SIGKILL)
+    assert wrong_end(second, 2, "another process") == []
     assert first.code == KILLED
     assert os.listdir(directory / "0").count("failure.json") == 0
-
-
-def _second_sweep(directory: Path):
-    child = Child(sweep(directory, "seed=0,1"), inject.without_picture)
-    child.wait_for_training()
-    child.signal(signal.SIGSTOP)
-    second = run(sweep(directory, "seed=0,1"))
-    child.signal(signal.SIGKILL)
-    child.signal(signal.SIGCONT)
-    return second, child.wait()

@@ -177,34 +177,25 @@ def test_a_member_that_says_it_is_larger_than_the_file(tmp_path):
     assert_refused(give("evaluate", tmp_path / "b.ckpt"))
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: torch.zeros(1).expand(2**33),
-        lambda: torch.zeros(1).as_strided((2**20, 2**20), (0, 0)),
-        lambda: torch.sparse_coo_tensor(torch.zeros(1, 1).long(), torch.ones(1), (2**33,)),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Sparse")
-def test_a_tensor_that_says_it_is_large(make, tmp_path):
-    checkpoint = put(plain_checkpoint(), ("state_dict", "network.fc.bias"), make())
-    save_sealed(tmp_path / "a.ckpt", checkpoint)
-    assert_nobody_opens(tmp_path / "a.ckpt", "describes a tensor of|no readable checkpoint", ())
-    assert_refused(give("evaluate", tmp_path / "a.ckpt"))
+TENSORS = {
+    "expanded": lambda: torch.zeros(1).expand(2**33),
+    "strided": lambda: torch.zeros(1).as_strided((2**20, 2**20), (0, 0)),
+    "large sparse": lambda: torch.sparse_coo_tensor(
+        torch.zeros(1, 1).long(), torch.ones(1), (2**33,)
+    ),
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "meta": lambda: torch.zeros(2, device="meta"),
+    "quantized": lambda: torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
+}
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: torch.eye(3).to_sparse(),
-        lambda: torch.zeros(2, device="meta"),
-        lambda: torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
-def test_a_tensor_of_another_kind(make, tmp_path):
-    checkpoint = put(plain_checkpoint(), ("state_dict", "network.fc.bias"), make())
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:.*quantize:UserWarning")
+def test_a_tensor_that_says_it_is_large_or_is_of_another_kind(name, tmp_path):
+    checkpoint = put(plain_checkpoint(), ("state_dict", "network.fc.bias"), TENSORS[name]())
     save_sealed(tmp_path / "a.ckpt", checkpoint)
+    hint = "describes a tensor of|another kind|no readable checkpoint"
+    assert_nobody_opens(tmp_path / "a.ckpt", hint, ())
     assert_refused(give("evaluate", tmp_path / "a.ckpt"))
 
 
@@ -476,7 +467,7 @@ def resumed(trained, tmp_path):
     return tmp_path / "run", config.model_copy(update={"resume": "auto"})
 
 
-def failing_reads(monkeypatch, number, names=("last.ckpt",)):
+def failing_reads(monkeypatch, number, names):
     read = Path.read_bytes
 
     def read_bytes(self):
@@ -489,25 +480,25 @@ def failing_reads(monkeypatch, number, names=("last.ckpt",)):
 
 def test_a_checkpoint_that_the_disk_does_not_give_is_passed_over(resumed, monkeypatch):
     directory, config = resumed
-    failing_reads(monkeypatch, errno.EIO)
+    failing_reads(monkeypatch, errno.EIO, ("last.ckpt",))
     start = start_of(config, directory)
     assert start.checkpoint == directory / "checkpoints/previous.ckpt"
     assert "last.ckpt cannot be read: Input/output error" in start.warning
     assert_refused(give("evaluate", directory / "checkpoints/last.ckpt"), "Input/output error")
 
 
-def test_a_run_that_the_disk_does_not_give_is_not_started_again(resumed, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "names", "hint"),
+    [
+        (errno.EIO, ("last.ckpt", "previous.ckpt"), r"last\.ckpt cannot be read: Input/output"),
+        (errno.EACCES, ("last.ckpt",), "Permission denied: give yourself the permission"),
+    ],
+)
+def test_a_run_that_may_be_whole_is_not_started_again(number, names, hint, resumed, monkeypatch):
     """It would be written over."""
     directory, config = resumed
-    failing_reads(monkeypatch, errno.EIO, ("last.ckpt", "previous.ckpt"))
-    with pytest.raises(UserError, match=r"last\.ckpt cannot be read: Input/output error"):
-        start_of(config, directory)
-
-
-def test_a_checkpoint_that_may_not_be_read_is_none_to_pass_over(resumed, monkeypatch):
-    directory, config = resumed
-    failing_reads(monkeypatch, errno.EACCES)
-    with pytest.raises(UserError, match="Permission denied: give yourself the permission"):
+    failing_reads(monkeypatch, number, names)
+    with pytest.raises(UserError, match=hint):
         start_of(config, directory)
 
 

@@ -31,7 +31,6 @@ TARGETS = [
     "layerscope.networks.registry.os.system", "torch.nn.Linear", "evil.Net",
 ]  # fmt: skip
 TRIED = ("evil.Net", "os.system")  # by every command; by a call, all of them
-FAMILIES = ["resnet", "custom.x", "os.system", "", None, 5, ["custom"], {"_target_": "os.system"}]
 
 
 @pytest.fixture(autouse=True)
@@ -73,21 +72,29 @@ def test_a_target_in_a_users_file_or_beside_a_key():
             parse(TrainConfig, {**config, section: {"_target_": "os.system"}})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_families_that_are_none(family, tmp_path):
-    path = tmp_path / "a.ckpt"
-    save_sealed(path, put(plain_checkpoint(), (FACTS_KEY, "config", "model", "family"), family))
-    with pytest.raises(UserError, match="model"):
-        layerscope.load(path)
+FAMILIES = ["resnet", "custom.x", "os.system", "", None, 5, ["custom"], {"_target_": "os.system"}]
+TORCHVISION = ["os.system", "../resnet18", "get_model", "_api", "ResNet", "vgg"]
+ALL_MEMORY = [
+    {"channels": [65536, 65536, 8]}, {"channels": [10**9, 8, 8]}, {"channels": [1] * 1000},
+    {"width": 1e300}, {"kernel_size": 10**9 + 1}, {"input_shape": [3, 10**9, 10**9]},
+    {"num_classes": 10**12}, {"channels": [True, 8, 8]}, {"channels": "abc"},
+]  # fmt: skip
+MODELS = [
+    *(({"family": family}, "model") for family in FAMILIES),
+    *(({"family": "torchvision", "name": name}, "torchvision") for name in TORCHVISION),
+    *((keys, "model") for keys in ALL_MEMORY),
+]
 
 
-@pytest.mark.parametrize("name", ["os.system", "../resnet18", "get_model", "_api", "ResNet", "vgg"])
-def test_torchvision_names_that_are_no_network(name, tmp_path):
-    model = {
-        "family": "torchvision", "name": name, "input_shape": [3, 32, 32], "num_classes": 10,
-    }  # fmt: skip
-    save_sealed(tmp_path / "a.ckpt", put(plain_checkpoint(), (FACTS_KEY, "config", "model"), model))
-    with pytest.raises(UserError, match="is no torchvision classifier"):
+@pytest.mark.parametrize(("keys", "hint"), MODELS)
+def test_a_checkpoints_network_that_is_none(keys, hint, tmp_path):
+    checkpoint = plain_checkpoint(**keys)
+    if hint == "torchvision":
+        model = {**keys, "input_shape": [3, 32, 32], "num_classes": 10}
+        hint = "is no torchvision classifier"
+        put(checkpoint, (FACTS_KEY, "config", "model"), model)
+    save_sealed(tmp_path / "a.ckpt", checkpoint)
+    with pytest.raises(UserError, match=hint):
         layerscope.load(tmp_path / "a.ckpt")
 
 
@@ -113,37 +120,21 @@ def test_only_the_command_line_names_a_class(tmp_path):
         "1",
         "\tmodel: 1",
         "\0",
+        None,  # a target in a configuration that is otherwise whole
     ],
 )
 def test_the_configuration_of_a_runs_directory(text, tmp_path):
-    """It is compared when the run goes on, and never run."""
+    """It is compared when the run resumes, and never run."""
     run = tmp_path / "run"
     run.mkdir()
+    if text is None:
+        config = {**plain_checkpoint()[FACTS_KEY]["config"], "model": custom("evil.Net")}
+        text, hint = yaml.safe_dump(config), "model."
+    else:
+        hint = "config.yaml"
     (run / "config.yaml").write_text(text)
-    assert_refused(call("train", *KEYS, "resume=auto", f"hydra.run.dir={run}"), "config.yaml")
+    assert_refused(call("train", *KEYS, "resume=auto", f"hydra.run.dir={run}"), hint)
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
-
-
-def test_a_target_in_the_configuration_of_a_runs_directory(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    config = {**plain_checkpoint()[FACTS_KEY]["config"], "model": custom("evil.Net")}
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert_refused(call("train", *KEYS, "resume=auto", f"hydra.run.dir={run}"), "model.")
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        {"channels": [65536, 65536, 8]}, {"channels": [10**9, 8, 8]}, {"channels": [1] * 1000},
-        {"width": 1e300}, {"kernel_size": 10**9 + 1}, {"input_shape": [3, 10**9, 10**9]},
-        {"num_classes": 10**12}, {"channels": [True, 8, 8]}, {"channels": "abc"},
-    ],
-)  # fmt: skip
-def test_a_network_of_all_memory(model, tmp_path):
-    save_sealed(tmp_path / "a.ckpt", plain_checkpoint(**model))
-    with pytest.raises(UserError):
-        layerscope.load(tmp_path / "a.ckpt")
 
 
 def test_a_directory_in_a_checkpoint_is_not_written_to(tmp_path, monkeypatch):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from layerscope.base.errors import UserError
-from layerscope.data.archives import MAX_MEMBER_BYTES, read_archive, read_folder
 from layerscope.data.cifar10 import BINARY_FORM, PYTHON_FORM, SourceError, decode_python
+from layerscope.data.sources import MAX_MEMBER_BYTES, read_archive, read_folder
 from layerscope.data.store import load_cifar10
 
 NAME = "cifar-10-batches-bin/data_batch_1.bin"
@@ -49,33 +49,23 @@ def assert_untouched(folder, secret):
     assert [path.name for path in (folder / "in").iterdir()] == [BINARY_FORM.archive]
 
 
-@pytest.mark.parametrize(
-    ("kind", "target"),
-    [
-        (tarfile.SYMTYPE, "../secret"),
-        (tarfile.SYMTYPE, "/etc/passwd"),
-        (tarfile.LNKTYPE, "../secret"),
-        (tarfile.CHRTYPE, ""),
-        (tarfile.BLKTYPE, ""),
-        (tarfile.FIFOTYPE, ""),
-        (tarfile.DIRTYPE, ""),
-    ],
-)
-def test_a_member_that_is_no_file(kind, target, tmp_path, secret):
-    (tmp_path / "in").mkdir()
-    path, form = archive_of(tmp_path / "in", member(NAME, kind, target))
-    with pytest.raises(SourceError, match=r"data_batch_1\.bin is missing"):
-        read_archive(path, form)
-    assert_untouched(tmp_path, secret)
+REGULAR, LINK, HARD_LINK = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+MEMBERS = [
+    # name, kind, target of a link: none of them is the batch, or is written anywhere
+    (NAME, LINK, "../secret"), (NAME, LINK, "/etc/passwd"), (NAME, HARD_LINK, "../secret"),
+    (NAME, tarfile.CHRTYPE, ""), (NAME, tarfile.BLKTYPE, ""), (NAME, tarfile.FIFOTYPE, ""),
+    (NAME, tarfile.DIRTYPE, ""), ("../secret", REGULAR, ""), (f"../{NAME}", REGULAR, ""),
+    (f"./../../{NAME}", REGULAR, ""), (f"/{NAME}", REGULAR, ""), ("", REGULAR, ""),
+    ("/tmp/layerscope-secret", REGULAR, ""),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret", "/tmp/layerscope-secret", f"../{NAME}", f"./../../{NAME}", f"/{NAME}", ""]
-)
-def test_a_member_that_wants_to_be_elsewhere(name, tmp_path, secret):
+@pytest.mark.parametrize(("name", "kind", "target"), MEMBERS)
+def test_a_member_that_is_no_file_or_wants_to_be_elsewhere(name, kind, target, tmp_path, secret):
     (tmp_path / "in").mkdir()
-    through = member("cifar-10-batches-bin", tarfile.SYMTYPE, "..")
-    path, form = archive_of(tmp_path / "in", through, member(name, content=b"theirs"))
+    through = member("cifar-10-batches-bin", LINK, "..")
+    content = b"theirs" if kind == REGULAR else b""
+    path, form = archive_of(tmp_path / "in", through, member(name, kind, target, content))
     with pytest.raises(SourceError, match=r"data_batch_1\.bin is missing"):
         read_archive(path, form)
     assert_untouched(tmp_path, secret)
@@ -89,7 +79,7 @@ def test_a_member_that_says_it_is_large_is_not_read(tmp_path):
     path = tmp_path / BINARY_FORM.archive
     path.write_bytes(gzip.compress(header.getvalue()))
     right = hashlib.md5(path.read_bytes()).hexdigest()
-    with pytest.raises(SourceError, match=r"too large|cannot be unpacked"):
+    with pytest.raises(SourceError, match="too large"):
         read_archive(path, replace(BINARY_FORM, archive_sum=f"md5:{right}"))
 
 

@@ -1,14 +1,11 @@
 """Mistakes in what is explained or profiled: see test_bad_input."""
 
 import errno
-import json
 import os
 from pathlib import Path
 
 import pytest
 from bad_input import BOMB, assert_refused, snapshot
-
-from layerscope.reconcile import profile, settings
 
 OWN_CLASS = ["model=custom", "model._target_=pathlib.PurePath"]
 # Of both scripts, which compose, build and write alike.
@@ -248,9 +245,16 @@ def test_an_old_profile_as_a_budget(run, tmp_path, monkeypatch):
 def test_a_step_that_the_memory_does_not_hold(run, tmp_path, monkeypatch):
     """The system would end the process without a word."""
     monkeypatch.chdir(tmp_path)
-    for room, words in ((1_000, "an input of shape"), (10_000, "one step takes")):
-        for module in (profile, settings):
-            monkeypatch.setattr(module, "available_bytes", lambda device, room=room: room)
+    read_text = Path.read_text
+    for room, words in ((1_024, "an input of shape"), (10_240, "one step takes")):
+        told = f"MemAvailable: {room // 1024} kB"
+        monkeypatch.setattr(
+            Path,
+            "read_text",
+            lambda self, *args, told=told, **keys: (
+                told if self.name == "meminfo" else read_text(self, *args, **keys)
+            ),
+        )
         result = run("profile_model", "model=tiny_cnn", "batch_size=20")
         assert (result.code, result.err.count("\n")) == (2, 1), result
         assert words in result.err
@@ -264,17 +268,3 @@ def test_the_memory_that_there_is():
     assert available_bytes("meta") is None
     found = available_bytes("cpu")
     assert found is None or 2**20 < found < 2**50
-
-
-def test_a_budget_of_the_same_settings_is_taken(run, tmp_path):
-    """And so the tests above can fail."""
-    quick = [
-        "model=tiny_cnn",
-        "batch_size=2",
-        "instruments.time=false",
-        "instruments.machine=false",
-    ]
-    assert run("profile_model", *quick, f"hydra.run.dir={tmp_path}/a").code == 0
-    budget = f"{tmp_path}/a/profile.json"
-    assert json.loads(Path(budget).read_text())["format"] == 2
-    assert run("profile_model", *quick, f"budget={budget}", f"hydra.run.dir={tmp_path}/b").code == 0

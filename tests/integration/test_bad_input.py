@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,6 @@ from bad_input import BOMB, IMAGES, assert_refused, broken_checkpoints, snapshot
 from helpers import SCRIPTS, TINY
 from PIL import Image
 
-from layerscope.data import store
-from layerscope.data.sources import local_sources
 from layerscope.training.checkpoint_files import save_sealed
 
 OWN_CLASS = ["model=custom", "model._target_=pathlib.PurePath"]
@@ -305,11 +304,21 @@ def places(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def _offline(monkeypatch):
+    """Neither the official server nor npm is reached."""
+
+    def unreachable(*_, **__):
+        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    monkeypatch.setenv("PATH", "")
+
+
+@pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize("case", PLACES)
 def test_a_place_is_refused(case, run, places, monkeypatch):
     monkeypatch.chdir(places)
-    # As where neither the official server nor npm is reached.
-    monkeypatch.setattr(store.prepare_cifar10, "__defaults__", (local_sources,))
     overrides, hint = PLACES[case]
     keys = [key for key in TINY if "cifar10" not in str(overrides) or not key.startswith("data")]
     before = snapshot(places)
@@ -321,10 +330,10 @@ def test_a_place_is_refused(case, run, places, monkeypatch):
     assert snapshot(places) == before
 
 
+@pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize("case", [case for case in PLACES if "data" in str(PLACES[case][0])])
 def test_data_that_is_none_is_refused_to_an_evaluation(case, run, finished, places, monkeypatch):
     monkeypatch.chdir(places)
-    monkeypatch.setattr(store.prepare_cifar10, "__defaults__", (local_sources,))
     overrides, hint = PLACES[case]
     before = snapshot(places)
     checkpoint = f"ckpt_path={finished}/checkpoints/best.ckpt"
@@ -391,51 +400,6 @@ def test_another_network_or_no_optimizer_is_nothing_to_go_on_from(run, finished,
     assert_refused(run("train", *TINY, f"ckpt_path={weights}"), "no optimizer to resume with")
 
 
-@pytest.mark.usefixtures("_in_empty_directory")
-@pytest.mark.parametrize(
-    ("overrides", "hint"),
-    [
-        ((), "ckpt_path is missing"),
-        (("ckpt_path=null",), "ckpt_path=null names no file"),
-        (("ckpt_path=[a]",), "names no file"),
-        (("ckpt_path={good}", "data.batchsize=3"), "data.batchsize is not a key"),
-        (("ckpt_path={good}", "data.batch_size=0"), "data.batch_size=0"),
-        (("ckpt_path={good}", "trainer=tpu"), "options of trainer"),
-        (("ckpt_path={good}", "trainer=null"), "trainer=null cannot be chosen"),
-        (("ckpt_path={good}", "optimizer=adam"), "data or trainer"),
-        (("ckpt_path={good}", "seed=abc"), "seed=abc"),
-        (("ckpt_path={good}", "seed=1", "seed=2"), "seed is given 2 times"),
-        (("ckpt_path={good}", "seed=1,2"), "only key=value"),
-        (("ckpt_path={good}", "seed=[1"), "close each bracket"),
-        (("ckpt_path={good}", "seed@x=1"), "only key=value"),
-        (("ckpt_path={good}", "~seed"), "only key=value"),
-        (("ckpt_path={good}", "+seeds=1"), "seeds is not a key"),
-        (("ckpt_path={good}", "loss.label_smoothing=nan"), "label_smoothing=nan"),
-        (("ckpt_path={good}", "data=cifar10", "data.dir='${oc.env:HOME}'"), "write the value"),
-        (("ckpt_path={good}", "data=cifar10", "data.dir="), "names no file"),
-        (("ckpt_path={good}", "paths.outputs="), "names no directory"),
-        (("ckpt_path={good}", "+hydra.run.foo=1"), "hydra.run.foo is not a key"),
-        (("ckpt_path={good}", "hydra.run.dir=/dev/null/x"), "cannot be made"),
-        (("ckpt_path={good}", "hydra.run.dir={good}"), "is a file"),
-        (("ckpt_path={good}", "hydra.run.dir={run}"), "holds another run"),
-        (("ckpt_path=http://127.0.0.1/x.ckpt",), "only local files"),
-        (("ckpt_path=.",), "is a directory"),
-        (("ckpt_path={good}", "trainer=gpu"), "trainer=cpu"),
-        (("ckpt_path={good}", "-m"), "leave out -m"),
-        (("ckpt_path={good}", "data.grayscale=true"), "data.grayscale"),
-        (("ckpt_path={good}", "model.num_classes=2"), "model.num_classes"),
-        (("ckpt_path={good}", "model=tiny_cnn"), "data or trainer"),
-    ],
-)
-def test_evaluate_refuses(overrides, hint, run, finished):
-    if "trainer=gpu" in overrides and torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    good = finished / "checkpoints/best.ckpt"
-    typed = [o.replace("{good}", str(good)).replace("{run}", str(finished)) for o in overrides]
-    result = run("evaluate", *typed)
-    assert_refused(result, hint)
-
-
 @pytest.mark.parametrize("script", ["predict", "explain"])
 def test_pictures_that_are_none(script, run, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -457,29 +421,64 @@ def test_pictures_that_are_none(script, run, finished, tmp_path, monkeypatch):
     assert [path.name for path in sorted(tmp_path.iterdir())] == before
 
 
+EVALUATE = [
+    ((), "ckpt_path is missing"),
+    (("ckpt_path=null",), "ckpt_path=null names no file"),
+    (("ckpt_path=[a]",), "names no file"),
+    (("ckpt_path={good}", "data.batchsize=3"), "data.batchsize is not a key"),
+    (("ckpt_path={good}", "data.batch_size=0"), "data.batch_size=0"),
+    (("ckpt_path={good}", "trainer=tpu"), "options of trainer"),
+    (("ckpt_path={good}", "trainer=null"), "trainer=null cannot be chosen"),
+    (("ckpt_path={good}", "optimizer=adam"), "data or trainer"),
+    (("ckpt_path={good}", "seed=abc"), "seed=abc"),
+    (("ckpt_path={good}", "seed=1", "seed=2"), "seed is given 2 times"),
+    (("ckpt_path={good}", "seed=1,2"), "only key=value"),
+    (("ckpt_path={good}", "seed=[1"), "close each bracket"),
+    (("ckpt_path={good}", "seed@x=1"), "only key=value"),
+    (("ckpt_path={good}", "~seed"), "only key=value"),
+    (("ckpt_path={good}", "+seeds=1"), "seeds is not a key"),
+    (("ckpt_path={good}", "loss.label_smoothing=nan"), "label_smoothing=nan"),
+    (("ckpt_path={good}", "data=cifar10", "data.dir='${oc.env:HOME}'"), "write the value"),
+    (("ckpt_path={good}", "data=cifar10", "data.dir="), "names no file"),
+    (("ckpt_path={good}", "paths.outputs="), "names no directory"),
+    (("ckpt_path={good}", "+hydra.run.foo=1"), "hydra.run.foo is not a key"),
+    (("ckpt_path={good}", "hydra.run.dir=/dev/null/x"), "cannot be made"),
+    (("ckpt_path={good}", "hydra.run.dir={good}"), "is a file"),
+    (("ckpt_path={good}", "hydra.run.dir={run}"), "holds another run"),
+    (("ckpt_path=http://127.0.0.1/x.ckpt",), "only local files"),
+    (("ckpt_path=.",), "is a directory"),
+    (("ckpt_path={good}", "trainer=gpu"), "trainer=cpu"),
+    (("ckpt_path={good}", "-m"), "leave out -m"),
+    (("ckpt_path={good}", "data.grayscale=true"), "data.grayscale"),
+    (("ckpt_path={good}", "model.num_classes=2"), "model.num_classes"),
+    (("ckpt_path={good}", "model=tiny_cnn"), "data or trainer"),
+]
+PREDICT = [
+    (("image=x.png",), "ckpt_path is missing"),
+    (("ckpt_path={good}",), "image is missing"),
+    (("ckpt_path={good}", "image=null"), "image=null names no file"),
+    (("ckpt_path={good}", "image=x.png", "trainer=tpu"), "options of trainer"),
+    (("ckpt_path={good}", "image=x.png", "seed=abc"), "seed=abc"),
+    (("ckpt_path={good}", "image=x.png", "layer=fc"), "layer is not a key"),
+    (("ckpt_path={good}", "image=x.png", "model.num_classes=2"), "and that stays"),
+    (("ckpt_path={good}", "image=x.png", "image=y.png"), "image is given 2 times"),
+    (("ckpt_path={good}", "image=x.png", "-m"), "leave out -m"),
+    (("ckpt_path={good}", "image=x.png", "+hydra.run.foo=1"), "hydra.run.foo is not a key"),
+    (("ckpt_path=http://127.0.0.1/x.ckpt", "image=x.png"), "only local files"),
+    (("ckpt_path=.", "image=x.png"), "is a directory"),
+    (("ckpt_path=", "image=x.png"), "names no file"),
+]
+OF_A_CHECKPOINT = [("evaluate", *row) for row in EVALUATE] + [("predict", *row) for row in PREDICT]
+
+
 @pytest.mark.usefixtures("_in_empty_directory")
-@pytest.mark.parametrize(
-    ("overrides", "hint"),
-    [
-        (("image=x.png",), "ckpt_path is missing"),
-        (("ckpt_path={good}",), "image is missing"),
-        (("ckpt_path={good}", "image=null"), "image=null names no file"),
-        (("ckpt_path={good}", "image=x.png", "trainer=tpu"), "options of trainer"),
-        (("ckpt_path={good}", "image=x.png", "seed=abc"), "seed=abc"),
-        (("ckpt_path={good}", "image=x.png", "layer=fc"), "layer is not a key"),
-        (("ckpt_path={good}", "image=x.png", "model.num_classes=2"), "and that stays"),
-        (("ckpt_path={good}", "image=x.png", "image=y.png"), "image is given 2 times"),
-        (("ckpt_path={good}", "image=x.png", "-m"), "leave out -m"),
-        (("ckpt_path={good}", "image=x.png", "+hydra.run.foo=1"), "hydra.run.foo is not a key"),
-        (("ckpt_path=http://127.0.0.1/x.ckpt", "image=x.png"), "only local files"),
-        (("ckpt_path=.", "image=x.png"), "is a directory"),
-        (("ckpt_path=", "image=x.png"), "names no file"),
-    ],
-)
-def test_predict_refuses(overrides, hint, run, finished):
+@pytest.mark.parametrize(("script", "overrides", "hint"), OF_A_CHECKPOINT)
+def test_evaluate_and_predict_refuse(script, overrides, hint, run, finished):
+    if "trainer=gpu" in overrides and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
     good = finished / "checkpoints/best.ckpt"
-    result = run("predict", *(override.format(good=good) for override in overrides))
-    assert_refused(result, hint)
+    typed = [o.replace("{good}", str(good)).replace("{run}", str(finished)) for o in overrides]
+    assert_refused(run(script, *typed), hint)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from layerscope.training.callbacks.prepare_process import PrepareProcess, prepar
 from layerscope.training.callbacks.within_epoch import WithinEpoch
 from layerscope.training.checkpoint_files import BEST, LAST
 from layerscope.training.checkpoint_folder import CheckpointFolder
+from layerscope.training.checkpoint_validation import validate_checkpoint
 from layerscope.training.checkpoints import load_weights, read_checkpoint
 from layerscope.training.hardware import (
     in_child_process,
@@ -59,7 +60,6 @@ from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
 from layerscope.training.optimizers import optimizer_maker
 from layerscope.training.provenance import describe_run, prepare_data
-from layerscope.training.restorable import check_restorable
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
 from layerscope.training.scoring import score_checkpoint
 from layerscope.training.stop_request import StopRequest
@@ -187,7 +187,7 @@ def _check_start(network: torch.nn.Module, config: TrainConfig, start: Start) ->
         return
     checkpoint = read_checkpoint(start.checkpoint)
     load_weights(network, checkpoint)
-    check_restorable(checkpoint, network, config)
+    validate_checkpoint(checkpoint, network, config)
     if start.has_trained and config.resume is None:
         raise UserError(
             f"ckpt_path={start.checkpoint} has trained all its epochs, or was stopped early: raise "

@@ -1,4 +1,4 @@
-"""Batches made on the training device: the whole set lives there as uint8."""
+"""Batches made on the training device, where the whole set lives as uint8."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,17 +10,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from layerscope.data.order import EpochPlan, Flip, epoch_plan
-from layerscope.data.splits import ImageSet
 from layerscope.data.view import View, enlarge
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float32, labels (N,) int64
-Held = Literal["val", "test"]
-Split = Literal["train"] | Held
+EvalSplit = Literal["val", "test"]
+Split = Literal["train"] | EvalSplit
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images (N, H, W, C) uint8 and labels (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Of each channel, over the images trained on, on a scale of 0 to 1."""
+    """Mean and standard deviation of each channel of the training images, scaled to [0, 1]."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -28,7 +38,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What decides the batches, beside the images."""
+    """Everything that decides the batches, except the images."""
 
     seed: int
     batch_size: int  # global: over all ranks
@@ -42,28 +52,28 @@ class BatchSettings:
     num_ranks: int = 1
 
     def num_train_batches(self, count: int) -> int:
-        """In an epoch of `count` images."""
+        """Return the number of batches in an epoch of `count` images."""
         return count // self.batch_size if self.drop_last else self.num_batches(count)
 
     def num_batches(self, count: int) -> int:
-        """That hold `count` images, the last one short."""
+        """Return the number of batches that hold `count` images; the last one may be short."""
         return -(-count // self.batch_size)
 
     def rows(self, index: int, count: int) -> slice:
-        """This rank's positions in batch `index`: every num_ranks-th of the global batch."""
+        """Return this rank's positions in batch `index`: every num_ranks-th of the global batch."""
         start = index * self.batch_size
         return slice(start + self.rank, min(start + self.batch_size, count), self.num_ranks)
 
 
 class BatchSource(Protocol):
-    """Where batches come from; both kinds give the same images in the same order."""
+    """A source of batches. Both implementations give the same images in the same order."""
 
     def train(self, epoch: int, start: int, stop: int) -> Iterator[Batch]:
-        """Batches start, start + 1, ... stop - 1 of an epoch, augmented."""
+        """Yield the augmented batches start, start + 1, ... stop - 1 of an epoch."""
         ...
 
-    def evaluate(self, split: Held, stop: int) -> Iterator[Batch]:
-        """The first `stop` batches of a split in its own order, every image once."""
+    def evaluate(self, split: EvalSplit, stop: int) -> Iterator[Batch]:
+        """Yield the first `stop` batches of a split in its own order, every image once."""
         ...
 
 
@@ -101,7 +111,7 @@ class DeviceBatches:
             pixels = torch.where(flipped[:, None, None, None], pixels.flip(2), pixels)
             yield self._finish(pixels), labels[images]
 
-    def evaluate(self, split: Held, stop: int) -> Iterator[Batch]:
+    def evaluate(self, split: EvalSplit, stop: int) -> Iterator[Batch]:
         """See BatchSource."""
         images, labels = self._images[split], self._labels[split]
         for index in range(stop):
@@ -117,7 +127,7 @@ class DeviceBatches:
 
 @dataclass(frozen=True)
 class _DevicePlan:
-    """An EpochPlan where the images are."""
+    """An EpochPlan as tensors on the device of the images."""
 
     images: Tensor
     crops: Tensor
@@ -129,7 +139,7 @@ class _DevicePlan:
 
 
 class Scale:
-    """uint8 pixels (N, S, S, C) to normalised float32 images (N, C, H, W) of the view's size."""
+    """Turn uint8 pixels (N, S, S, C) into normalised float32 images (N, C, H, W), enlarged."""
 
     def __init__(self, normalisation: Normalisation, view: View, device: torch.device) -> None:
         self._view = view
@@ -138,15 +148,16 @@ class Scale:
         self._factor = torch.tensor(normalisation.std, device=device).mul(255).reciprocal()
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Written out for a whole row of pixels: three values at a time would not be vectorised."""
+        """Return the images."""
         width = pixels.shape[2]
+        # Whole rows of pixels, since torch does not vectorise over three channels.
         rows = pixels.flatten(2).to(torch.float32)  # (N, S, S * C)
         rows = rows.sub_(self._mean.repeat(width)).mul_(self._factor.repeat(width))
         return enlarge(rows.unflatten(2, (-1, self.channels)).permute(0, 3, 1, 2), self._view)
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> Normalisation:
-    """Exact, from how often each grey level occurs."""
+    """Compute mean and deviation exactly, from how often each grey level occurs."""
     levels = np.arange(256) / 255
     mean, std = [], []
     for channel in range(images.shape[3]):
@@ -161,7 +172,7 @@ def channel_statistics(images: NDArray[np.uint8]) -> Normalisation:
 
 
 def _crop_windows(images: Tensor, padding: int) -> Tensor:
-    """A view (N, 2p+1, 2p+1, H, W*C) of every crop of the reflect-padded images (N, H, W, C)."""
+    """Return a view (N, 2p+1, 2p+1, H, W*C) of every crop of the reflect-padded images."""
     count, height, width, channels = images.shape
     padded = _reflect_pad(images, padding)
     row = (width + 2 * padding) * channels
@@ -173,7 +184,7 @@ def _crop_windows(images: Tensor, padding: int) -> Tensor:
 
 
 def _reflect_pad(images: Tensor, padding: int) -> Tensor:
-    # torch's own reflection has no uint8 kernel on every device; an index does the same.
+    # torch's own reflection has no uint8 kernel on some devices; an index does the same.
     rows = _reflected(images.shape[1], padding, images.device)
     columns = _reflected(images.shape[2], padding, images.device)
     return images[:, rows][:, :, columns].contiguous()

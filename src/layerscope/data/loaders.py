@@ -1,4 +1,4 @@
-"""The ordinary way to batches, for sets that do not fit on the training device: a DataLoader."""
+"""Batches from a DataLoader, for sets that do not fit on the training device."""
 
 import os
 import signal
@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from layerscope.data.batches import Batch, BatchSettings, Held, Split
+from layerscope.data.batches import Batch, BatchSettings, EvalSplit, ImageSet, Split
 from layerscope.data.order import EpochPlan, epoch_plan
-from layerscope.data.splits import ImageSet
 from layerscope.data.view import enlarge
 
 
@@ -40,7 +39,7 @@ class WorkerBatches:
         batches = self._batches(len(images), range(start, stop))
         return self._load(_Augmented(images, plan, settings), batches)
 
-    def evaluate(self, split: Held, stop: int) -> Iterator[Batch]:
+    def evaluate(self, split: EvalSplit, stop: int) -> Iterator[Batch]:
         """See BatchSource."""
         images = self._sets[split]
         return self._load(_Plain(images, self._settings), self._batches(len(images), range(stop)))
@@ -69,12 +68,13 @@ class WorkerBatches:
 
 
 def _end_by_the_parent_alone(worker: int) -> None:
-    """A SIGTERM to all processes of a run: the one that trains needs batches until it stops.
+    """Let a worker ignore every SIGTERM that its parent did not send.
 
-    What it then leaves unread is no error of the worker's.
+    A batch system sends SIGTERM to all processes of a run, and the one that trains needs batches
+    until it stops. A batch that it then leaves unread is no error.
     """
     sys.excepthook = _without_lost_readers
-    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent it
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who sent a signal
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     threading.Thread(target=_wait_for_parent, daemon=True).start()
@@ -94,7 +94,7 @@ def _wait_for_parent() -> None:
 
 
 class _Plain(Dataset[tuple[Tensor, int]]):
-    """Image i of a set, normalised (C, H, W), and its label."""
+    """A dataset of the normalised images (C, H, W) of a set and their labels."""
 
     def __init__(self, images: ImageSet, settings: BatchSettings) -> None:
         self._images = images
@@ -116,7 +116,7 @@ class _Plain(Dataset[tuple[Tensor, int]]):
 
 
 class _Augmented(_Plain):
-    """The image at a position of an epoch, cropped and flipped as the plan says."""
+    """A dataset of the images of an epoch in its order, cropped and flipped as the plan says."""
 
     def __init__(self, images: ImageSet, plan: EpochPlan, settings: BatchSettings) -> None:
         super().__init__(images, settings)

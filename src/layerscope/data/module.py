@@ -1,4 +1,4 @@
-"""The data of a run, as Lightning asks for it."""
+"""The data of a run as a LightningDataModule."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from layerscope.base.errors import UserError
 from layerscope.config.schema import DataConfig, SyntheticConfig, TrainConfig
 from layerscope.data import synthetic
 from layerscope.data.batches import (
@@ -17,27 +18,30 @@ from layerscope.data.batches import (
     BatchSettings,
     BatchSource,
     DeviceBatches,
-    Held,
+    EvalSplit,
+    ImageSet,
     Normalisation,
     Split,
     channel_statistics,
 )
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.loaders import WorkerBatches
-from layerscope.data.splits import ImageSet, stratified_split
 from layerscope.data.store import load_cifar10
 from layerscope.data.view import View, see_images, see_labels, view_for
+
+# Key of the generator that draws the split. Fixed: every run validates on the same images.
+SPLIT_KEY = np.array([0x5A11D, 0], dtype=np.uint64)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Everything between a photo and the network, so that a checkpoint can carry it."""
+    """Everything between a photo and the network; a checkpoint carries it."""
 
     view: View
     normalisation: Normalisation
 
     def to_plain(self) -> dict[str, Any]:
-        """Strings, numbers and lists only."""
+        """Return strings, numbers, lists and dicts only."""
         return {
             "image_size": self.view.image_size,
             "grayscale": self.view.grayscale,
@@ -48,7 +52,7 @@ class Preprocessing:
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Preprocessing":
-        """The inverse of `to_plain`."""
+        """Return the inverse of `to_plain`."""
         groups = tuple((name, tuple(members)) for name, members in values["groups"].items())
         return cls(
             View(values["image_size"], values["grayscale"], groups),
@@ -60,9 +64,9 @@ class ImageData(L.LightningDataModule):
     """Training, validation and test batches of the configured set.
 
     Args:
-        next_step: how many training batches have been seen, over all epochs; a loader starts
-            there, so that a resumed run goes on where the stopped one was.
-        preprocessing: a checkpoint's; by default worked out from the configuration and the images.
+        next_step: number of training batches seen so far, over all epochs. The training loader
+            starts there, which is how a run resumes within an epoch.
+        preprocessing: a checkpoint's; by default derived from the configuration and the images.
     """
 
     def __init__(
@@ -80,12 +84,12 @@ class ImageData(L.LightningDataModule):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Known once the data is set up."""
+        """Return the preprocessing; `setup` must come first."""
         assert self._preprocessing is not None, "setup() comes first"
         return self._preprocessing
 
     def setup(self, stage: str) -> None:
-        """Read the stage's images and see them as the network does."""
+        """Read the stage's images and bring them to the network's size, channels and classes."""
         splits: tuple[Split, ...] = ("train", "val") if stage == "fit" else ("test",)
         if set(splits) <= set(self.sets):
             return
@@ -96,32 +100,32 @@ class ImageData(L.LightningDataModule):
             else view_for(config.data, config.model, CLASS_NAMES)
         )
         self._on_device = None
-        self.sets = {split: _seen(*_read(config.data, split), view) for split in splits}
+        self.sets = {split: _preprocessed(*_read(config.data, split), view) for split in splits}
         if self._preprocessing is None:
             statistics = channel_statistics(self.sets["train"].images)
             self._preprocessing = Preprocessing(view, statistics)
 
     def train_dataloader(self) -> "TrainLoader":
-        """From the next step on."""
+        """Return the batches from the next step on."""
         count = self.batch_settings(0, 1).num_train_batches(len(self.sets["train"]))
         length = limited(count, self._config.trainer.limit_train_batches)
         return TrainLoader(self._source(), length, self._next_step)
 
-    def val_dataloader(self) -> "HeldLoader":
-        """Every validation image once."""
-        return self._held("val", self._config.trainer.limit_val_batches)
+    def val_dataloader(self) -> "EvalLoader":
+        """Return every validation image once."""
+        return self._eval_loader("val", self._config.trainer.limit_val_batches)
 
-    def test_dataloader(self) -> "HeldLoader":
-        """Every test image once."""
-        return self._held("test", self._config.trainer.limit_test_batches)
+    def test_dataloader(self) -> "EvalLoader":
+        """Return every test image once."""
+        return self._eval_loader("test", self._config.trainer.limit_test_batches)
 
     def test_images(self) -> NDArray[np.uint8]:
-        """(N, S, S, C), as the network sees them before they are normalised."""
+        """Return the test images (N, S, S, C) as they are before normalisation."""
         return self.sets["test"].images
 
-    def _held(self, split: Held, limit: float) -> "HeldLoader":
+    def _eval_loader(self, split: EvalSplit, limit: float) -> "EvalLoader":
         count = self.batch_settings(0, 1).num_batches(len(self.sets[split]))
-        return HeldLoader(self._source(), split, limited(count, limit))
+        return EvalLoader(self._source(), split, limited(count, limit))
 
     def _source(self) -> BatchSource:
         assert self.trainer is not None
@@ -132,13 +136,13 @@ class ImageData(L.LightningDataModule):
         return self._device_batches(settings, device)
 
     def _device_batches(self, settings: BatchSettings, device: torch.device) -> DeviceBatches:
-        # One copy of the images on the device, whichever loaders are asked for.
+        # All loaders share one copy of the images on the device.
         if self._on_device is None or self._on_device[0] != (settings, device):
             self._on_device = ((settings, device), DeviceBatches(self.sets, settings, device))
         return self._on_device[1]
 
     def batch_settings(self, rank: int, num_ranks: int) -> BatchSettings:
-        """What decides the batches of one rank."""
+        """Return what decides the batches of one rank."""
         data = self._config.data
         return BatchSettings(
             seed=self._config.seed,
@@ -166,24 +170,24 @@ class TrainLoader:
         return self._length
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: it asks for the step at the first batch, when a checkpoint is restored.
+        # A generator: it reads the step at the first batch, after a checkpoint is restored.
         epoch, start = divmod(self._next_step(), self._length)
         yield from self._source.train(epoch, start, self._length)
 
     def state_dict(self) -> dict[str, int]:
-        """Nothing: says to Lightning that this loader resumes within an epoch, by the step."""
+        """Return nothing. Lightning resumes within an epoch where a loader has this method."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Nothing to restore."""
+        """Restore nothing: `next_step` says where to start."""
 
 
-class HeldLoader:
+class EvalLoader:
     """Validation or test batches."""
 
-    def __init__(self, source: BatchSource, split: Held, length: int) -> None:
+    def __init__(self, source: BatchSource, split: EvalSplit, length: int) -> None:
         self._source = source
-        self._split: Held = split
+        self._split: EvalSplit = split
         self._length = length
 
     def __len__(self) -> int:
@@ -194,7 +198,7 @@ class HeldLoader:
 
 
 def count_images(config: TrainConfig) -> dict[Split, int]:
-    """Images of each split that belong to a class of the view; only labels are read."""
+    """Count the images of each split that belong to a class of the view; read only labels."""
     view = view_for(config.data, config.model, CLASS_NAMES)
     splits: tuple[Split, ...] = ("train", "val", "test")
     return {
@@ -204,26 +208,50 @@ def count_images(config: TrainConfig) -> dict[Split, int]:
 
 
 def default_padding(config: TrainConfig) -> int:
-    """How far the training images are padded before they are cropped."""
+    """Return by how many pixels training images are padded before they are cropped."""
     if config.data.crop_padding is not None:
         return config.data.crop_padding
     return stored_size(config) // 16
 
 
 def stored_size(config: TrainConfig) -> int:
-    """Height and width of the images as they are kept; larger views are made on the device."""
+    """Return height and width of the stored images; larger views are made on the device."""
     return min(config.model.input_shape[1], synthetic.SIZE)
 
 
 def limited(count: int, limit: float) -> int:
-    """A share of `count`, at least one, or a number of at most `count`."""
+    """Return a share of `count`, at least 1, or a number of at most `count`."""
     if isinstance(limit, float):
         return max(1, int(count * limit))
     return min(count, limit)
 
 
+def stratified_split(
+    labels: NDArray[np.uint8], val_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and those to validate on, each ascending.
+
+    Every class gives the same share; where that is no whole number, the first classes give one
+    image more. The split depends on the labels and the size alone.
+    """
+    if not 0 < val_size < len(labels):
+        raise UserError(f"data.val_size={val_size}: must leave some of {len(labels)} to train on")
+    keys = np.random.Philox(key=SPLIT_KEY).random_raw(len(labels))
+    shuffled = np.argsort(keys, kind="stable")
+    classes, counts = np.unique(labels, return_counts=True)
+    wanted = counts * val_size // len(labels)
+    wanted[: val_size - wanted.sum()] += 1
+    chosen = [
+        shuffled[labels[shuffled] == label][:count]
+        for label, count in zip(classes, wanted, strict=True)
+    ]
+    validated = np.zeros(len(labels), dtype=bool)
+    validated[np.concatenate(chosen)] = True
+    return np.flatnonzero(~validated), np.flatnonzero(validated)
+
+
 def _read(data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) and labels (N,)."""
+    """Read the images (N, 32, 32, 3) and labels (N,) of a split."""
     if isinstance(data, SyntheticConfig):
         return synthetic.read_split(split, getattr(data, f"num_{split}"))
     arrays = load_cifar10(Path(data.dir) if data.dir else None)
@@ -240,7 +268,7 @@ def _read_labels(data: DataConfig, split: Split) -> np.ndarray:
     return _read(data, split)[1]
 
 
-def _seen(images: np.ndarray, labels: np.ndarray, view: View) -> ImageSet:
+def _preprocessed(images: np.ndarray, labels: np.ndarray, view: View) -> ImageSet:
     classes = see_labels(labels, view)
     kept = classes >= 0
     if kept.all():

@@ -1,8 +1,8 @@
-"""What happens to each image in each epoch, as a pure function of (seed, epoch).
+"""Order, crops and flips of each epoch, as a pure function of (seed, epoch).
 
-Drawn by Philox, a counter-based generator: nothing is kept between epochs, so a resumed run draws
-what an uninterrupted one would. numpy promises the raw stream (not its distributions) for ever,
-therefore only that is used.
+Philox is a counter-based generator: it keeps no state between epochs, so a resumed run draws
+what an uninterrupted one would. Only its raw stream is used, since numpy guarantees that across
+versions, unlike its distributions.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ORDER, CROP, FLIP, STEP = range(4)
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Per position in the epoch; batch b holds the positions from b * batch_size on."""
+    """Arrays over the positions of an epoch; batch b starts at position b * batch_size."""
 
     images: NDArray[np.int64]  # (count,) which image
     crops: NDArray[np.int64]  # (count, 2) row and column of the crop in the padded image
@@ -28,7 +28,7 @@ class EpochPlan:
 
 
 def epoch_plan(seed: int, epoch: int, count: int, padding: int, flip: Flip) -> EpochPlan:
-    """A shuffle without replacement, a crop for each position, a flip for each image."""
+    """Draw a shuffle without replacement, a crop per position and a flip per image."""
     order = np.argsort(_draw(seed, ORDER, epoch, count), kind="stable")
     raw = _draw(seed, CROP, epoch, count)
     choices = np.uint64(2 * padding + 1)
@@ -37,7 +37,7 @@ def epoch_plan(seed: int, epoch: int, count: int, padding: int, flip: Flip) -> E
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """For the framework's own generators (dropout and the like), set anew before each step."""
+    """Return the seed of a step for torch's generators, which drop units and the like."""
     generator, state = _step_generator(seed, rank)
     state["state"]["counter"][1] = step
     generator.state = state
@@ -52,7 +52,7 @@ def _step_generator(seed: int, rank: int) -> tuple[np.random.Philox, Any]:
 
 
 def _flips(seed: int, epoch: int, count: int, flip: Flip) -> NDArray[np.bool_]:
-    """By image, not by position: alternation needs each image's previous flip."""
+    """Draw by image, not by position: alternation needs each image's previous flip."""
     if flip == "none":
         return np.zeros(count, dtype=bool)
     drawn = _draw(seed, FLIP, 0 if flip == "alternate" else epoch, count) % np.uint64(2) == 1

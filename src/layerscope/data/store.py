@@ -1,11 +1,11 @@
-"""The cache: CIFAR-10 as four .npy files that were verified, and the proof that they still are.
+"""The cache: CIFAR-10 as four verified .npy files, and the proof that they are unchanged.
 
-Hashing all four takes about 0.1 s, opening them a millisecond. So manifest.json keeps each file's
-size, inode, mtime and ctime as they were when its content was verified, and while these are
-unchanged the content is not hashed again. ctime is among them because a program can set a file's
-mtime back but not its ctime: an edit in place always shows. Files that were copied from elsewhere
-are hashed at each load until `prepare_cifar10` can write a new manifest. What goes unnoticed is
-decay of the disk below the file system, and somebody who rewrites the manifest to match.
+Hashing the files takes about 0.1 s, opening them a millisecond. So manifest.json records each
+file's size, inode, mtime and ctime when its content was verified, and as long as these match the
+content is not hashed again. ctime is included because a program can reset mtime but not ctime, so
+that an edit in place always shows. Copied files do not match: they are hashed at each load until
+`prepare_cifar10` can write a new manifest. What goes unnoticed: bytes that the disk itself changes,
+and a manifest that somebody rewrites to match.
 """
 
 import errno
@@ -33,7 +33,7 @@ from layerscope.data.transfer import Report
 
 MANIFEST = "manifest.json"
 _LOCK = ".prepare.lock"
-_HEADER_BYTES = 128  # of a .npy file of such arrays
+_HEADER_BYTES = 128  # in the .npy file of such an array
 _SCRATCH_PREFIX = ".fetch-"
 
 
@@ -41,7 +41,7 @@ Stats = dict[str, dict[str, int]]
 
 
 class Provenance(TypedDict):
-    """What run.json says about the data."""
+    """The origin of the data, as in run.json."""
 
     name: str
     source: str
@@ -57,7 +57,7 @@ class _Verified:
 
 
 def default_directory() -> Path:
-    """LAYERSCOPE_DATA_DIR, else the folder for caches that the platform gives each user."""
+    """Return LAYERSCOPE_DATA_DIR, else a folder in the user's cache folder of this platform."""
     configured = os.environ.get("LAYERSCOPE_DATA_DIR")
     if configured:
         return Path(configured)
@@ -67,10 +67,13 @@ def default_directory() -> Path:
 
 
 def load_cifar10(directory: Path | None = None) -> Cifar10Arrays:
-    """The verified arrays, memory-mapped; raises `UserError` where `prepare_cifar10` has not been.
+    """Return the verified arrays, memory-mapped; write nothing.
 
-    They are mapped copy-on-write, so that torch.from_numpy takes them without a warning: writing
-    to one changes neither the file nor what others see. Writes nothing to the disk.
+    Copy-on-write, so that torch.from_numpy takes them without a warning: writing to an array
+    changes neither the file nor another process's array.
+
+    Raises:
+        UserError: there are none; `prepare_cifar10` fetches them.
     """
     directory = _resolve(directory)
     try:
@@ -87,14 +90,16 @@ def prepare_cifar10(
     report: Report,
     find: Callable[[Path], Sequence[Source]] = find_sources,
 ) -> Provenance:
-    """Make sure that `load_cifar10` will find verified arrays, fetching them where there are none.
+    """Make sure that `load_cifar10` finds verified arrays; fetch them where there are none.
 
-    Raises `UserError` when no source can be used, and leaves nothing behind then.
+    Raises:
+        UserError: no source can be used, or the directory; nothing is left behind.
+        RunFailed: the disk is full or broken.
     """
     directory, found = _resolve(directory), None
     try:
         found = _find_prepared(directory)
-        was_left = (directory / _LOCK).exists()  # by a process that was killed, or is at it
+        was_left = (directory / _LOCK).exists()  # by a process that was killed, or still fetches
         if found is None or not found.manifest_is_current or was_left:
             with _exclusive(directory, report):
                 found = _find_prepared(directory)
@@ -105,7 +110,7 @@ def prepare_cifar10(
     except OSError as error:
         if found is None:
             raise _storage_error(directory, error) from error
-        # In a directory that cannot be written, good arrays remain good: hashed at each load.
+        # Good arrays in a read-only directory stay usable; they are hashed at each load.
     return _provenance(found.source)
 
 
@@ -117,7 +122,7 @@ def _find_prepared(directory: Path) -> _Verified | None:
 
 
 def _open_verified(directory: Path) -> _Verified:
-    stats = _file_stats(directory)  # before the content is read: what changes later shows
+    stats = _file_stats(directory)  # before the content is read, so that later changes show
     arrays = Cifar10Arrays(*(_open_array(_array_path(directory, name)) for name in ARRAY_NAMES))
     manifest = _read_manifest(directory)
     is_current = (manifest.get("sha256"), manifest.get("files")) == (cifar10.DECODED_SHA256, stats)
@@ -130,7 +135,7 @@ def _open_verified(directory: Path) -> _Verified:
 
 
 def _open_array(path: Path) -> cifar10.Bytes:
-    """The header must be the very one that np.save writes: no parser sees a torn file's bytes."""
+    """Map an array whose header is exactly the one that np.save writes; no header is parsed."""
     item_shape = (32, 32, 3) if path.stem.endswith("images") else ()
     num_items = max(0, path.stat().st_size - _HEADER_BYTES) // math.prod(item_shape)
     header = io.BytesIO()
@@ -211,7 +216,7 @@ def _store(directory: Path, arrays: Cifar10Arrays, source: str) -> None:
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Of a process that was killed; the caller holds the lock, so none of them is in use."""
+    """Remove what killed processes left; nobody uses it, since the caller holds the lock."""
     for folder in directory.glob(f"{_SCRATCH_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
     for name in (*(f"{name}.npy" for name in ARRAY_NAMES), MANIFEST):
@@ -221,21 +226,21 @@ def _remove_leftovers(directory: Path) -> None:
 
 @contextmanager
 def _exclusive(directory: Path, report: Report) -> Iterator[None]:
-    """One process at a time; afterwards no lock file and no directory that was made for nothing."""
+    """Hold the directory's lock; afterwards remove its file, and directories that stayed empty."""
     lock = FileLock(directory / _LOCK)
     missing = _acquire(lock, directory, report)
     try:
         yield
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
-        with suppress(OSError):  # it holds something, which is as it should be
+        with suppress(OSError):  # a folder that holds something stays
             for folder in missing:
                 folder.rmdir()
         lock.release()
 
 
 def _acquire(lock: FileLock, directory: Path, report: Report) -> list[Path]:
-    """Returns the directories, deepest first, that had to be made for the lock."""
+    """Take the lock; return the directories, deepest first, that had to be made for it."""
     timeout = 0.0
     while True:
         missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
@@ -244,9 +249,9 @@ def _acquire(lock: FileLock, directory: Path, report: Report) -> list[Path]:
             lock.acquire(timeout=timeout)
         except Timeout:
             report(f"CIFAR-10: waiting for another process that prepares {directory}")
-            timeout = -1  # for ever: a lock ends with its process, whose own waits are bounded
+            timeout = -1  # no limit: the lock ends with its process, whose own waits are bounded
         except FileNotFoundError:
-            continue  # the other process failed and removed the directory that it had made
+            continue  # the other process failed and removed the directory again
         else:
             return missing
 
@@ -256,7 +261,7 @@ def _resolve(directory: Path | None) -> Path:
 
 
 def _reason(error: SourceError | OSError) -> str:
-    """In one line and not a long one, whatever a server or a library has put into it."""
+    """Return one short line, whatever a server or a library put into the message."""
     text = " ".join((getattr(error, "strerror", None) or str(error)).split())
     return text if len(text) <= 120 else f"{text[:117]}..."
 

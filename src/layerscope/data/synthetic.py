@@ -1,4 +1,4 @@
-"""A made-up, learnable set of CIFAR-10's shape, for tests and machines without a network."""
+"""A synthetic, learnable set of CIFAR-10's shape, for tests and machines without a network."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,13 @@ CONTRAST = 40.0  # grey levels between a pattern's patches
 NOISE = 60.0  # grey levels, standard deviation of a pixel's noise
 IMAGES_AT_ONCE = 4096  # 100 MB of random numbers
 
-# Keys of the generator: what is drawn is the same for ever.
+# Keys of the generator. They never change, so that neither do the images.
 PATTERNS_KEY = 0
 SPLIT_KEYS = {"train": 1, "val": 2, "test": 3}
 
 
 def read_split(split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images (count, 32, 32, 3) and labels (count,); image i does not depend on `count`."""
+    """Return images (count, 32, 32, 3) and labels (count,); image i does not depend on `count`."""
     count_of_patches = NUM_CLASSES * COARSE * COARSE * 3
     patterns = _uniform(_generator(PATTERNS_KEY, 0), count_of_patches) - 0.5
     patterns = patterns.reshape(NUM_CLASSES, COARSE, COARSE, 3) * 2 * CONTRAST
@@ -33,7 +33,7 @@ def read_split(split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
 
 
 def labels_of(count: int) -> NDArray[np.uint8]:
-    """The classes in turn."""
+    """Return the classes in turn."""
     return (np.arange(count) % NUM_CLASSES).astype(np.uint8)
 
 
@@ -42,5 +42,5 @@ def _generator(key: int, stream: int) -> np.random.Philox:
 
 
 def _uniform(draw: np.random.Philox, count: int) -> NDArray[np.float64]:
-    """The next so many of the generator."""
+    """Draw the next `count` numbers in [0, 1)."""
     return (draw.random_raw(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,4 +1,4 @@
-"""How the network sees the images: their size, their channels, and what counts as a class."""
+"""The view that a network has of the images: their size, their channels, their classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 4096  # bounds the memory of a float copy
 
 @dataclass(frozen=True)
 class View:
-    """Plain data, so that it can stand in a checkpoint."""
+    """Size, channels and classes of the images. Plain data, which a checkpoint carries."""
 
     image_size: int
     grayscale: bool
@@ -30,12 +30,12 @@ class View:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the labels."""
+        """Return the names in the order of the labels."""
         return tuple(name for name, _ in self.groups)
 
 
 def view_for(data: DataBase, model: NetworkBase, class_names: Sequence[str]) -> View:
-    """What the keys ask for; where they are null, what the network needs."""
+    """Return the view that the keys ask for, or where they are null the network needs."""
     channels, height, width = model.input_shape
     if height != width:
         raise UserError(f"model.input_shape={list(model.input_shape)}: the images are square")
@@ -55,10 +55,10 @@ def view_for(data: DataBase, model: NetworkBase, class_names: Sequence[str]) -> 
 
 
 def see_images(images: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
-    """(N, 32, 32, 3) to (N, S, S, C), where S is the smaller of the view's size and 32.
+    """Convert images (N, 32, 32, 3) to (N, S, S, C), where S is at most 32.
 
-    A larger size is reached later, on the training device (`enlarge`): stored, it would take tens
-    of times the memory. A smaller one is the mean of the pixels that each new one covers.
+    A smaller image's pixel is the mean of the pixels that it covers. Larger images would take tens
+    of times the memory: `enlarge` makes them later, on the training device.
     """
     size = min(view.image_size, images.shape[1])
     if size == images.shape[1] and not view.grayscale:
@@ -71,7 +71,7 @@ def see_images(images: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
 
 
 def see_labels(labels: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
-    """The view's class of each image; -1 where it belongs to none."""
+    """Return the view's class of each image; -1 where it belongs to none."""
     table = np.full(256, -1, dtype=np.int64)
     for label, (_, members) in enumerate(view.groups):
         table[list(members)] = label
@@ -79,7 +79,7 @@ def see_labels(labels: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
 
 
 def enlarge(images: Tensor, view: View) -> Tensor:
-    """Float images (N, C, S, S) to the view's size, bilinear; as they are where S is that size."""
+    """Enlarge float images (N, C, S, S) to the view's size, bilinear; return others as they are."""
     if images.shape[-1] >= view.image_size:
         return images
     size = (view.image_size, view.image_size)

@@ -1,7 +1,7 @@
 """Checkpoint files: sealed by a checksum, written whole or not at all, opened without running them.
 
-The file is the zip archive that torch.save makes; the checksum of all bytes before it stands in the
-archive's comment, so that torch.load opens the file as ever and one flipped bit is noticed.
+A file is the zip archive that torch.save makes. The archive's comment holds the checksum of all
+bytes before it, so that one flipped bit is noticed and torch.load still opens the file.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from layerscope.base.files import write_atomically
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
-# Larger files are not opened: weights and two states of a network of a billion parameters fit.
+# Larger files are not opened. A billion parameters with two optimizer states fit.
 MAX_FILE_BYTES = 16 * 2**30
-# The part that says what is in the file; tensors stand beside it.
+# The pickle that describes the content; the tensors are members of their own.
 MAX_STRUCTURE_BYTES = 64 * 2**20
 
-# Of containers in containers, which a run's are 8 levels deep, and their members.
+# Limits for nested containers and their members; a run's are 8 levels deep.
 MAX_LEVELS = 50
 MAX_MEMBERS = 2_000_000
 
@@ -38,15 +38,15 @@ _END_BYTES = 22  # the record that ends a zip archive, without its comment
 
 
 class DamagedCheckpoint(UserError):
-    """The file is torn, cut or has a wrong bit: an older one may be whole."""
+    """The file is torn, cut or has a wrong bit. An older one may be whole."""
 
 
 class UnreadCheckpoint(DamagedCheckpoint):
-    """The disk does not give it now; it may do so another time."""
+    """The disk cannot read the file now; another time it may."""
 
 
 def save_sealed(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Under its own name once every byte is on the disk."""
+    """Write the checkpoint; it gets its name once every byte is on the disk."""
     archive = io.BytesIO()
     torch.save(checkpoint, archive)  # in memory, where a full disk is no reader's error
     content = _sealed(archive.getvalue())
@@ -54,15 +54,15 @@ def save_sealed(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def open_plain(path: str | Path) -> dict[str, Any]:
-    """A local file of plain data and tensors, on the CPU; nothing in it can run.
+    """Return the plain data and tensors of a local file, on the CPU; nothing in it can run.
 
     Raises:
         DamagedCheckpoint: the file is not as it was written.
-        UserError: it is missing, too large, or something else than a checkpoint.
+        UserError: it is missing, too large, or no checkpoint.
     """
     if "://" in str(path):
         raise UserError(f"ckpt_path={path}: only local files are opened; download it first")
-    if not os.path.isfile(path):  # which a name that no file system takes is not either
+    if not os.path.isfile(path):  # False too for a name that no file system accepts
         problem = "is a directory" if os.path.isdir(path) else "does not exist"
         raise UserError(f"ckpt_path={path} {problem}: {_MEND}")
     with _reading(path):
@@ -70,7 +70,7 @@ def open_plain(path: str | Path) -> dict[str, Any]:
 
 
 def is_sealed(path: str | Path) -> bool:
-    """Whether the file ends in a checksum; not whether the checksum is right."""
+    """Tell whether the file ends in a checksum, right or wrong."""
     with _reading(path), Path(path).open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(_SEAL) - _DIGEST_BYTES))
         return file.read().startswith(_SEAL)
@@ -78,7 +78,11 @@ def is_sealed(path: str | Path) -> bool:
 
 @contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
-    """What a disk that fails leaves of a file is no checkpoint; what may not be read can be one."""
+    """Turn errors of the disk into user errors.
+
+    An I/O error means that the file is unreadable: try the previous one. A permission error does
+    not.
+    """
     try:
         yield
     except PermissionError as error:
@@ -140,12 +144,12 @@ def _loaded(file: Path, content: bytes) -> Any:
 
 
 def _without_advice(reason: str) -> str:
-    """torch's message without its hint to load the file as a program."""
+    """Return torch's message without its hint to load the file as a program."""
     return re.sub(r"\(?[^.(]*weights_only=False.*", "", reason).strip() or "unsafe content"
 
 
 def _refuse_bombs(file: Path, content: bytes) -> None:
-    """An archive that is not what torch.save writes: compressed, or larger inside than outside."""
+    """Refuse an archive that is compressed or unpacks to more: torch.save writes no such."""
     try:
         members = zipfile.ZipFile(io.BytesIO(content)).infolist()
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
@@ -162,8 +166,7 @@ def _refuse_bombs(file: Path, content: bytes) -> None:
 
 
 def _refuse_odd_members(file: Path, checkpoint: dict[str, Any], num_bytes: int) -> None:
-    """Such as no run writes: containers without end, and tensors that are larger than the file,
-    being the same numbers again and again, or not held as plain numbers."""
+    """Refuse what no run writes: endless containers, tensors larger than the file, odd tensors."""
     for tensor in _Walk(file).tensors(checkpoint):
         size = tensor.numel() * tensor.element_size()
         if size > num_bytes:
@@ -180,18 +183,21 @@ def _refuse_odd_members(file: Path, checkpoint: dict[str, Any], num_bytes: int) 
 
 
 class _Walk:
-    """Through all members, each container once, however often it is referred to; but counted as
-    often, since who reads the checkpoint follows every reference."""
+    """A walk through all members that visits each container once.
+
+    A container that is referred to several times counts as often, since a reader of the checkpoint
+    follows every reference.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._known: dict[int, tuple[int, int]] = {}  # container: members below it, and levels
+        self._known: dict[int, tuple[int, int]] = {}  # by container: members and levels below
 
     def tensors(self, value: Any) -> list[torch.Tensor]:
-        """All of them.
+        """Return all tensors.
 
         Raises:
-            UserError: too many members, or containers in containers, or one in itself.
+            UserError: too many members, or levels, or a container in itself.
         """
         found: list[torch.Tensor] = []
         self._visit(value, 1, found)
@@ -203,7 +209,7 @@ class _Walk:
         if not isinstance(value, dict | list | tuple | set | frozenset):
             return 1, 0
         if id(value) not in self._known:
-            self._known[id(value)] = (0, MAX_LEVELS)  # so that it is too deep within itself
+            self._known[id(value)] = (0, MAX_LEVELS)  # a container in itself is too deep
             self._check(len(value), level)
             inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
             below = [self._visit(member, level + 1, found) for member in inner]

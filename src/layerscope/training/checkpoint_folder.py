@@ -1,4 +1,4 @@
-"""The checkpoints of a run: last, the one before it, and best."""
+"""The checkpoints of a run: last, previous and best."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,10 +17,10 @@ from layerscope.training.module import Classifier
 
 
 class CheckpointFolder:
-    """Saves through the trainer, so that Lightning's own state is in the file.
+    """Saves through the trainer, so that the file holds Lightning's own state too.
 
-    A kill between any two steps leaves last.ckpt, or previous.ckpt, whole and best.ckpt no older
-    than last.ckpt says.
+    After a kill between any two steps last.ckpt or previous.ckpt is whole, and best.ckpt is not
+    older than last.ckpt says.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -29,13 +29,13 @@ class CheckpointFolder:
         self.best = self._folder / BEST
 
     def save(self, trainer: L.Trainer, is_best: bool = False) -> None:
-        """last.ckpt, and before it best.ckpt where this is the best.
+        """Save last.ckpt, and before it best.ckpt where this is the best.
 
         Raises:
-            NonFiniteLoss: a weight, or what the optimizer keeps, is not finite; nothing is saved.
-            OSError: the disk is full, or the like; the files are as they were.
+            NonFiniteLoss: a weight or an optimizer state is not finite; nothing is saved.
+            OSError: the disk is full, or the like; the files are unchanged.
         """
-        self._refuse_non_finite(trainer)
+        self._check_finite(trainer)
         target = self.best if is_best else self.last
         if not is_best and trainer.is_global_zero:
             self._keep_previous()
@@ -47,13 +47,13 @@ class CheckpointFolder:
     def adopt_best(
         self, resumed: Path, history: History, state: Mapping[str, Tensor]
     ) -> Best | None:
-        """The best checkpoint, taken along from beside the one that a new directory goes on from.
+        """Return the best epoch, and copy its checkpoint from beside `resumed` if need be.
 
-        None where there is no whole one of the same run.
+        None where there is no whole best.ckpt of the same run.
 
         Args:
-            history: of the checkpoint that the run goes on from.
-            state: names and shapes that its own must have.
+            history: of `resumed`, the checkpoint that the run resumes from.
+            state: has the names and shapes that the best checkpoint's must have.
         """
         source = self.best if self.best.exists() else resumed.parent / BEST
         best = best_in(source, history, state)
@@ -62,11 +62,11 @@ class CheckpointFolder:
         return best
 
     def remove_leftovers(self) -> None:
-        """Of a process that was killed while it saved."""
+        """Remove temporary files of a process that was killed while it saved."""
         remove_leftovers(self._folder)
 
     def describe_last(self) -> str:
-        """For a message."""
+        """Return a clause for a message."""
         if self.last.exists():
             return f"the last finite checkpoint is {self.last}"
         return "no checkpoint was saved"
@@ -75,8 +75,8 @@ class CheckpointFolder:
         if self.last.exists():
             copy_file(self.last, self._folder / PREVIOUS)
 
-    def _refuse_non_finite(self, trainer: L.Trainer) -> None:
-        """What `restorable` would refuse of the file."""
+    def _check_finite(self, trainer: L.Trainer) -> None:
+        """Raise for numbers that `validate_checkpoint` would refuse."""
         module = trainer.lightning_module
         assert isinstance(module, Classifier)
         saved = dict(_saved_tensors(trainer))
@@ -95,32 +95,32 @@ def all_are_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def _saved_tensors(trainer: L.Trainer) -> Iterator[tuple[str, Tensor]]:
-    """By the names that a message gives them."""
+    """Yield the tensors of a checkpoint, with names for a message."""
     module = trainer.lightning_module
     yield from module.state_dict().items()
     names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     for optimizer in trainer.optimizers:
-        for parameter, kept in optimizer.state.items():
-            for key, value in kept.items():
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
                 if isinstance(value, Tensor):
                     yield f"the optimizer's {key} of {names[parameter]}", value
 
 
 def best_in(path: Path, history: History, state: Mapping[str, Tensor]) -> Best | None:
-    """The best epoch whose checkpoint the file is; None where it is no whole one of the same run.
+    """Return the best epoch, whose checkpoint the file is; None where it is not of the same run.
 
-    Arguments are those of `CheckpointFolder.adopt_best`.
+    The arguments are those of `CheckpointFolder.adopt_best`.
     """
     try:
         checkpoint = read_checkpoint(path)
         best = History.of(checkpoint).best_of(history)
     except UserError:
         return None
-    return best if _is_such(checkpoint["state_dict"], state) else None
+    return best if _belongs_to(checkpoint["state_dict"], state) else None
 
 
-def _is_such(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    """Whether the weights are such as this run's, and finite."""
+def _belongs_to(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Tell whether names, shapes and types are this run's, and all numbers finite."""
     return (
         saved.keys() == wanted.keys()
         and all_are_finite(saved.values())
@@ -132,7 +132,7 @@ def _is_such(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """By a second name for the same bytes where the file system has that; atomically."""
+    """Copy atomically; as a second name for the same bytes where the file system has links."""
     spare = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     spare.unlink(missing_ok=True)
     try:
@@ -142,6 +142,6 @@ def copy_file(source: Path, target: Path) -> None:
         return
     try:
         os.replace(spare, target)
-    finally:  # two names of one file are not renamed over one another: the spare one stays
+    finally:  # rename does nothing where both are names of one file: the spare one stays
         spare.unlink(missing_ok=True)
     sync_directory(target.parent)

@@ -1,4 +1,4 @@
-"""Checkpoints: what is in them, and how to open one without running anything of it."""
+"""The content of checkpoints, and how to open one without running anything in it."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,11 +19,11 @@ from layerscope.training.checkpoint_files import (
 )
 
 FORMAT = 2
-UNSEALED = 1  # had no checksum and did not say what it was trained on
+UNSEALED = 1  # without a checksum and without `surroundings`
 READABLE = (UNSEALED, FORMAT)
 FACTS_KEY = "layerscope"
 NETWORK_PREFIX = "network."
-# Keys that configurations have since got: what a checkpoint without them meant.
+# Keys that configurations got later, with what their absence means.
 LATER_KEYS = {
     "profile": "auto",
     "resume": None,
@@ -34,17 +34,17 @@ LATER_KEYS = {
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What this project adds to a Lightning checkpoint, all of it plain."""
+    """The plain data that this project adds to a Lightning checkpoint."""
 
     config: dict[str, Any]  # resolved
     preprocessing: dict[str, Any]  # see data.module.Preprocessing
     batches_seen: int  # training batches, over all epochs
     surroundings: dict[str, Any]  # what else decides the bits: see hardware.run_environment
-    # Where several processes train: the running epoch's sums of each, (processes, ...).
+    # The running epoch's sums of each process, (processes, ...); empty where one trains.
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     def put_into(self, checkpoint: dict[str, Any]) -> None:
-        """Under a key of its own."""
+        """Add the facts to a checkpoint, under a key of their own."""
         facts = asdict(self)
         if not self.sums:
             del facts["sums"]
@@ -52,7 +52,7 @@ class RunFacts:
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "RunFacts":
-        """A UserError where the checkpoint is not ours, or is newer than this program."""
+        """Return the facts; raise `UserError` where the checkpoint is not ours, or is newer."""
         facts = checkpoint.get(FACTS_KEY)
         if not isinstance(facts, dict):
             raise UserError(
@@ -86,12 +86,12 @@ class RunFacts:
         return found
 
     def parsed_config(self) -> TrainConfig:
-        """Checked like one that a user typed."""
+        """Return the configuration, checked like one that a user typed."""
         return parse(TrainConfig, self.config)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Everything in a checkpoint of ours, on the CPU.
+    """Return everything in a checkpoint of ours, on the CPU.
 
     Raises:
         DamagedCheckpoint: the file is not as it was written.
@@ -127,7 +127,7 @@ def _count(value: Any) -> int:
 
 
 def network_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The network's own part of the state, by its own names."""
+    """Return the network's part of the state, by the network's own names."""
     return {
         name.removeprefix(NETWORK_PREFIX): value
         for name, value in checkpoint["state_dict"].items()
@@ -136,7 +136,7 @@ def network_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
-    """A UserError if the weights are of another architecture."""
+    """Load the weights; raise `UserError` if they are of another architecture."""
     saved, wanted = network_state(checkpoint), network.state_dict()
     missing = sorted(wanted.keys() - saved.keys())
     extra = sorted(saved.keys() - wanted.keys())
@@ -167,10 +167,10 @@ def load_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
 
 
 def load(path: str | Path, target: str | None = None) -> nn.Module:
-    """The trained network of a checkpoint, on the CPU, in eval mode.
+    """Return the trained network of a checkpoint, on the CPU, in eval mode.
 
     Args:
-        target: `module.Class` of a user's own network; a checkpoint's own word is not trusted.
+        target: `module.Class` of a user's own network; one named in a checkpoint is not trusted.
 
     Raises:
         UserError: the file is missing, unreadable, not ours, or of another architecture.

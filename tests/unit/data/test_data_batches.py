@@ -5,10 +5,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from layerscope.data.batches import BatchSettings, DeviceBatches, Normalisation, channel_statistics
+from layerscope.data.batches import (
+    BatchSettings,
+    DeviceBatches,
+    ImageSet,
+    Normalisation,
+    channel_statistics,
+)
 from layerscope.data.loaders import WorkerBatches
 from layerscope.data.order import epoch_plan
-from layerscope.data.splits import ImageSet
 from layerscope.data.view import View
 
 CPU = torch.device("cpu")

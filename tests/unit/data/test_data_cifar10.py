@@ -1,5 +1,4 @@
 import hashlib
-import pickle
 import struct
 from dataclasses import replace
 
@@ -16,7 +15,6 @@ from layerscope.data.cifar10 import (
     SourceError,
     decode_binary,
     decode_npm,
-    decode_python,
     verify,
 )
 from layerscope.data.store import load_cifar10
@@ -33,19 +31,6 @@ def test_a_record_is_a_label_and_three_planes():
     assert arrays.train_labels.tolist() == [7] * 5
     assert arrays.test_images[0, 0, 3].tolist() == [1, 2, 3]  # red, green, blue
     assert arrays.test_images[0, 1, 0].tolist() == [1, 2, 32]  # row-major
-
-
-def test_a_batch_pickle_can_call_nothing_else(tmp_path):
-    target = tmp_path / "made"
-
-    class Malicious:
-        def __reduce__(self):
-            return (open, (str(target), "w"))
-
-    members = {**fake.PYTHON.members, "data_batch_1": pickle.dumps({b"data": Malicious()})}
-    with pytest.raises(pickle.UnpicklingError, match="does not need"):
-        decode_python(members)
-    assert not target.exists()
 
 
 def test_a_png_of_unexpected_size_is_not_decoded():

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerscope.data.order import epoch_plan, step_seed
@@ -7,7 +7,8 @@ from layerscope.data.order import epoch_plan, step_seed
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=30)
+# A machine at work is no failure.
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=SEEDS, epoch=st.integers(0, 10_000), count=st.integers(1, 500), padding=st.integers(0, 4)
 )

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerscope.base.errors import UserError
-from layerscope.data.splits import stratified_split
+from layerscope.data.module import stratified_split
 
 
-@settings(max_examples=40)
+# A machine at work is no failure.
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     labels=st.lists(st.integers(0, 4), min_size=20, max_size=200),
     share=st.floats(0.05, 0.9),

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from layerscope.base.errors import RunFailed, UserError
-from layerscope.data import cifar10, store
+from layerscope.data import cifar10
 from layerscope.data.cifar10 import ARRAY_NAMES, SourceError
 from layerscope.data.store import default_directory, load_cifar10, prepare_cifar10
 
@@ -58,12 +59,15 @@ def edit_in_place(path: Path) -> None:
 
 
 def refuse_writing(monkeypatch, number: int) -> None:
-    def refuse(*_args, **_options):
-        raise OSError(number, os.strerror(number))
+    """Let the system open files for reading only."""
+    system_open = os.open
 
-    monkeypatch.setattr(store, "FileLock", refuse)
-    monkeypatch.setattr(store, "write_json", refuse)
-    monkeypatch.setattr(store, "write_atomically", refuse)
+    def open_to_read(path, flags, *args, **keys):
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
+            raise OSError(number, os.strerror(number))
+        return system_open(path, flags, *args, **keys)
+
+    monkeypatch.setattr(os, "open", open_to_read)
 
 
 def test_prepared_arrays_are_stored_with_their_provenance(tmp_path, lines):
@@ -92,10 +96,10 @@ def test_loaded_arrays_are_private_copies(prepared):
 
 
 def test_an_unchanged_cache_is_not_hashed_again(prepared, monkeypatch):
-    def hashed(_arrays):
+    def hashed(*_):
         raise AssertionError("hashed")
 
-    monkeypatch.setattr(cifar10, "verify", hashed)
+    monkeypatch.setattr(hashlib, "sha256", hashed)
     load_cifar10(prepared)
     prepare_cifar10(prepared, print, no_source)
 
@@ -131,7 +135,11 @@ def damage_other_data_and_forged_sum(directory):
     np.save(path, np.zeros((3, 32, 32, 3), dtype=np.uint8))
     manifest = json.loads((directory / "manifest.json").read_text())
     manifest["sha256"]["test_images"] = "0" * 64
-    manifest["files"] = store._file_stats(directory)
+    for name, stat in manifest["files"].items():
+        now = (directory / f"{name}.npy").stat()
+        assert stat.keys() == {"bytes", "inode", "mtime_ns", "ctime_ns"}
+        stat |= {"bytes": now.st_size, "inode": now.st_ino}
+        stat |= {"mtime_ns": now.st_mtime_ns, "ctime_ns": now.st_ctime_ns}
     (directory / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -215,7 +223,7 @@ def test_a_full_disk_is_no_error_of_the_user(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "write_atomically", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunFailed, match="No space left"):
         prepare_cifar10(tmp_path / "new", print, fake.only(GOOD))
     assert fake.tree(tmp_path) == []

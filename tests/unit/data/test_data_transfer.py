@@ -138,7 +138,7 @@ def test_a_download(url, scratch, path):
     [
         ("wrong", "wrong md5"),
         ("page", r"offers 13 bytes instead of \d+"),
-        ("missing", "HTTP status 404"),
+        ("missing", "404"),
         ("oversize", "larger than the expected"),
         ("cut", r"IncompleteRead|bytes read"),
         ("cut_unsized", "ended after 5000 of"),

@@ -1,6 +1,6 @@
-"""Is what Lightning will restore of a checkpoint what a run writes? Asked before anything is made.
+"""Check what Lightning will restore from a checkpoint, before a run makes anything.
 
-Lightning restores by assignment and fails, or goes wrong, somewhere in the middle of it.
+Lightning itself restores by assignment: with wrong content it fails halfway, or trains on wrongly.
 """
 
 import re
@@ -22,36 +22,43 @@ from layerscope.training.module import Classifier, sums_in
 from layerscope.training.silence import silence_lightning
 from layerscope.training.trainer import make_trainer
 
-# What each optimizer keeps of a parameter: of its shape, but for the step, which is one number.
+# The state of each optimizer per parameter. It has the parameter's shape; the step is a number.
 _STEP = "step"
-_KEPT = {
+_OPTIMIZER_STATES = {
     "muon": {"momentum_buffer"},
     "sgd": {"momentum_buffer"},
     "adam": {_STEP, "exp_avg", "exp_avg_sq"},
     "adamw": {_STEP, "exp_avg", "exp_avg_sq"},
 }
-_MOST = 2**53  # of a count, which is no more than a run of centuries makes
-_MOST_PROCESSES = 1024  # so that their counts add up to something
-# What our loops put into their own state, beside Lightning's counters of progress.
+_MAX_COUNT = 2**53  # a run of centuries stays below
+_MAX_PROCESSES = 1024  # so that the sum of their counts does not overflow
+# The state of the loops themselves, beside Lightning's counters of progress.
 _LOOP_STATES = {"combined_loader": [{}], "_batches_that_stepped": 0}
 
 
-def check_restorable(checkpoint: dict[str, Any], network: nn.Module, config: TrainConfig) -> None:
-    """Of a network that has the checkpoint's weights.
+def validate_checkpoint(
+    checkpoint: dict[str, Any], network: nn.Module, config: TrainConfig
+) -> None:
+    """Raise unless Lightning can restore the checkpoint into a run of this configuration.
+
+    Args:
+        network: already has the checkpoint's weights.
 
     Raises:
-        UserError: names the part that no run of this configuration has written.
+        UserError: names the part that no such run has written.
     """
     module = Classifier(network, config)
     silence_lightning()
     loop = make_trainer(config.trainer, Path()).fit_loop.state_dict()
     problem = (
         _difference(_shapes(module.state_dict()), _shapes(checkpoint["state_dict"]), "state_dict")
-        or _of_sums(sums_in(module.state_dict()), checkpoint)
-        or _of_optimizer(module, _KEPT[config.optimizer.name], checkpoint["optimizer_states"])
-        or _of_loop(loop, _member(checkpoint["loops"], "fit_loop"))
-        or _of_progress(checkpoint)
-        or _of_the_rest(checkpoint)
+        or _wrong_sum(sums_in(module.state_dict()), checkpoint)
+        or _wrong_in_optimizer(
+            module, _OPTIMIZER_STATES[config.optimizer.name], checkpoint["optimizer_states"]
+        )
+        or _wrong_in_loop(loop, _member(checkpoint["loops"], "fit_loop"))
+        or _wrong_in_progress(checkpoint)
+        or _wrong_elsewhere(checkpoint)
     )
     History.of(checkpoint)
     if problem:
@@ -61,8 +68,8 @@ def check_restorable(checkpoint: dict[str, Any], network: nn.Module, config: Tra
         )
 
 
-def _of_sums(ours: Mapping[str, Tensor], checkpoint: dict[str, Any]) -> str:
-    """Those beside the network, whose own part `load_weights` has checked, and of all processes."""
+def _wrong_sum(ours: Mapping[str, Tensor], checkpoint: dict[str, Any]) -> str:
+    """Name a sum of the running epoch, of this process or of any, that is not one; else ''."""
     for name in ours:
         if not _is_sum(checkpoint["state_dict"][name], ours[name]):
             return f"state_dict.{name}"
@@ -70,7 +77,7 @@ def _of_sums(ours: Mapping[str, Tensor], checkpoint: dict[str, Any]) -> str:
     if not facts.sums:
         return ""
     processes = facts.surroundings.get("processes")
-    if type(processes) is not int or not 1 < processes <= _MOST_PROCESSES:
+    if type(processes) is not int or not 1 < processes <= _MAX_PROCESSES:
         return "surroundings.processes"
     each = {name: (processes, *sum_.shape) for name, sum_ in ours.items()}
     problem = _difference(each, _shapes(facts.sums), "sums")
@@ -83,13 +90,13 @@ def _of_sums(ours: Mapping[str, Tensor], checkpoint: dict[str, Any]) -> str:
 
 
 def _is_sum(tensor: Tensor, ours: Tensor) -> bool:
-    """A finite number, or a count."""
+    """Tell whether these are finite numbers, or counts, of the right type."""
     if tensor.dtype != ours.dtype or not all_are_finite([tensor]):
         return False
-    return tensor.is_floating_point() or bool(((tensor >= 0) & (tensor <= _MOST)).all())
+    return tensor.is_floating_point() or bool(((tensor >= 0) & (tensor <= _MAX_COUNT)).all())
 
 
-def _of_optimizer(module: Classifier, kept: set[str], states: Any) -> str:
+def _wrong_in_optimizer(module: Classifier, names: set[str], states: Any) -> str:
     optimizer = module.configure_optimizers()
     saved = states[0] if isinstance(states, Sequence) and len(states) == 1 else None
     groups = optimizer.state_dict()["param_groups"]
@@ -101,23 +108,23 @@ def _of_optimizer(module: Classifier, kept: set[str], states: Any) -> str:
     if not isinstance(state, dict) or not state.keys() <= set(range(len(parameters))):
         return "optimizer_states.state"
     for index, values in state.items():
-        if not isinstance(values, dict) or values.keys() != kept:
+        if not isinstance(values, dict) or values.keys() != names:
             return f"optimizer_states.state.{index}"
         for key, value in values.items():
-            if not _is_kept(value, () if key == _STEP else parameters[index].shape):
+            if not _is_state(value, () if key == _STEP else parameters[index].shape):
                 return f"optimizer_states.state.{index}.{key}"
     return ""
 
 
-def _is_kept(value: Any, shape: tuple[int, ...]) -> bool:
-    """A finite tensor of this shape, or nothing, which is what SGD without momentum keeps."""
+def _is_state(value: Any, shape: tuple[int, ...]) -> bool:
+    """Tell whether this is a finite tensor of the shape, or None, as for SGD without momentum."""
     if value is None:
         return True
     is_tensor = isinstance(value, Tensor) and tuple(value.shape) == tuple(shape)
     return is_tensor and all_are_finite([value])
 
 
-def _of_loop(ours: Mapping[str, Any], theirs: Any) -> str:
+def _wrong_in_loop(ours: Mapping[str, Any], theirs: Any) -> str:
     if not isinstance(theirs, dict) or ours.keys() != theirs.keys():
         return "loops.fit_loop"
     for key in ours:
@@ -133,8 +140,8 @@ def _of_loop(ours: Mapping[str, Any], theirs: Any) -> str:
     return ""
 
 
-def _of_progress(checkpoint: dict[str, Any]) -> str:
-    """What our facts and Lightning's loops, whose form is right, both count."""
+def _wrong_in_progress(checkpoint: dict[str, Any]) -> str:
+    """Name a count in which our facts and Lightning's loops differ; else ''."""
     loop = checkpoint["loops"]["fit_loop"]
     batches = loop["epoch_loop.batch_progress"]["total"]["processed"]
     if RunFacts.of(checkpoint).batches_seen != batches:
@@ -143,8 +150,8 @@ def _of_progress(checkpoint: dict[str, Any]) -> str:
     return "" if checkpoint.get("epoch") == epochs else "epoch"
 
 
-def _of_the_rest(checkpoint: Mapping[str, Any]) -> str:
-    """Lightning's own keys, some of which it compares or calls by name."""
+def _wrong_elsewhere(checkpoint: Mapping[str, Any]) -> str:
+    """Name another of Lightning's keys that is wrong; else ''."""
     for key in ("epoch", "global_step"):
         if not _is_count(checkpoint.get(key)):
             return key
@@ -164,7 +171,7 @@ def _of_the_rest(checkpoint: Mapping[str, Any]) -> str:
 
 
 def _is_stopping(state: Mapping[str, Any]) -> bool:
-    """Whether EarlyStopping wrote this; before the first epoch its best score is infinite."""
+    """Tell whether EarlyStopping wrote this; its best score is infinite before the first epoch."""
     if state.keys() != EarlyStopping("").state_dict().keys():
         return False
     score, message = state["best_score"], state["stopping_reason_message"]
@@ -181,7 +188,7 @@ def _is_stopping(state: Mapping[str, Any]) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MOST
+    return type(value) is int and 0 <= value <= _MAX_COUNT
 
 
 def _member(value: Any, key: str) -> Any:
@@ -193,7 +200,7 @@ def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _difference(ours: Any, theirs: Any, where: str) -> str:
-    """Where the two differ in form, which is keys, lengths and types; empty where nowhere."""
+    """Name where the two differ in keys, lengths or types; '' where they do not."""
     if isinstance(ours, dict):
         if not isinstance(theirs, dict) or ours.keys() != theirs.keys():
             return where
