@@ -90,7 +90,7 @@ def _mutants_of_several(root: Path) -> Figure:
     for mutant in MUTANTS_OF_SEVERAL:
         directory = root / mutant.__name__
         ended = scenarios.stopped_among_three(directory, 1, inject.die, mutant)
-        caught = scenarios.three_go_on(ended, directory, 1, 2, mutant, root)
+        caught = scenarios.three_resume(ended, directory, 1, 2, mutant, root)
         is_caught = caught != [] and all(p.startswith((".", "results ")) for p in caught)
         figure.count([] if is_caught else [f"not caught: {caught}"], mutant.__name__)
     return figure

@@ -292,7 +292,7 @@ def stopped_among_three(directory: Path, number: int, act, prepare) -> Ended:
     return run(command(directory, *THREE), stop)
 
 
-def three_go_on(ended: Ended, directory: Path, code: int, seen: int, prepare, root, like=None):
+def three_resume(ended: Ended, directory: Path, code: int, seen: int, prepare, root, like=None):
     """Resume a run that was stopped after `seen` steps: what is wrong, or differs from a run of
     `like`, by default the same program."""
     if problems := wrong_end(ended, code):

@@ -89,7 +89,7 @@ def test_junk_in_the_sums_is_refused(place, junk, checkpoint):
 
 def test_one_of_three_is_killed_within_an_epoch(killed, forks, root):
     directory, ended = killed
-    problems = forks(scenarios.three_go_on, ended, directory, 1, 2, inject.forked_processes, root)
+    problems = forks(scenarios.three_resume, ended, directory, 1, 2, inject.forked_processes, root)
     assert problems == []
     hint = f"to resume, run the same command with resume=auto hydra.run.dir={directory}"
     assert ended.err == f"error: process 1 was killed by SIGKILL; {hint}\n"
@@ -99,7 +99,7 @@ def test_a_signal_reaches_all_and_each_goes_on_with_its_sums(forks, root):
     directory, program = root / "stopped", inject.forked_processes
     act = partial(inject.signal_parent, signal.SIGINT)
     ended = forks(scenarios.stopped_among_three, directory, 2, act, program)
-    assert forks(scenarios.three_go_on, ended, directory, 130, 4, program, root) == []
+    assert forks(scenarios.three_resume, ended, directory, 130, 4, program, root) == []
     # It comes at the end of step 3; they tell each other in the next step's message.
     assert ended.err.startswith("error: SIGINT: ended after step 4, saved "), ended
     assert ended.err.count("\n") == 1
@@ -110,7 +110,7 @@ def test_none_outlives_the_one_that_waits_for_them(forks, root):
     directory, program = root / "left", inject.forked_processes
     act = partial(inject.signal_parent, signal.SIGKILL)
     ended = forks(scenarios.stopped_among_three, directory, 0, act, program)
-    assert forks(scenarios.three_go_on, ended, directory, harness.KILLED, 2, program, root) == []
+    assert forks(scenarios.three_resume, ended, directory, harness.KILLED, 2, program, root) == []
     assert ended.err == ""
 
 
@@ -119,4 +119,4 @@ def test_sums_of_the_first_process_alone_are_caught(forks, root):
     directory, mutant = root / "mutant", inject.sums_of_the_first_process
     ended = forks(scenarios.stopped_among_three, directory, 1, inject.die, mutant)
     case = (ended, directory, 1, 2, mutant, root, inject.forked_processes)
-    assert forks(scenarios.three_go_on, *case) == [".metrics"]
+    assert forks(scenarios.three_resume, *case) == [".metrics"]

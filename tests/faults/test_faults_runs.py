@@ -81,7 +81,7 @@ def test_a_finished_run_stays_as_it_is(forks, root):
     assert state(directory) == before
 
 
-def test_more_epochs_go_on_in_the_same_directory(forks, root):
+def test_more_epochs_resume_in_the_same_directory(forks, root):
     """Also when they are interrupted: the results of fewer epochs do not count."""
     longer = ("trainer.max_epochs=3", "scheduler=constant", "allow_changes=true")
     assert forks(_longer, root, longer) == []
