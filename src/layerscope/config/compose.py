@@ -80,7 +80,7 @@ class Sweep:
 
     values: Values  # of the sweep itself, without what is swept
     directory: Path
-    jobs: tuple[Composed, ...]
+    jobs: Iterator[Composed]  # each is composed when its turn comes; together they could be large
 
 
 class Composer:
@@ -111,9 +111,14 @@ class Composer:
         """
         config = self._compose(overrides, RunMode.MULTIRUN)
         directory = _local(config.hydra.sweep.dir)
-        jobs = []
+        jobs = _jobs(self._loader, config, overrides)
+        if not jobs:
+            raise UserError("the sweep has no job: give each swept key a value")
+        return Sweep(plain_values(config), directory, self._composed(jobs, directory))
+
+    def _composed(self, jobs: list[list[str]], directory: Path) -> Iterator[Composed]:
         folders: set[Path] = set()
-        for number, job_overrides in enumerate(_jobs(self._loader, config, overrides)):
+        for number, job_overrides in enumerate(jobs):
             with job_in_errors(str(number), job_overrides):
                 job_config = self._compose(job_overrides, RunMode.MULTIRUN)
                 values = plain_values(job_config)
@@ -126,10 +131,7 @@ class Composer:
                     "hydra.sweep.dir; leave it out, or let it name ${hydra.job.num}"
                 )
             folders.add(folder)
-            jobs.append(Composed(values, folder, tuple(job_overrides)))
-        if not jobs:
-            raise UserError("the sweep has no job: give each swept key a value")
-        return Sweep(plain_values(config), directory, tuple(jobs))
+            yield Composed(values, folder, tuple(job_overrides))
 
     def run_sweep(
         self, overrides: Sequence[str], directory: Path, job: Callable[[Composed], None]

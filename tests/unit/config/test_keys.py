@@ -6,7 +6,12 @@ import pytest
 from layerscope.commands import evaluate, explain, predict, profile, train
 from layerscope.commands.runner import run_command
 from layerscope.config.compose import compose
-from layerscope.config.keys import groups_with_sentences, keys_with_sentences, place_keys
+from layerscope.config.keys import (
+    EXPERIMENT,
+    groups_with_sentences,
+    keys_with_sentences,
+    place_keys,
+)
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module.command
@@ -85,6 +90,9 @@ def table(command, configs):
         if len(options(configs, group)) > 1:
             listed = ", ".join(f"`{option}`" for option in options(configs, group))
             rows.append(f"| `{group}=` | {sentence} {listed} |")
+    if "trainer" in groups:
+        recipes = ", ".join(f"`{option}`" for option in options(configs, "experiment"))
+        rows.append(f"| `experiment=` | {EXPERIMENT} {recipes} |")
     variants = {}
     for key in keys:
         of_key = variants.setdefault(key.name, {})
