@@ -235,10 +235,10 @@ class _DryStep:
             device = home if self.device is None and tensor.is_meta else self.device
             return mode.stand_in(tensor, device).requires_grad_(tensor.requires_grad)
 
-        held = (*self.args, *self.kwargs.values())
+        values = (*self.args, *self.kwargs.values())
         try:
             with (
-                preserve_state(self.network, arguments=held, copy_buffers=False),
+                preserve_state(self.network, arguments=values, copy_buffers=False),
                 _quiet(),
                 _unnoticed(),
             ):
@@ -259,9 +259,9 @@ class _DryStep:
 
     def _fill_caches(self) -> None:
         """Run the forward pass for real, to fill the network's caches."""
-        held = (*self.args, *self.kwargs.values())
+        values = (*self.args, *self.kwargs.values())
         with (
-            preserve_state(self.network, arguments=held),
+            preserve_state(self.network, arguments=values),
             torch.no_grad(),
             _autocast(self._home, self.autocast),
         ):

@@ -65,7 +65,9 @@ def test_results_are_kept_and_not_made_again(tmp_path):
 
     path = tmp_path / "results.jsonl"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])  # stopped while it wrote
+    path.write_text(
+        "\n".join(lines[:3]) + "\n" + lines[3][:40]
+    )  # The tool was stopped while it wrote.
     kept = lines[:3]
     code, text, results = run(tmp_path, "tiny", variants=("eval",))
     assert code == 0
