@@ -482,7 +482,7 @@ def _no_autocast(device: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _autocast_of_absent(device: str, dtype: torch.dtype | None) -> Iterator[None]:
-    """Do what torch.autocast does; it refuses a device that is missing."""
+    """Set autocast for a device that is missing, which torch.autocast refuses."""
     before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     torch.set_autocast_enabled(device, dtype is not None)
     if dtype is not None:

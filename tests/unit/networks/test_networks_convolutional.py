@@ -241,9 +241,7 @@ def convolutions(draw):
     return conv.double(), (2 * groups, draw(st.integers(5, 7)), draw(st.integers(5, 8)))
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Using padding='same' with even kernel"
-)  # torch warns about itself.
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @given(convolutions())
 @settings(deadline=None, max_examples=40, derandomize=True)
 def test_the_matrix_gives_the_convolutions_outputs(drawn):
