@@ -324,7 +324,7 @@ class Recorder(CallObserver):
         return len(args) > 6 and args[6] is True
 
     def _functions_seen(self) -> AbstractContextManager[object]:
-        """Also see the functions that the running function calls from Python."""
+        """Make the functions visible that the running function calls from Python."""
         return self.tracker.functions_seen() if self._loss_mode is None else self._loss_mode
 
     @contextmanager

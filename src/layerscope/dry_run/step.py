@@ -235,10 +235,10 @@ class _DryStep:
             device = home if self.device is None and tensor.is_meta else self.device
             return mode.stand_in(tensor, device).requires_grad_(tensor.requires_grad)
 
-        held = (*self.args, *self.kwargs.values())
+        values = (*self.args, *self.kwargs.values())
         try:
             with (
-                preserve_state(self.network, arguments=held, copy_buffers=False),
+                preserve_state(self.network, arguments=values, copy_buffers=False),
                 _quiet(),
                 _unnoticed(),
             ):
@@ -259,9 +259,9 @@ class _DryStep:
 
     def _fill_caches(self) -> None:
         """Run the forward pass for real, to fill the network's caches."""
-        held = (*self.args, *self.kwargs.values())
+        values = (*self.args, *self.kwargs.values())
         with (
-            preserve_state(self.network, arguments=held),
+            preserve_state(self.network, arguments=values),
             torch.no_grad(),
             _autocast(self._home, self.autocast),
         ):
@@ -482,7 +482,7 @@ def _no_autocast(device: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _autocast_of_absent(device: str, dtype: torch.dtype | None) -> Iterator[None]:
-    """Do what torch.autocast does; it refuses a device that is missing."""
+    """Set autocast for a device that is missing, which torch.autocast refuses."""
     before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     torch.set_autocast_enabled(device, dtype is not None)
     if dtype is not None:

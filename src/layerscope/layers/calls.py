@@ -109,18 +109,22 @@ class CallObserver:
     """
 
     def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The network itself was called."""
+        """Handle a call of the network itself."""
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A leaf module or an operation was called; only its end shows whether it is a layer."""
+        """Handle a call of a leaf module or an operation; its end shows whether it is a layer."""
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        """It returned. `output` is None if it raised or returned no tensor, so is no layer."""
+        """Handle the end of such a call.
+
+        Args:
+            output: None if the call raised or returned no tensor: then it is no layer.
+        """
 
     def forward_ended(self) -> None:
-        """The network returned or raised."""
+        """Handle the end of the network's forward, also by an exception."""
 
 
 @dataclass(eq=False)
@@ -272,7 +276,7 @@ class CallTracker:
         return output
 
     def functions_seen(self) -> AbstractContextManager[object]:
-        """Also see the functions that the running function calls from Python."""
+        """Make the functions visible that the running function calls from Python."""
         return nullcontext() if self._mode is None else self._mode
 
     def _operation_key(self, frame: _Frame, name: str) -> str:

@@ -58,7 +58,7 @@ class QuietConvolutions:
             self._hooks.__enter__()
 
     def layer_ended(self, call: Call) -> None:
-        """Hide nothing any more, if this is the hidden call."""
+        """Stop hiding, if this is the end of the hidden call."""
         if self._call is call:
             self._call = None
             if self._has_hooks:

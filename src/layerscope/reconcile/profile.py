@@ -159,8 +159,8 @@ def _notes(
         )
     if settings.is_forecast:
         notes.append(
-            f"there is no {settings.device} here: the forward pass was run dry for it; torch "
-            "cannot run its backward pass dry, so there is no peak, and no instrument measured"
+            f"no {settings.device} is here: the forward pass was run dry for it; torch cannot run "
+            "its backward pass dry there, so there is no peak, and no instrument measured"
         )
     if settings.is_forecast and any(u.family and u.family.has_backends for u in theory.units):
         notes.append(

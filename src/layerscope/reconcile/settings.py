@@ -169,7 +169,7 @@ def prepared(
     # The caller may have switched on inference mode or autocast, or gradients off.
     with torch.inference_mode(False), torch.enable_grad(), ambient:
         network = _converted(network, settings)
-        with _flags_put_back(network):
+        with _flags_restored(network):
             if settings.train is not None:
                 network.train(settings.train)
             for prefix in settings.freeze:
@@ -181,7 +181,7 @@ def prepared(
 
 
 @contextmanager
-def _flags_put_back(network: nn.Module) -> Iterator[None]:
+def _flags_restored(network: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in network.modules()}
     flags = {parameter: parameter.requires_grad for parameter in network.parameters()}
     try:

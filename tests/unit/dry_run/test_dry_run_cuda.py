@@ -1,4 +1,4 @@
-"""The step on a GPU that is not here: CUDA's operations, dtypes and copies, forward alone."""
+"""The step on a GPU that is missing: CUDA's operations, dtypes and copies, forward only."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The layers of a dry run: keys, shapes, parameters, memory, as a real forward has them."""
+"""The layers of a dry run: keys, shapes, parameters and memory equal those of a real forward."""
 
 import time
 
@@ -20,7 +20,7 @@ def forward(network, shape, requires_grad=False):
 
 
 def shapes_by_hook(network, image):
-    """What forward hooks on the leaf modules see, in order."""
+    """Return the shapes that forward hooks on the leaf modules see, in order."""
     seen = []
     for name, module in network.named_modules():
         if not list(module.children()):

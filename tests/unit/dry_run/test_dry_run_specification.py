@@ -1,4 +1,4 @@
-"""The table of what autograd saves, against torch's own generator and against what torch saves."""
+"""The table of saved tensors, against torch's own generator and against what torch saves."""
 
 import itertools
 import subprocess
@@ -278,14 +278,14 @@ def storage(tensor):
 
 
 def with_gradient(argument):
-    """Return tensors that require a gradient and, as they are no leaves, may be overwritten."""
+    """Return tensors that require a gradient and are no leaves, so that they may be overwritten."""
     if isinstance(argument, list):
         return [with_gradient(tensor) for tensor in argument]
     return argument.requires_grad_().clone()
 
 
 def subsets_with_gradient(arguments):
-    """Return every set of names whose tensors can require a gradient, the empty set too."""
+    """Return every set of names whose tensors can require a gradient, including the empty set."""
     possible = [
         name
         for name, argument in arguments.items()

@@ -27,7 +27,7 @@ def both(small: Small) -> tuple[DryRun, DryRun]:
 
 
 def operations(run: DryRun) -> list[tuple]:
-    """Return each operation with its owner and what it made, without views."""
+    """Return each operation with its owner and the memory that it made, without views."""
     return [
         (
             *(operation.name, operation.phase, operation.layer, operation.call),
@@ -36,7 +36,7 @@ def operations(run: DryRun) -> list[tuple]:
             *(
                 (tensor.shape, tensor.strides, tensor.dtype, run.storages[tensor.storage].num_bytes)
                 for tensor in operation.outputs
-                # A kernel for a bias's gradient alone makes the weight's too, for a moment.
+                # A kernel for only a bias's gradient also makes the weight's for a moment.
                 if operation.name != "aten::convolution_backward"
             ),
         )
@@ -48,7 +48,7 @@ def operations(run: DryRun) -> list[tuple]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [*NETWORKS, *CALLS])
 def test_fake_and_real_are_the_same(name):
-    """And what autograd saves is what its specification says."""
+    """Autograd also saves what its specification says."""
     fake, real = both(NETWORKS.get(name) or CALLS[name])
     assert operations(fake) == operations(real)
     assert fake.live_peak_bytes == real.live_peak_bytes
@@ -127,7 +127,7 @@ def test_an_optimizers_state_and_temporaries_are_the_allocators(name, foreach):
     assert run.state_bytes == measured.state_bytes + measured.counter_bytes
     before = run.live_after[run.second_optimizer_step - 1]
     temporary = max(run.live_after[run.second_optimizer_step :]) - before
-    # Numbers that kernels take as tensors, a few bytes each.
+    # Kernels take numbers as tensors of a few bytes.
     assert temporary == pytest.approx(measured.temporary_bytes, abs=64)
 
 

@@ -1,4 +1,4 @@
-"""Results of fake operations have the strides of real ones, however the arguments lie in memory."""
+"""Results of fake operations have the strides of real ones, for all strides of the arguments."""
 
 from itertools import permutations, product
 
@@ -17,7 +17,7 @@ def ones(*shape):
     return torch.ones(shape)
 
 
-# Each with the shapes of the arguments whose dimensions are put in every order, and the rest.
+# Each has the shapes of the arguments whose dimensions are permuted, and its other arguments.
 OPERATIONS = {
     aten.native_layer_norm.default: ([ROWS], ([6], ones(6), ones(6), 1e-5)),
     aten.native_layer_norm_backward.default: (
@@ -81,7 +81,7 @@ OPERATIONS = {
 }
 
 
-# Plain, channels last, and others that no memory format names.
+# Contiguous, channels-last, and orders without a name.
 ORDERS = {
     3: tuple(permutations(range(3))),
     4: ((0, 1, 2, 3), (0, 2, 3, 1), (0, 1, 3, 2), (0, 3, 1, 2), (1, 0, 2, 3), (3, 2, 1, 0)),
@@ -89,7 +89,7 @@ ORDERS = {
 
 
 def in_every_order(shape):
-    """Tensors of this shape whose elements follow the dimensions in each order."""
+    """Return tensors of this shape, one for each order of the dimensions in memory."""
     for order in ORDERS[len(shape)]:
         back = [order.index(dim) for dim in range(len(shape))]
         yield torch.ones([shape[dim] for dim in order]).permute(back)

@@ -193,7 +193,7 @@ def test_a_wrapper_is_looked_through():
 
 def test_a_compiled_network_is_refused():
     network = nn.Sequential(nn.Linear(2, 2))
-    network._compiled_call_impl = network._call_impl  # what network.compile() sets, in seconds
+    network._compiled_call_impl = network._call_impl  # compile() sets it, but takes seconds.
     with pytest.raises(UserError, match="compiled"):
         track_calls(network)
 

@@ -32,7 +32,7 @@ def saved_by_layer(record):
 
 
 def plain_saved_bytes(network, image, loss_of=torch.sum):
-    """The simple count: unique storages that autograd saves in the network's forward."""
+    """Return the bytes of the unique storages that autograd saves in the network's forward."""
     saved = []
 
     def pack(tensor):
@@ -214,7 +214,7 @@ class TestOtherNetworks:
         assert list(rows) == ["conv", "relu", "bn", "add", "dropout"]
         assert rows["relu"].num_calls == 2
         assert rows["relu"].output_bytes == rows["add"].output_bytes == 0
-        assert rows["conv"].saved_bytes == image.nbytes  # what ReLU keeps, it wrote there
+        assert rows["conv"].saved_bytes == image.nbytes  # ReLU saves what it wrote there.
         assert rows["bn"].saved_bytes == image.nbytes + 2 * 4 * 4
         assert result.saved_bytes == plain_saved_bytes(network, image, sum_of_all)
         loss.backward()

@@ -37,7 +37,7 @@ class Outputs:
 
 
 class ModelOutput(OrderedDict):
-    """A dict that is a dataclass too, as the outputs of transformers are."""
+    """A dict that is also a dataclass, like the outputs of transformers."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -51,7 +51,7 @@ class Encoded(ModelOutput):
 
 
 class Encoder(nn.Module):
-    """Token ids to one linear layer, whatever they are wrapped in."""
+    """A linear layer on token ids, which may be wrapped in any container."""
 
     def __init__(self, take, give):
         super().__init__()
@@ -171,7 +171,7 @@ def test_a_model_output_as_an_argument():
     hidden = torch.randn(3, requires_grad=True) * 1
     step = Step(Takes(), (Encoded(hidden, IDS),))
     assert step.run() is not None
-    hidden.sum().backward()  # the step has left the graph of its argument alone
+    hidden.sum().backward()  # The step has left the graph of its argument as it was.
 
 
 class TestLoss:
@@ -185,7 +185,7 @@ class TestLoss:
         )
         record, flops = activations_and_flops(step)
         assert linear_layers(flops.backward) == {"fc": 4 * LINEAR}
-        # the loss saves the hidden state, which the sum does not
+        # The loss saves the hidden state; the sum does not.
         assert record.saved_bytes == 2 * BATCH * TOKENS * WIDTH * 4
 
     def test_a_loss_that_needs_only_a_part(self):

@@ -1,4 +1,4 @@
-"""What a step takes of a CUDA device; the arithmetic of it needs none."""
+"""The memory of a CUDA device in a step. Only its arithmetic is tested without a device."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ MIB = 2**20
 
 def test_sizes_are_those_that_were_asked_for():
     entries = [
-        {"action": "alloc", "addr": 1, "size": 999},  # from before: the last ones count
+        {"action": "alloc", "addr": 1, "size": 999},  # It is from before: the last ones count.
         {"action": "free_requested", "addr": 1, "size": 999},
         {"action": "segment_alloc", "addr": 1, "size": 2 * MIB},
         {"action": "alloc", "addr": 1, "size": 100},
@@ -62,7 +62,7 @@ def test_any_order_of_allocations_and_releases(requests):
 
 
 class Allocator:
-    """What torch.cuda reports of a device, told by hand."""
+    """A stand-in for torch.cuda that reports given figures of a device."""
 
     def __init__(self, before, after, free, total):
         self.statistics = iter([before, after])
@@ -92,7 +92,7 @@ def test_the_stages_lead_to_what_is_used_of_the_device(monkeypatch):
     allocator.patch(monkeypatch)
     memory = cuda_memory(step)
     assert memory == CudaMemory(600, 33 * MIB, 40 * MIB, 41 * MIB, 64 * MIB, 500 * MIB)
-    assert allocator.calls == ["empty_cache", "reset_peak_memory_stats"]  # a CPU needs no waiting
+    assert allocator.calls == ["empty_cache", "reset_peak_memory_stats"]  # A CPU needs no waiting.
     record = memory_record(profile_step(step))
     stages = device_stages(record, memory)
     assert {stage.name: stage.num_bytes for stage in stages} == {

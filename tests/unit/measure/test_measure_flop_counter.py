@@ -17,7 +17,7 @@ def total_of_torch(step):
 
 
 def counted(network, image, autocast=None):
-    """The counts that are not 0; their sum is checked against torch's own total."""
+    """Return the counts that are not 0; check their sum against torch's own total."""
     step = Step(network, (image,), autocast=autocast)
     counts = flop_counts(step)
     forward, backward = (

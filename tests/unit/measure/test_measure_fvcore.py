@@ -113,7 +113,7 @@ def test_counting_prints_and_warns_nothing(capsys, caplog):
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad])
 def test_a_transformer_in_eval_mode_is_counted_as_the_step_runs_it(context, frozen):
-    """Without gradients its attention is one fused operation that fvcore does not know."""
+    """Without gradients, attention is one fused operation that fvcore does not know."""
     tokens, width = 5, 8
     layer = nn.TransformerEncoderLayer(width, 2, 16, batch_first=True).eval()
     step = Step(nn.Sequential(layer.requires_grad_(not frozen)), (torch.randn(2, tokens, width),))

@@ -1,4 +1,4 @@
-"""Elements, parameters and buffers that the activation recorder reads off the running module."""
+"""Elements, parameters and buffers in the activation record."""
 
 import subprocess
 import sys

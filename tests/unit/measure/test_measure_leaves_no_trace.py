@@ -1,4 +1,4 @@
-"""Every instrument, the dry run among them, leaves network, image and torch as they were."""
+"""Every instrument, including the dry run, leaves network, image and torch as they were."""
 
 import copy
 import gc
@@ -149,7 +149,7 @@ def state_of(network, image):
 
 
 def reachable(value, seen):
-    """Everything that hangs on a module's attributes."""
+    """Return everything reachable from a module's attributes."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -183,7 +183,7 @@ def test_everything_is_as_it_was(instrument, fails):
     network = Restless(fails)
     network.dropout.eval()
     image = torch.randn(4, 3, requires_grad=True)
-    for leaf in [network.fc.weight, network.bn.bias, image]:  # the others have no gradient
+    for leaf in [network.fc.weight, network.bn.bias, image]:  # The others have no gradient.
         leaf.grad = torch.randn_like(leaf)
     before = state_of(network, image)
     fails_here = fails != "nowhere"
@@ -225,7 +225,7 @@ def test_a_compiled_network_is_refused(instrument):
 
 @pytest.mark.parametrize("instrument", INSTRUMENTS)
 def test_hooks_on_gradients_do_not_run_and_stay(instrument):
-    """Such as an optimizer that steps while the backward pass runs, to save memory."""
+    """Such a hook may be an optimizer that steps during the backward pass to save memory."""
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     runs = []

@@ -32,10 +32,10 @@ class TestCifarCNN:
     @pytest.mark.parametrize(
         ("memory_format", "peak_bytes", "layer", "scratch_bytes"),
         [
-            # batch norm's backward makes a second buffer of the gradient's size
+            # The backward of batch norm makes a second buffer of the gradient's size.
             (torch.contiguous_format, 21_503_792, "block3.bn", MIB),
-            # the gradient that global average pooling gives is no longer channels_last: max-pool's
-            # backward copies its indices and makes its result once more
+            # The gradient from global average pooling is not channels_last: the backward of
+            # max-pool copies its indices and makes its result twice.
             (torch.channels_last, 22_813_488, "block3.pool", MIB + MIB // 2),
         ],
     )
@@ -99,7 +99,7 @@ class TestCifarCNN:
 
 
 def test_it_is_what_the_profiler_saw():
-    """The profiler's own total of allocations less releases, operation by operation."""
+    """The profiler's own totals, allocations minus releases, agree for each operation."""
     step = cifar(batch_size=4)
     with step.preserve_state(), profile(use_kineto=True, profile_memory=True) as profiler:
         loss = step.run()
@@ -175,7 +175,7 @@ def test_garbage_of_earlier_work_does_not_count():
             return image.relu()
 
     image = torch.ones(4)
-    with profile(use_kineto=True, profile_memory=True):  # the allocator notes its size
+    with profile(use_kineto=True, profile_memory=True):  # The allocator notes its size.
         garbage = [torch.empty(1000)]
     record = memory_timeline(Step(DropsGarbage(), (image,)))
     assert not garbage

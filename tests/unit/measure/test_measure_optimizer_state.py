@@ -21,5 +21,5 @@ def test_sgd(momentum, state_bytes):
 def test_adam_has_two_moments_and_a_counter_for_each_parameter():
     record = optimizer_state(torch.optim.Adam(parameters(), foreach=False))
     assert (record.state_bytes, record.counter_bytes) == (2 * 4 * 1050, 2 * 4)
-    # two copies of the larger, and the last one of the smaller
+    # Two copies of the larger parameter, and the last copy of the smaller one.
     assert 0 <= record.temporary_bytes - (2 * 4000 + 200) < 64

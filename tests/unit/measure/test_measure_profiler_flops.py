@@ -14,11 +14,11 @@ from layerscope.networks.cifar_cnn import CifarCNN
 
 IMAGE = (2, 4, 8, 8)
 ELEMENTS = 2 * 4 * 8 * 8
-CONV = 2 * 2 * 8 * 8 * 4 * 4 * 9  # of a 3x3 convolution that keeps the size and the channels
+CONV = 2 * 2 * 8 * 8 * 4 * 4 * 9  # FLOPs of a 3x3 convolution that preserves size and channels
 
 
 def counted(network, image, autocast=None):
-    """The counts that are not 0."""
+    """Return the counts that are not 0."""
     counts = profiler_flops(Step(network, (image,), autocast=autocast))
     assert counts.total == sum(counts.forward.values()) + sum(counts.backward.values())
     return tuple(
@@ -28,7 +28,7 @@ def counted(network, image, autocast=None):
 
 
 class Applied(nn.Module):
-    """An operation between two that give it a tensor and a gradient of their own."""
+    """An operation between two others, which make its input and its output's gradient."""
 
     def __init__(self, operation):
         super().__init__()
@@ -125,7 +125,7 @@ def test_linear_layers_of_any_shape(shape, bias):
         (lambda x: F.batch_norm(x, None, None, training=True), 0, 0),
         (lambda x: F.hardswish(F.silu(F.gelu(F.relu6(x)))), 0, 0),
         (lambda x: F.max_pool2d(F.avg_pool2d(F.softmax(x, 1), 2), 2), 0, 0),
-        # two products, and the two gradients of x, of which the earlier is a view
+        # Two products, and the sum of the two gradients of x, of which the earlier is a view.
         (lambda x: x.flatten(2) @ x.flatten(2).transpose(1, 2), 4096, 2 * 4096 + ELEMENTS),
     ],
 )

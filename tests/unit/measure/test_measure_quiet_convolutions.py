@@ -1,4 +1,4 @@
-"""Convolutions that torch runs group by group: what the profiler says without the groups."""
+"""Convolutions that torch runs group by group, profiled without the single groups."""
 
 import gc
 
@@ -28,7 +28,7 @@ def grouped(**options):
 
 
 class Branches(nn.Module):
-    """Gradients are added up where the branches meet, in the node of a grouped convolution."""
+    """Branches whose gradients are summed in the node of a grouped convolution."""
 
     def __init__(self, run):
         super().__init__()
@@ -61,8 +61,8 @@ def saved_elsewhere(layer, x):
 def test_flops_and_allocations_are_the_profilers_own(run, dtype):
     network = Branches(RUNS[run]).to(dtype)
     step = Step(network, (torch.randn(1, CHANNELS, 6, 6, dtype=dtype, requires_grad=True),))
-    for _ in range(2):  # a library may allocate at its first use
-        gc.collect()  # no garbage is released in the steps that are compared
+    for _ in range(2):  # A library may allocate at its first use.
+        gc.collect()  # No garbage may be released in the compared steps.
         with (
             step.preserve_state(),
             profile(use_kineto=True, with_flops=True, profile_memory=True) as it,

@@ -7,7 +7,7 @@ from layerscope.measure import Step
 
 
 class Returning(nn.Module):
-    """Returns what it is told to make of its input."""
+    """Returns the result of a given function of its input."""
 
     def __init__(self, make):
         super().__init__()
@@ -53,7 +53,7 @@ def test_an_image_with_a_graph_of_its_own_is_cut_off():
     image = base * 2
     Step(Returning(lambda y: y), (image,)).run()
     assert base.grad is None
-    image.sum().backward()  # its graph is still there
+    image.sum().backward()  # Its graph still exists.
 
 
 def test_preserve_state_puts_back_the_gradients_of_all_tensors_of_the_call():

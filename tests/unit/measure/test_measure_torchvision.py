@@ -1,4 +1,4 @@
-"""Real networks: kept bytes against the simple count, fvcore's total against fvcore alone."""
+"""Real networks: saved bytes against a simple count, fvcore's total against fvcore alone."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from layerscope.measure.fvcore import FlopCountAnalysis
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Many small operations: threads that wait for each other cost more than they give."""
+    """Use one thread: for many small operations, waiting threads cost more than they save."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,7 +29,7 @@ def sum_of_all(outputs):
 
 
 def plain_step(network, image):
-    """Gradients, and the bytes of the unique storages that autograd saves."""
+    """Return the gradients, and the bytes of the unique storages that autograd saves."""
     saved = []
 
     def pack(tensor):

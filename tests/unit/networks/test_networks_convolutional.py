@@ -44,7 +44,7 @@ NETWORKS = {
 
 
 def trained(name):
-    """In float64 and eval mode, with statistics that are not those of a fresh network."""
+    """Return a network in float64 and eval mode, with statistics unlike those of a new network."""
     make, shape = NETWORKS[name]
     torch.manual_seed(0)
     network = make().double()
@@ -72,7 +72,7 @@ def test_outputs_are_equal_on_the_original_size(name):
     with torch.no_grad():
         for parameter in converted.parameters():
             parameter.zero_()
-    assert torch.equal(network(images), expected)  # copies, not shared
+    assert torch.equal(network(images), expected)  # Weights are copies.
 
 
 def test_layers_keep_their_keys():
@@ -100,7 +100,7 @@ def test_without_padding_the_grid_is_every_crop(name):
 
 
 def test_with_padding_the_grid_is_another_by_what_the_padding_hides():
-    """A crop has zeros around it where the large image goes on."""
+    """A crop is padded with zeros; the large image has pixels there."""
     network, shape = trained("cifar_cnn")
     converted = to_convolutional(network, shape)
     assert total_stride(converted) == (8, 8)
@@ -145,7 +145,7 @@ def test_one_pass_costs_less_than_every_crop():
         )
     )
     assert converted(torch.zeros(1, 1, 64, 64).double()).shape[2:] == (9, 9)
-    # conv1 on 60×60 instead of 81 times 28×28, and so on to the last layer, which costs the same.
+    # conv1 runs once on 60×60, not 81 times on 28×28, and so on. The last layer costs the same.
     macs = 60 * 60 * 6 * 25 + 26 * 26 * 16 * 150 + 81 * (120 * 400 + 84 * 120 + 10 * 84)
     assert one.macs == macs
     assert every.macs == 81 * (28 * 28 * 6 * 25 + 100 * 16 * 150 + 120 * 400 + 84 * 120 + 840)
@@ -174,7 +174,7 @@ def test_what_functions_do_is_converted_too():
     assert names == ["conv", "relu", "conv_1", "relu_1", "max_pool2d", "relu_2", "fc"]
     image = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(converted(image).flatten(1), network(image))
-    assert len(list(converted.parameters())) == 4  # conv is called twice and is one
+    assert len(list(converted.parameters())) == 4  # conv is called twice and stays one layer.
 
 
 REFUSED = {
@@ -241,7 +241,7 @@ def convolutions(draw):
     return conv.double(), (2 * groups, draw(st.integers(5, 7)), draw(st.integers(5, 8)))
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's own
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @given(convolutions())
 @settings(deadline=None, max_examples=40, derandomize=True)
 def test_the_matrix_gives_the_convolutions_outputs(drawn):
@@ -257,11 +257,11 @@ def test_the_matrix_gives_the_convolutions_outputs(drawn):
         output = output + conv.bias[:, None, None]
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-13)
     places = matrix.indices()[0] * matrix.shape[1] + matrix.indices()[1]
-    assert (places.diff() > 0).all()  # in order, each place once
+    assert (places.diff() > 0).all()  # They are in order, each place once.
 
 
 def test_shared_entries_are_marked():
-    """Without padding each weight stands once for every output position."""
+    """Without padding each weight has one entry per output position."""
     conv = nn.Conv2d(2, 3, 2, stride=1)
     matrix, index = conv_as_matrix(conv, (2, 4, 5))
     assert index.bincount().tolist() == [3 * 4] * conv.weight.numel()

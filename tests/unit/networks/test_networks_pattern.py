@@ -33,7 +33,7 @@ def num_parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-# What each pattern of the seed is, written out: keys, and the features into its first FC layer.
+# Patterns of the specification: keys of the layers, and the features into the first FC layer.
 SEED = {
     "Input → FC": ("flatten fc1", 3072),
     "Input → Conv → ReLU → FC": ("block1.conv1 block1.relu1 flatten fc1", 16 * 32 * 32),
@@ -203,7 +203,7 @@ def test_configured_ones(configs, name, parameters):
     assert str(build_network(as_in_a_checkpoint.model)) == str(network)
 
 
-# Pattern, where the carets begin and end, and what is said.
+# Pattern: first caret, end of the carets, part of the message.
 MISTAKES = {
     "Input → (Covn → ReLU) → FC": (9, 13, "Covn is no layer: did you mean Conv?"),
     "Input → Wurst → FC": (8, 13, "Wurst is no layer: choose from Input, Conv"),

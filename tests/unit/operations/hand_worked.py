@@ -1,7 +1,7 @@
 """Costs of single calls, worked out by hand from the conventions of docs/accounting.md.
 
-A row: what is called with one tensor of a shape, and its MACs, forward FLOPs, and the FLOPs of the
-gradients of input, weight and bias. By the textbook every output is stored, but for a view.
+A row has a function, the shape of its tensor, its MACs, its forward FLOPs, and the FLOPs of the
+gradients of input, weight and bias. By the textbook every output is stored, except a view.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,7 +31,7 @@ class Worked:
     counted: tuple[bool, bool] = (True, True)
 
     def expected(self, run: DryRun) -> tuple[int, ...]:
-        """Return the figures that a dry run of it has to give, the counter's share of them last."""
+        """Return the figures that its dry run has to give; the counter's share comes last."""
         stored = sum(call.output_elements for call in run.layers) * 4
         forward, backward = (self.macs * counted for counted in self.counted)
         return (
@@ -83,7 +83,7 @@ def _sum(values: Iterable[int | None]) -> int | None:
 def per_element(
     call: Callable[[Tensor], Any], forward: int, backward: int, is_view: bool = False
 ) -> Worked:
-    """Return a row of so many FLOPs for each of 2 × 3 × 4 × 5 elements."""
+    """Return a row with a fixed number of FLOPs for each of 2 × 3 × 4 × 5 elements."""
     return Worked(call, (2, 3, 4, 5), 0, forward * 120, backward * 120, is_view=is_view)
 
 
@@ -260,7 +260,7 @@ WORKED: dict[str, Worked] = {
     "softmin": per_element(nn.Softmin(1), 3, 4),
     "cross_entropy": Worked(lambda x: F.cross_entropy(x, torch.zeros(4, dtype=torch.long)), (4, 10), 0, 124, 80),
     "cross_entropy of an image": Worked(lambda x: F.cross_entropy(x, torch.zeros(2, 5, dtype=torch.long)), (2, 10, 5), 0, 310, 200),
-    # Reductions: 1 per input element, backward 1 but for a sum
+    # Reductions: 1 per input element, backward 1 except for a sum
     "mean": per_element(lambda x: x.mean(1), 1, 1),
     "sum": per_element(lambda x: x.sum(1), 1, 0),
     "nansum": per_element(lambda x: x.nansum(1), 1, 0),
@@ -288,7 +288,7 @@ WORKED: dict[str, Worked] = {
     "grid_sample of a volume": Worked(lambda x: F.grid_sample(x, torch.zeros(1, 2, 2, 3, 3), align_corners=False), (1, 2, 2, 2, 2), 0, 384, 384),
     "fractional_max_pool2d": Worked(lambda x: F.fractional_max_pool2d(x, 2, output_size=3), (2, 3, 7, 7), 0, 216, 294),
     "fractional_max_pool3d": Worked(lambda x: F.fractional_max_pool3d(x, 2, output_size=2), (1, 2, 4, 4, 4), 0, 128, 128),
-    # Losses: so many for each pair of numbers
+    # Losses: a fixed number for each pair of numbers
     **{
         name: per_element(lambda x, name=name: getattr(F, name)(x, ones(2, 3, 4, 5)), forward, backward)
         for name, (forward, backward) in {
@@ -324,7 +324,7 @@ WORKED: dict[str, Worked] = {
     "fold": Worked(lambda x: F.fold(x, (4, 4), 2), (1, 4, 9), 0, 36, 0),
     "index_add": Worked(lambda x: torch.zeros(4, 3).index_add(0, torch.tensor([0, 1]), x), (2, 3), 0, 6, 0),
     "scatter_add": Worked(lambda x: torch.zeros(4, 3).scatter_add(0, torch.zeros(2, 3, dtype=torch.long), x), (2, 3), 0, 6, 0),
-    # What moves data computes nothing
+    # Moving data computes nothing
     **{name: per_element(call, 0, 0) for name, call in MOVES.items()},
     **{name: per_element(call, 0, 0, is_view=True) for name, call in VIEWS.items()},
     **{f"nearest{suffix}, {dims} dimensions": Worked(lambda x, suffix=suffix: F.interpolate(x, scale_factor=2, mode=f"nearest{suffix}"), (2, 3, *[2] * dims), 0, 0, 0) for dims in (1, 3) for suffix in ("", "-exact")},

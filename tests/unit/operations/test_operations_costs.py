@@ -1,4 +1,4 @@
-"""Textbook costs against numbers worked out by hand, and torch's counter on any geometry."""
+"""Textbook costs against figures worked out by hand, and against torch's counter."""
 
 import pytest
 import sympy
@@ -31,7 +31,7 @@ def cost_of(network: nn.Module, image: torch.Tensor) -> LayerCost:
 
 
 def counted(network: nn.Module, image: torch.Tensor) -> tuple[int, int, tuple[int, ...]]:
-    """Return what torch's counter says of forward and backward, and the output's shape."""
+    """Return the counts of forward and backward by torch's counter, and the output's shape."""
     forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with forward:
         output = network(image)
@@ -60,7 +60,7 @@ def test_any_convolution(data, dims, transposed, bias):
         "bias": bias,
     }
     if options["padding"] and transposed:
-        assume(min(kernel_size) > 1)  # the output would be empty
+        assume(min(kernel_size) > 1)  # The output would be empty.
     build = getattr(nn, f"Conv{'Transpose' if transposed else ''}{dims}d")
     network = build(channels, filters, kernel_size, **options)
     image = draw(images(dims, channels))
@@ -68,7 +68,7 @@ def test_any_convolution(data, dims, transposed, bias):
     forward, backward, shape = counted(network, image)
     assert cost.output_shapes == (shape,)
     assert 2 * cost.macs == cost.forward_flops == forward
-    if groups == 1:  # of more, the counter counts the weight gradient as if there were one
+    if groups == 1:  # For more, it counts the weight gradient as if there were one.
         assert cost.backward_flops == backward
     assert cost.bias_gradient_flops == (cost.output_elements if bias else 0)
 
@@ -93,7 +93,7 @@ def test_any_linear_layer(rows, features, bias):
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(data=st.data(), dims=st.integers(1, 3), is_max=st.booleans())
 def test_any_pool(data, dims, is_max):
-    """Each output of a max pool looks at its window; an average adds each input once."""
+    """A max pool costs 1 per window element and output; an average pool 1 per input."""
     draw = data.draw
     kernel_size = draw(st.integers(1, 4))
     options = {

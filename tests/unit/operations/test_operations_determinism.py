@@ -1,4 +1,4 @@
-"""What torch refuses on CUDA when only deterministic algorithms are allowed."""
+"""Operations that torch refuses on CUDA when only deterministic algorithms are allowed."""
 
 import re
 
@@ -29,7 +29,7 @@ def test_the_table_has_every_entry_of_torchs_documentation():
         if "CUDA" in entry or not any(word in entry for word in of_other_devices)
     }
     assert names >= REFUSED_ON_CUDA.keys()
-    if torch.__version__ >= (2, 15):  # earlier ones refused more
+    if torch.__version__ >= (2, 15):  # Earlier versions refused more.
         assert names == REFUSED_ON_CUDA.keys()
 
 
@@ -65,7 +65,7 @@ def test_others_are_not(name):
 
 
 def test_the_algorithms_that_training_will_choose_are_judged():
-    """Bilinear interpolation has another algorithm where deterministic ones are asked for."""
+    """Bilinear interpolation has another algorithm when deterministic ones are requested."""
 
     class Enlarging(nn.Module):
         def __init__(self, mode: str) -> None:

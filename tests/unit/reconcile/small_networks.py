@@ -1,7 +1,7 @@
-"""Small networks, one line each, that together meet nearly every way to build and to call one.
+"""Small networks, one line each, that together cover most ways to build and call a network.
 
-`NETWORKS` are called with one random tensor; `CALLS` with anything else. A test may run each of
-them in `float32` and in the variants that make a difference for it.
+`NETWORKS` are called with one random tensor, `CALLS` with other arguments. A test runs each of them
+in `float32` and in the variants in which it behaves differently.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,10 +30,10 @@ LOW, AUTOCAST, LAST, EVAL, INPUT = list(VARIANTS)[1:]
 
 @dataclass(frozen=True)
 class Small:
-    """A network and how to call it.
+    """A network and its arguments.
 
     Args:
-        variants: names of VARIANTS that it runs differently in.
+        variants: names of the VARIANTS in which it behaves differently.
     """
 
     build: Callable[[], nn.Module]
@@ -68,19 +68,19 @@ def weight(*shape: int) -> nn.Parameter:
 
 
 def image(function: Callable[[Tensor], Any], *variants: str) -> Small:
-    """Return a function of what a convolution puts out."""
+    """Return a function on the output of a convolution."""
     return Small(
         lambda: Written(lambda net, x: function(net.a(x)), a=conv()), IMAGE, variants=variants
     )
 
 
 def behind(make: Callable[[], nn.Module], *variants: str) -> Small:
-    """Return modules behind a convolution."""
+    """Return modules on the output of a convolution."""
     return Small(lambda: nn.Sequential(conv(), make()), IMAGE, variants=variants)
 
 
 def rows(function: Callable[..., Any], *variants: str, shape: tuple[int, ...] = ROWS, **parts: Callable[[], nn.Module]) -> Small:  # fmt: skip
-    """Return a function of the network and what a linear layer puts out."""
+    """Return a function of the network and the output of a linear layer."""
     return Small(
         lambda: Written(
             lambda net, x: function(net, net.a(x)),
@@ -438,7 +438,7 @@ NETWORKS: dict[str, Small] = {
 }  # fmt: skip
 
 
-# Calls of every sort -----------------------------------------------------------------------------
+# Calls of every kind -----------------------------------------------------------------------------
 
 
 @dataclass

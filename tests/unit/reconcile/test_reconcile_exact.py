@@ -210,7 +210,7 @@ class TestTheReasonsAreTheTrueOnes:
 
 
 class TestLiars:
-    """An instrument that is wrong by one in one layer: no reason is filled up with what is left."""
+    """An instrument that is wrong by one in one layer shows: no reason absorbs the difference."""
 
     @pytest.fixture
     def honest(self):
@@ -253,7 +253,7 @@ class TestLiars:
 
     @pytest.mark.parametrize("layer", ["conv1", "relu1"])
     def test_fvcore(self, honest, layer):
-        """Of relu1 it counts nothing: if it suddenly does, that shows too."""
+        """fvcore counts nothing of relu1; a count there shows too."""
         counts = honest[1].fvcore
         lying = replace(counts, layers={**counts.layers, layer: counts.layers[layer] + 1})
         assert self.leftovers(honest, fvcore=lying) == {

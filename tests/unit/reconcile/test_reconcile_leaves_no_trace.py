@@ -1,4 +1,4 @@
-"""A profile leaves alone what lies around the network: caches, other networks, inputs, weights."""
+"""A profile changes nothing around the network: caches, other networks, inputs, weights."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The net: small networks of every sort, each fully accounted for in each way that it can run."""
+"""Small networks of every kind, each fully accounted for in each variant that it can run in."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ UNKNOWN_PEAKS = {
     "products of a row": "likewise prod's and cumprod's",
     "largest of all": "likewise those of max, min and median without a dimension",
 }
-# No formula tells what these cost; whoever writes one takes the operation from this list.
+# These have no cost formula. A new formula removes its operation from this list.
 UNKNOWN_FLOPS = {
     *("aten::_linalg_det", "aten::_linalg_slogdet", "aten::linalg_eig"),
     *("aten::linalg_householder_product", "aten::renorm"),
     "aten::convolution_backward",  # in the backward pass of a reentrant checkpoint
 }
-# A checkpoint with reentrant autograd runs without gradients first: under autocast the cached copy
-# of its weight outlives the forward pass, and hooks see no saving of it.
+# A checkpoint with reentrant autograd first runs without gradients. Under autocast the cached copy
+# of its weight then outlives the forward pass, and no hook sees it saved.
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_call_of_every_sort(name, variant):
 
 
 def test_exceptions_are_still_exceptions():
-    """One that holds by now is none."""
+    """An exception that no longer occurs has to be removed."""
     for name in UNKNOWN_PEAKS:
         peak = profiled(name, NETWORKS[name]).peak
         assert peak.predicted_live_bytes != peak.measured_live_bytes

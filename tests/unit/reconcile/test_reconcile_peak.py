@@ -1,4 +1,4 @@
-"""The peak of a step: by the dry run and by the allocator."""
+"""The peak of a step, in the dry run and in the allocator."""
 
 import pytest
 import torch
@@ -59,12 +59,12 @@ def test_every_moment_of_the_timeline_is_there():
     backward = [moment.layer for moment in run.timeline if moment.phase == "backward"]
     assert [layer for layer in backward if layer not in ("backward", "flatten")] == layers[::-1]
     assert max(moment.live_bytes for moment in run.timeline) == run.live_peak_bytes
-    # At the end the parameters' gradients are left, and the loss.
+    # The parameters' gradients and the loss are left at the end.
     assert run.timeline[-1].bytes_after in (379_944 + 4, 379_944 + 8)
 
 
 def test_the_memory_between_layers_is_the_allocators():
-    """Not the peak alone: what is alive is predicted to the byte after each layer's forward."""
+    """The live bytes after each layer's forward are predicted to the byte, not just the peak."""
     network = CifarCNN()
     run = dry_run(network, (torch.empty(IMAGE),))
     record = memory_timeline(Step(network, (torch.randn(IMAGE),)))

@@ -1,8 +1,8 @@
-"""Figures of 80 classifiers and our networks are what an earlier version of the code gave.
+"""Figures of 80 classifiers and our networks equal those of an earlier version of the code.
 
 That version had formulas for each kind of layer and no operations. What it did not know (attention,
-einsum, masks) is not compared. One change is intended: the live peaks of three convnexts, which
-it predicted too low; today's are the measured ones (see compare.RIGHT_PEAKS).
+einsum, masks) is not compared. One change is intended: that version predicted the live peaks of
+three convnexts too low. Today's are the measured ones (see compare.RIGHT_PEAKS).
 """
 
 import pytest

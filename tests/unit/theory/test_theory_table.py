@@ -1,4 +1,4 @@
-"""The textbook's tables: totals, blocks, types, what is called twice, what is unknown."""
+"""The textbook's tables: totals, blocks, types, layers called twice, unknown costs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which record a run's activation_memory.json holds."""
+"""The record that a run's activation_memory.json holds."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def test_without_an_allocator_the_first_record_stands(tmp_path):
 
 @pytest.mark.parametrize("is_resumed", [False, True])
 def test_the_first_peak_takes_its_place_and_stays(tmp_path, is_resumed):
-    """A process's first step on a GPU has none: the libraries allocate their workspaces in it."""
+    """The first step of a process on a GPU has no peak: it allocates the libraries' workspaces."""
     records = table(tmp_path)
     records.add(0, 32, record(None))
     if is_resumed:

@@ -24,7 +24,7 @@ def trainer(devices, threads):
 def test_processes_share_the_cores(devices, threads, each, monkeypatch):
     """The number is the same before training and during it, or a run could not resume."""
     assert num_threads(trainer(devices, threads)) == each
-    monkeypatch.setattr("torch.get_num_threads", lambda: each)  # as Lightning makes it
+    monkeypatch.setattr("torch.get_num_threads", lambda: each)  # Lightning sets this number.
     assert num_threads(trainer(devices, threads)) == each
 
 

@@ -23,7 +23,7 @@ def test_of_another_number_the_first_has_them_all(processes):
 
 
 def test_they_can_be_added_up_among_processes():
-    """Which a mean could not: by torchmetrics, and where the number of processes changes."""
+    """torchmetrics and a resume with other processes add up sums; means could not be added."""
     scores = Scores(3)
     for metric in (scores.accuracy, scores.loss):
         assert {f.__name__ for f in metric._reductions.values()} == {"dim_zero_sum"}

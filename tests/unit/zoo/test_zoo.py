@@ -65,7 +65,8 @@ def test_results_are_kept_and_not_made_again(tmp_path):
 
     path = tmp_path / "results.jsonl"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])  # stopped while it wrote
+    # A tool that was stopped while it wrote leaves half a line.
+    path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])
     kept = lines[:3]
     code, text, results = run(tmp_path, "tiny", variants=("eval",))
     assert code == 0
