@@ -27,7 +27,7 @@ def member(name, kind=tarfile.REGTYPE, target="", content=b""):
 
 
 def archive_of(folder, *members):
-    """With a form that says its sum is right: the sum alone does not protect."""
+    """Write an archive, and a form that says its sum is right: the sum alone does not protect."""
     path = folder / BINARY_FORM.archive
     with tarfile.open(path, "w:gz") as archive:
         for info, content in members:
