@@ -1,8 +1,8 @@
 """python tests/faults/full.py [--seed N] [--only WORD]
 
-The whole fault injection: some 700 runs that are killed, stopped, or refused their disk, gone on
-with, and compared to the bit with runs that nothing happened to. Prints a table; exit code 1 if
-anything was lost. About a quarter of an hour on one core, and as much again for the part "ranks".
+The whole fault injection: some 900 runs that are killed, stopped or refused their disk, resumed,
+and compared to the bit with runs that nothing happened to. Prints a table; exit code 1 if anything
+was lost. About a quarter of an hour on one core, and twice as much for the part "ranks".
 """
 
 import argparse

@@ -72,7 +72,7 @@ class Child:
         self._files = files
 
     def wait_for_training(self) -> bool:
-        """Until the checks are done; False if it ended before."""
+        """Wait until the checks are done; return False if it ended before."""
         return os.read(self._started, 1) != b""
 
     def signal(self, number: int) -> None:

@@ -6,7 +6,6 @@ program with a mistake in it, name what they change.
 """
 
 import builtins
-import errno
 import fcntl
 import functools
 import io
@@ -146,7 +145,7 @@ def _write_some(call: DiskCall, num: int) -> None:
 
 
 def die_inside(operation: str, name: str, number: int, share: float) -> None:
-    """When this share of the n-th such write, from 0, is on the disk; `name` may hold a *."""
+    """Die when this share of the n-th such write, from 0, is on the disk; `name` may hold a *."""
     seen = Counter()
 
     def act(call: DiskCall) -> Any:
@@ -173,19 +172,8 @@ def fail_at(operation: str, name: str, number: int) -> None:
     intercept(act)
 
 
-def without_links() -> None:
-    """As on a file system that has no second names for a file."""
-
-    def act(call: DiskCall) -> Any:
-        if call.operation == "link":
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        return call()
-
-    intercept(act)
-
-
 def limit_file_size(num_bytes: int) -> None:
-    """As `ulimit -f` does."""
+    """Limit the size of files, as `ulimit -f` does."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
 
 
@@ -295,7 +283,7 @@ def _nan(batch: Any) -> Any:
 
 
 def loss_is_nan_at(number: int) -> None:
-    """In that training step, counted from 1; an update of it ends the process."""
+    """Spoil the loss of that training step, from 1; an update with it ends the process."""
     running = {}
 
     def act(classifier, batch):
@@ -311,12 +299,12 @@ def loss_is_nan_at(number: int) -> None:
 
 
 def validation_loss_is_nan() -> None:
-    """Of a network whose training is finite."""
+    """Spoil the validation of a network whose training is finite."""
     before_step("validation_step", lambda _, batch: _nan(batch))
 
 
 def weights_are_infinite_after(number: int) -> None:
-    """As after an update that was too large."""
+    """Spoil a weight, as an update does that is too large."""
     seen = Counter()
 
     def spoil(optimizer, *_):
@@ -328,12 +316,12 @@ def weights_are_infinite_after(number: int) -> None:
 
 
 def exit_in_step() -> None:
-    """A network that ends the program in its first step."""
+    """End the program in the first step, as a network's code can."""
     before_step("training_step", lambda *_: sys.exit(0))
 
 
 def fail_job_1_and_stop_job_2(number: int) -> None:
-    """In a sweep, in that step: one job's loss is no number, the next is told to end."""
+    """Spoil that step's loss in one job of a sweep, and tell the next job to end there."""
 
     def act(classifier, batch):
         job = Path(classifier.trainer.default_root_dir).name
@@ -348,7 +336,7 @@ def fail_job_1_and_stop_job_2(number: int) -> None:
 
 
 def signal_in(kind: str, number: int) -> None:
-    """At the first batch of the validation, or of the test."""
+    """Send the signal at the first batch of the validation, or of the test."""
     sent = []
 
     def act(_, batch):
@@ -361,7 +349,7 @@ def signal_in(kind: str, number: int) -> None:
 
 
 def signal_parent(number: int) -> None:
-    """And wait for what it does to this process."""
+    """Send the signal, and wait for what it does to this process."""
     heard, handler = [], signal.getsignal(signal.SIGTERM)
 
     def hear(*arguments):
@@ -376,7 +364,7 @@ def signal_parent(number: int) -> None:
 
 
 def signal_all_after(step: int, number: int) -> None:
-    """Also the loader's workers, by another process, as a batch system does it."""
+    """Let another process signal this one and the loader's workers, as a batch system does."""
 
     def act() -> None:
         group = [*(worker.pid for worker in active_children()), os.getpid()]
@@ -513,5 +501,5 @@ def sums_by_the_bucket() -> None:
 
 
 def forked_processes() -> None:
-    """For `trainer=ddp_spawn`: what is done to this process is done to those that train."""
+    """Fork for `trainer=ddp_spawn`: what is done to this process is done to those that train."""
     strategy.START_METHODS["ddp_spawn"] = "fork"

@@ -32,7 +32,7 @@ KILLS = ("all", "the first", "another")
 
 @dataclass(frozen=True)
 class Run:
-    """And all that it has started, which is its session."""
+    """A run and all processes that it has started, which are its session."""
 
     process: subprocess.Popen
     err: Path
@@ -107,7 +107,7 @@ def reference(strategy: str, root: Path) -> Reference:
 
 
 def random_kills(strategy: str, count: int, seed: int, root: Path) -> Figure:
-    """Of all processes, of the one that was started, or of another one, in turn."""
+    """Kill all processes, the one that was started, or another one, in turn."""
     figure, draw = Figure(f"kills of trainer={strategy}'s processes"), random.Random(seed)
     whole = reference(strategy, root)
     for number, kind in zip(range(count), itertools.cycle(KILLS), strict=False):
@@ -138,7 +138,7 @@ def _killed(run: Run, kind: str, seconds: float, draw: random.Random) -> list[st
 
 
 def signals(strategy: str, number: int, count: int, seed: int, root: Path) -> Figure:
-    """To the process that was started, or to all, as a terminal does it, in turn."""
+    """Signal the process that was started, or all, as a terminal does, in turn."""
     name = signal.Signals(number).name
     figure, draw, late = Figure(f"{name} to trainer={strategy}"), random.Random(seed), 0
     whole, slowest = reference(strategy, root), 0.0
@@ -168,7 +168,7 @@ def _ends_alike(strategy: str, directory: Path, whole: Reference) -> list[str]:
     run = Run.of(strategy, directory)
     problems, err = run.end(), run.err.read_text()
     if (run.process.returncode, err) != (0, ""):
-        return [*problems, f"going on ended with {run.process.returncode}: {err[-300:]}"]
+        return [*problems, f"resumed, ended with {run.process.returncode}: {err[-300:]}"]
     problems += differences(whole.outcome, outcome(directory))
     problems += [f"left {name}" for name in leftovers(directory)]
     return problems if _results(directory) == whole.results else [*problems, "results"]

@@ -120,6 +120,8 @@ def broken_and_resumed(
         problems = wrong_end(ended, *end(*case))
         if ended.code > 0:
             problems += [f"left {name}" for name in leftovers(directory)]
+            rows = {path.name: path.read_text() for path in directory.glob("*.csv")}
+            problems += [f"half a row in {name}" for name in rows if rows[name][-1:] != "\n"]
         figure.count(problems + ends_alike(directory, root), case)
         shutil.rmtree(directory)
     return figure

@@ -21,7 +21,7 @@ def root(tmp_path_factory):
 KILLS = {
     "within an epoch": ("after training_step", 3),
     "in validation": ("before validation_step", 1),
-    "between a row and its checkpoint": ("after append fsync timing.csv", 0),
+    "between a row and its checkpoint": ("before write best.ckpt", 0),
     "between best.ckpt and last.ckpt": ("before link last.ckpt", 0),
 }
 MUTANTS = {
@@ -102,7 +102,7 @@ def _ends_beside_an_orphan(root: Path) -> list[str]:
 
 
 def test_a_signal_behind_the_last_epoch_is_heard(forks, root):
-    """While the best checkpoint is tested."""
+    """The best checkpoint is being tested then."""
     assert forks(_stopped_in_the_test, signal.SIGINT, root) == []
 
 

@@ -35,7 +35,7 @@ def killed(forks, root):
 
 @pytest.fixture(scope="module")
 def checkpoint(killed):
-    """Of that run, within an epoch."""
+    """The last checkpoint of that run, within an epoch."""
     return read_checkpoint(killed[0] / "checkpoints/last.ckpt")
 
 
@@ -115,7 +115,7 @@ def test_none_outlives_the_one_that_waits_for_them(forks, root):
 
 
 def test_sums_of_the_first_process_alone_are_caught(forks, root):
-    """By the tests above; full.py has more mutants."""
+    """The tests above catch this mutant; full.py has more."""
     directory, mutant = root / "mutant", inject.sums_of_the_first_process
     ended = forks(scenarios.stopped_among_three, directory, 1, inject.die, mutant)
     case = (ended, directory, 1, 2, mutant, root, inject.forked_processes)

@@ -19,7 +19,7 @@ def root(tmp_path_factory):
 
 
 def state(directory: Path) -> dict[str, tuple]:
-    """Of everything in it, and of itself."""
+    """Return times and content of the directory and of everything in it."""
     paths = [directory, *directory.rglob("*")]
     return {
         str(path): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in paths
@@ -81,8 +81,8 @@ def test_a_finished_run_stays_as_it_is(forks, root):
     assert state(directory) == before
 
 
-def test_more_epochs_resume_in_the_same_directory(forks, root):
-    """Also when they are interrupted: the results of fewer epochs do not count."""
+def test_more_epochs_go_on_in_the_same_directory(forks, root):
+    """Interrupted too: the results of fewer epochs do not count."""
     longer = ("trainer.max_epochs=3", "scheduler=constant", "allow_changes=true")
     assert forks(_longer, root, longer) == []
 
@@ -143,7 +143,7 @@ def test_runs_started_together_have_directories_of_their_own(forks, root):
 
 
 def _eight(root: Path) -> list[int]:
-    """As many as need no more than to begin."""
+    """Start eight runs at once, which end when they have their directories."""
     children = [
         Child(
             KEYS,

@@ -29,7 +29,7 @@ from layerscope.training.checkpoint_files import (
     open_plain,
     save_sealed,
 )
-from layerscope.training.checkpoint_folder import CheckpointFolder, best_in
+from layerscope.training.checkpoint_folder import CheckpointFolder, best_in, copy_file
 from layerscope.training.checkpoints import FACTS_KEY, RunFacts
 from layerscope.training.history import Best, History
 from layerscope.training.module import Classifier
@@ -77,7 +77,7 @@ def assert_nobody_opens(path, hint="ckpt_path", commands=tuple(COMMANDS)):
 
 
 def test_the_payload_would_run_where_it_is_let(tmp_path):
-    """And so the tests below can fail."""
+    """Show that the tests below can fail."""
     path = pickled(tmp_path / "a.ckpt", {"a": PAYLOADS["os.system"]})
     torch.load(path, weights_only=False)
     Path("ran").unlink()
@@ -213,7 +213,7 @@ def test_a_structure_without_end(tmp_path):
 
 
 def test_files_that_are_something_else(tmp_path):
-    """Beside those of test_bad_input, for layerscope.load."""
+    """More files than those of test_bad_input, also for layerscope.load."""
     whole = save(tmp_path / "good.ckpt").read_bytes()
     legacy = pickled(tmp_path / "old", plain_checkpoint(), _use_new_zipfile_serialization=False)
     (tmp_path / "seal without a file").write_bytes(whole[-82:])
@@ -298,7 +298,7 @@ def test_a_view_that_contradicts_the_network(place, value, tmp_path):
 
 
 def test_answers_that_are_no_numbers(tmp_path):
-    """Of finite weights: nothing is written that holds them."""
+    """Finite weights can give them; nothing is written that holds them."""
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     path = tmp_path / "a.ckpt"
     variance = torch.full((4,), -1.0)
@@ -536,7 +536,7 @@ def test_a_best_of_another_future_is_not_adopted(best, last, is_adopted):
 
 
 def test_what_a_resume_would_refuse_is_not_saved(tmp_path):
-    """Of Adam a large gradient's square can be infinite where the gradient is not."""
+    """The square of a gradient in Adam can be infinite where the gradient is not."""
     module = Classifier(
         nn.Linear(2, 2), parse(TrainConfig, plain_checkpoint()[FACTS_KEY]["config"])
     )
@@ -558,3 +558,17 @@ def test_what_a_resume_would_refuse_is_not_saved(tmp_path):
     ):
         folder.save(trainer)
     assert saved == [folder.last]
+
+
+def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    source, target = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    source.write_bytes(b"best")
+    target.write_bytes(b"last")
+    monkeypatch.setattr(os, "link", no_links)
+    copy_file(source, target)
+    assert target.read_bytes() == b"best"
+    assert not target.samefile(source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "here", "last.ckpt"]

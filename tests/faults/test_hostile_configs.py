@@ -99,7 +99,7 @@ def test_a_checkpoints_network_that_is_none(keys, hint, tmp_path):
 
 
 def test_only_the_command_line_names_a_class(tmp_path):
-    """And it is the one that is built, whatever the file says."""
+    """The class on the command line is built, whatever the file says."""
     model = {
         "family": "custom", "_target_": "evil.Net", "input_shape": [3, 32, 32], "num_classes": 10,
     }  # fmt: skip

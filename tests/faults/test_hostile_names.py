@@ -21,7 +21,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def cells(path):
-    """Of a CSV file, without its numbers."""
+    """Return the cells of a CSV file that are no numbers."""
     rows = csv.reader(path.read_text().splitlines())
     return [cell for row in rows for cell in row if not re.fullmatch(r"-?[\d.e+-]*", cell)]
 

@@ -19,7 +19,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """When a transfer is given up. At these rates the slowest one accepted takes 45 minutes."""
+    """Limits below which a transfer is given up; the slowest one accepted takes 45 minutes."""
 
     connect_seconds: float = 5.0
     # At least `window_bytes` must arrive in every `window_seconds`, name look-up, connection and

@@ -73,7 +73,7 @@ def python_members(arrays: Cifar10Arrays) -> dict[str, bytes]:
 
 
 def python2_pickle(images: np.ndarray, labels: np.ndarray) -> bytes:
-    """As Python 2 and its NumPy wrote the official batches, operation by operation."""
+    """Pickle as Python 2 and its NumPy wrote the official batches, operation by operation."""
     data = planes(images).tobytes()
     return b"".join(
         [

@@ -90,7 +90,7 @@ class MakesFile:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_pickle_is_not_opened_before_its_sum_is_right(data, scratch, monkeypatch, packed):
-    """With a plain unpickler in place of ours: only the sums stand between pickle and file."""
+    """A plain unpickler takes the place of ours: only the sums protect."""
     trap = data / "trap"
     evil = {**fake.PYTHON.members, "data_batch_1": pickle.dumps(MakesFile(trap))}
     unpickled = replace(fake.PYTHON.form, decode=lambda m: pickle.loads(m["data_batch_1"]))
