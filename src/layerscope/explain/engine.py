@@ -7,7 +7,6 @@ from torch import nn
 
 from layerscope.errors import UserError
 from layerscope.explain.all_numbers import all_numbers
-from layerscope.explain.analysis import analyse
 from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step
 from layerscope.explain.captured import Captured, CapturedLoss
 from layerscope.explain.consumers import removing_norm
@@ -36,6 +35,7 @@ from layerscope.reconcile import Call
 from layerscope.reconcile import Settings as Preparation
 from layerscope.reconcile.settings import prepared
 from layerscope.theory import CostTable, LayerCost, cost_table, textbook_units
+from layerscope.whatif import analyse
 
 _MEND = "there is nothing to explain; look at the image and the weights"
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.explain.analysis.findings import Figure, Finding
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.networks.cifar_cnn import CifarCNN
@@ -20,6 +19,7 @@ from layerscope.report.document.page import html_page
 from layerscope.report.explain.analysis_section import analysis_section
 from layerscope.report.explain.corrections import walkthrough_audit_of
 from layerscope.report.explain.document import write_document
+from layerscope.whatif.findings import Figure, Finding
 
 EVIL = "<script>alert(1)</script>"
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from layerscope.explain.analysis.findings import Finding
 from layerscope.formatting import bytes_exact
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
+from layerscope.whatif.findings import Finding
 
 
 def analysis_section(findings: Sequence[Finding]) -> str:

@@ -4,18 +4,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from layerscope.errors import UserError
-from layerscope.explain.analysis.findings import Said, Subject, without_formula
-from layerscope.explain.analysis.proportion import joined_sizes, where_it_begins
-from layerscope.explain.analysis.scaling import (
+from layerscope.networks.layer_calls import DescribedCall
+from layerscope.whatif.findings import Said, Subject, without_formula
+from layerscope.whatif.proportion import joined_sizes, where_it_begins
+from layerscope.whatif.scaling import (
     checked,
     growth,
     layers_with_other_parameters,
     said_of,
 )
-from layerscope.explain.analysis.variant_runs import VariantRun
-from layerscope.explain.analysis.variants import fitted, skeleton
-from layerscope.explain.analysis.words import code, count, joined, listed, shortened, times
-from layerscope.networks.layer_calls import DescribedCall
+from layerscope.whatif.variant_runs import VariantRun
+from layerscope.whatif.variants import fitted, skeleton
+from layerscope.whatif.words import code, count, joined, listed, shortened, times
 
 
 def double_resolution(subject: Subject) -> Said:

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from layerscope.dry_run import DryRun, LayerCall, Shape, dry_run
-from layerscope.explain.analysis.variants import with_memory
 from layerscope.layers.garbage import no_garbage_collection
 from layerscope.measure import ActivationRecord, FlopCounts, MemoryRecord, Step
 from layerscope.measure.counted_step import activations_and_flops
@@ -24,6 +23,7 @@ from layerscope.reconcile.flops import (
 from layerscope.reconcile.memory import output_bytes_reasons
 from layerscope.reconcile.peak import live_peak_bytes
 from layerscope.theory import Total
+from layerscope.whatif.variants import with_memory
 
 # A variant beyond either is not run.
 MOST_PEAK_BYTES = 2**30

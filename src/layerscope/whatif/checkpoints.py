@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 
 from layerscope.errors import UserError
-from layerscope.explain.analysis.findings import (
+from layerscope.whatif.findings import (
     Figure,
     Said,
     Subject,
     remarks,
 )
-from layerscope.explain.analysis.variant_runs import VariantRun, is_below
-from layerscope.explain.analysis.variants import checkpointed
-from layerscope.explain.analysis.words import bytes_, code, count, percent, ratio, shortened
+from layerscope.whatif.variant_runs import VariantRun, is_below
+from layerscope.whatif.variants import checkpointed
+from layerscope.whatif.words import bytes_, code, count, percent, ratio, shortened
 
 
 def checkpointing(subject: Subject) -> Said:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from layerscope.errors import UserError
-from layerscope.explain.analysis.findings import (
+from layerscope.theory import LayerCost
+from layerscope.whatif.findings import (
     Said,
     Subject,
     compared,
@@ -13,10 +14,9 @@ from layerscope.explain.analysis.findings import (
     textbook_figures,
     without_formula,
 )
-from layerscope.explain.analysis.variant_runs import VariantRun
-from layerscope.explain.analysis.variants import deepened, widened
-from layerscope.explain.analysis.words import code, count, listed, times
-from layerscope.theory import LayerCost
+from layerscope.whatif.variant_runs import VariantRun
+from layerscope.whatif.variants import deepened, widened
+from layerscope.whatif.words import code, count, listed, times
 
 _COMPARED = ("num_parameters", "forward_flops", "saved_bytes", "peak_bytes")
 

@@ -8,10 +8,10 @@ from torch import nn
 
 from layerscope.dry_run import Shape
 from layerscope.errors import UserError
-from layerscope.explain.analysis.variant_runs import Totals, VariantRun
-from layerscope.explain.analysis.variants import skeleton
-from layerscope.explain.analysis.words import bytes_, listed, ratio, times
 from layerscope.networks.layer_calls import DescribedCall, spatial_dims
+from layerscope.whatif.variant_runs import Totals, VariantRun
+from layerscope.whatif.variants import skeleton
+from layerscope.whatif.words import bytes_, listed, ratio, times
 
 Number = int | float | None
 Pair = tuple[Number, Number]  # predicted, measured

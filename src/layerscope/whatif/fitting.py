@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from layerscope.dry_run import Shape
 from layerscope.errors import UserError
-from layerscope.explain.analysis.words import code
+from layerscope.whatif.words import code
 
 
 def is_convolution(module: Any) -> TypeGuard[Any]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerscope.dry_run import Shape
-from layerscope.explain.analysis.variant_runs import VariantRun
-from layerscope.explain.analysis.words import code, joined
 from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
+from layerscope.whatif.variant_runs import VariantRun
+from layerscope.whatif.words import code, joined
 
 
 def where_it_begins(base: VariantRun, run: VariantRun) -> str:

@@ -5,7 +5,8 @@ from math import prod
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.explain.analysis.findings import (
+from layerscope.networks.layer_calls import DescribedCall
+from layerscope.whatif.findings import (
     Figure,
     Said,
     Subject,
@@ -15,10 +16,9 @@ from layerscope.explain.analysis.findings import (
     remarks,
     without_formula,
 )
-from layerscope.explain.analysis.variant_runs import VariantRun
-from layerscope.explain.analysis.variants import flattened, separable
-from layerscope.explain.analysis.words import bytes_, code, count, fewer, percent, ratio, times
-from layerscope.networks.layer_calls import DescribedCall
+from layerscope.whatif.variant_runs import VariantRun
+from layerscope.whatif.variants import flattened, separable
+from layerscope.whatif.words import bytes_, code, count, fewer, percent, ratio, times
 
 _NO_WEIGHTS = "no layer multiplies by weights"
 

@@ -6,7 +6,8 @@ import torch
 
 from layerscope.dry_run import DryRun
 from layerscope.errors import UserError
-from layerscope.explain.analysis.findings import (
+from layerscope.measure.optimizer_state import OptimizerState, optimizer_state
+from layerscope.whatif.findings import (
     Figure,
     Said,
     Subject,
@@ -14,10 +15,9 @@ from layerscope.explain.analysis.findings import (
     figures_of,
     remarks,
 )
-from layerscope.explain.analysis.variant_runs import VariantRun
-from layerscope.explain.analysis.variants import skeleton
-from layerscope.explain.analysis.words import bytes_, percent, times
-from layerscope.measure.optimizer_state import OptimizerState, optimizer_state
+from layerscope.whatif.variant_runs import VariantRun
+from layerscope.whatif.variants import skeleton
+from layerscope.whatif.words import bytes_, percent, times
 
 _HALF = torch.bfloat16
 _WHOLE = "the whole step's peak, with parameters, buffers, input and state"

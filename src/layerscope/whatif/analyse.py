@@ -11,21 +11,21 @@ from torch import nn
 
 from layerscope.dry_run import Shape
 from layerscope.errors import UserError
-from layerscope.explain.analysis.checkpoints import checkpointing
-from layerscope.explain.analysis.findings import Figure, Finding, Said, Subject
-from layerscope.explain.analysis.insights import (
+from layerscope.whatif.checkpoints import checkpointing
+from layerscope.whatif.findings import Figure, Finding, Said, Subject
+from layerscope.whatif.insights import (
     backward_against_forward,
     dominating_layers,
     one_step,
 )
-from layerscope.explain.analysis.layers import (
+from layerscope.whatif.layers import (
     depthwise_separable,
     global_pooling,
     parameter_efficiency,
 )
-from layerscope.explain.analysis.memory import half_precision, optimizers
-from layerscope.explain.analysis.resolution import double_resolution
-from layerscope.explain.analysis.scaling import double_channels, one_more_block
+from layerscope.whatif.memory import half_precision, optimizers
+from layerscope.whatif.resolution import double_resolution
+from layerscope.whatif.scaling import double_channels, one_more_block
 
 __all__ = ["Figure", "Finding", "analyse"]
 

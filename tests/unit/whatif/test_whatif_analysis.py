@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.explain.analysis import Finding, analyse
-from layerscope.explain.analysis.variant_runs import VariantRun
-from layerscope.explain.analysis.variants import skeleton
-from layerscope.explain.analysis.words import code, fewer, listed, percent, times
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
+from layerscope.whatif import Finding, analyse
+from layerscope.whatif.variant_runs import VariantRun
+from layerscope.whatif.variants import skeleton
+from layerscope.whatif.words import code, fewer, listed, percent, times
 
 CIFAR_SHAPE = (32, 3, 32, 32)
 

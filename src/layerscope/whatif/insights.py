@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 
-from layerscope.explain.analysis.findings import (
+from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
+from layerscope.theory import LayerCost, Total
+from layerscope.whatif.findings import (
     Figure,
     Said,
     Subject,
@@ -13,10 +15,8 @@ from layerscope.explain.analysis.findings import (
     remarks,
     without_formula,
 )
-from layerscope.explain.analysis.variant_runs import VariantRun
-from layerscope.explain.analysis.words import bytes_, code, count, listed, percent, ratio, times
-from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
-from layerscope.theory import LayerCost, Total
+from layerscope.whatif.variant_runs import VariantRun
+from layerscope.whatif.words import bytes_, code, count, listed, percent, ratio, times
 
 
 def one_step(subject: Subject) -> Said:

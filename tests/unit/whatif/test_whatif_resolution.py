@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.explain.analysis import analyse
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.pattern import PatternCNN
+from layerscope.whatif import analyse
 
 TITLE = "Twice the resolution"
 

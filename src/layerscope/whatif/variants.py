@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from layerscope.dry_run import Shape
 from layerscope.errors import UserError
-from layerscope.explain.analysis.fitting import fitted, is_convolution, scale_outputs
-from layerscope.explain.analysis.words import code
+from layerscope.whatif.fitting import fitted, is_convolution, scale_outputs
+from layerscope.whatif.words import code
 
 
 def skeleton(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from layerscope.explain.analysis import analyse
 from layerscope.networks.tiny_cnn import TinyCNN
+from layerscope.whatif import analyse
 
 
 class Odd(nn.Module):

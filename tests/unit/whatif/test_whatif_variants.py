@@ -3,8 +3,11 @@ import torch
 from torch import nn
 
 from layerscope.errors import UserError
-from layerscope.explain.analysis.fitting import fitted
-from layerscope.explain.analysis.variants import (
+from layerscope.networks.cifar_cnn import CifarCNN
+from layerscope.networks.simple_cnn import SimpleCNN
+from layerscope.networks.tiny_cnn import TinyCNN
+from layerscope.whatif.fitting import fitted
+from layerscope.whatif.variants import (
     checkpointed,
     deepened,
     flattened,
@@ -12,9 +15,6 @@ from layerscope.explain.analysis.variants import (
     skeleton,
     widened,
 )
-from layerscope.networks.cifar_cnn import CifarCNN
-from layerscope.networks.simple_cnn import SimpleCNN
-from layerscope.networks.tiny_cnn import TinyCNN
 
 CIFAR_SHAPE = (2, 3, 32, 32)
 

@@ -1,0 +1,3 @@
+from layerscope.whatif.analyse import Figure, Finding, analyse
+
+__all__ = ["Figure", "Finding", "analyse"]
