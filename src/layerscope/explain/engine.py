@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from layerscope.audit import walkthrough_audit
 from layerscope.errors import UserError
 from layerscope.explain.all_numbers import all_numbers
 from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step
@@ -75,6 +76,7 @@ def explain_network(
             loss=_explain_loss(captured.loss, settings),
             updates=updates,
             numbers=all_numbers(image, captured.calls, specs, image_of(settings)),
+            audit=walkthrough_audit(step.network, costs),
             analysis=analyse(step.network, settings.input_shape, dtype) if analysis else (),
         )
 

@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BeforeValidator, Field, ValidationError
 from torch import nn
 
-from layerscope.audit import Audit, audit_walkthrough
+from layerscope.audit import walkthrough_audit
 from layerscope.cli import Job, Request
 from layerscope.composition import key_of, path_value
 from layerscope.config import (
@@ -25,13 +24,10 @@ from layerscope.config import (
     first_problem,
     frozen,
 )
-from layerscope.dry_run import dry_run
 from layerscope.errors import RunFailed, UserError
 from layerscope.files import write_json
 from layerscope.networks import build_network
-from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import Settings, profile_network
-from layerscope.reconcile.account import account
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
     Change,
@@ -45,10 +41,6 @@ from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import RunFacts, load_weights, read_checkpoint
 from layerscope.training.optimizers import optimizer_maker
 from layerscope.training.provenance import describe_environment
-
-# What the walkthrough is about, whatever the profile is of.
-WALKTHROUGH_SHAPE = (32, 3, 32, 32)
-WALKTHROUGH_ELEMENT_SIZE = 4
 
 # Groups that come with a network's recipe and say nothing about a profile.
 _RECIPE = ("loss", "trainer")
@@ -136,8 +128,8 @@ def check_profile(request: Request) -> Job:
         if config.budget is None
         else compare_with_budget(profile, config.budget, config.tolerance)
     )
-    audit = walkthrough_audit() if config.model.family == "cifar_cnn" else None
-    return partial(_save, config, ProfileReport(profile, audit), changes, request.overrides)
+    report = ProfileReport(profile, walkthrough_audit(network))
+    return partial(_save, config, report, changes, request.overrides)
 
 
 def _what_runs(settings: Settings, num_instruments: int) -> str:
@@ -151,12 +143,6 @@ def network_name(config: NetworkConfig, network: nn.Module) -> str:
     if isinstance(config, TorchvisionConfig):
         return config.name
     return type(network).__name__ if isinstance(config, CustomConfig) else config.family
-
-
-def walkthrough_audit() -> Audit:
-    """Return the walkthrough's figures beside the right ones: its own batch size, in float32."""
-    run = dry_run(CifarCNN(), (torch.empty(WALKTHROUGH_SHAPE),))
-    return audit_walkthrough(account(run, WALKTHROUGH_ELEMENT_SIZE).costs, run.live_peak_bytes)
 
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfig:

@@ -17,7 +17,6 @@ from layerscope.networks.tiny_cnn import TinyCNN
 from layerscope.report.document.headings import anchors, headings
 from layerscope.report.document.page import html_page
 from layerscope.report.explain.analysis_section import analysis_section
-from layerscope.report.explain.corrections import walkthrough_audit_of
 from layerscope.report.explain.document import write_document
 from layerscope.whatif.findings import Figure, Finding
 
@@ -194,7 +193,7 @@ def test_the_page_and_the_drawing_hold_nothing_from_outside_as_markup(written):
 
 def test_tables_of_the_walkthrough_stand_with_its_network_only(written):
     explanation, markdown, _, _ = written
-    audit = walkthrough_audit_of(explanation)
+    audit = explanation.audit
     if explanation.network_name != "CifarCNN":
         assert audit is None
         assert "walkthrough" not in markdown
@@ -214,7 +213,7 @@ def test_another_batch_or_width_has_no_tables_of_the_walkthrough():
         explained(CifarCNN(), (2, 3, 32, 32)),
         explained(CifarCNN(channels=(4, 64, 128)), (32, 3, 32, 32), layer="fc"),
     ):
-        assert walkthrough_audit_of(explanation) is None
+        assert explanation.audit is None
 
 
 def test_a_type_without_explanation_is_named_and_the_rest_is_there(tmp_path):
