@@ -13,7 +13,7 @@ from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.values import Position, Value
 from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 from layerscope.theory import CostTable, LayerCost
-from layerscope.whatif.findings import Finding
+from layerscope.whatif import Finding
 
 PLAIN_CROSS_ENTROPY = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
 

@@ -1,297 +1,412 @@
-"""Other networks made of a given one, to be counted and run beside it.
+"""The one list of variants of a network and of its step, and what is to be said of each."""
 
-A variant is a copy without weights, on the meta device: surgery on it costs nothing, and what has
-to follow (the next layer's input channels, a norm's) is fitted by sending an image through.
-"""
-
-import copy
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from math import prod
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from layerscope.dry_run import Shape
+from layerscope.dry_run import LayerCall, Shape
 from layerscope.errors import UserError
-from layerscope.whatif.fitting import fitted, is_convolution, scale_outputs
-from layerscope.whatif.words import code
+from layerscope.formatting import bytes_exact
+from layerscope.operations import Window, updates_statistics, window_of
+from layerscope.operations.shapes import conv_output_size
+from layerscope.reconcile.account import Account
+from layerscope.whatif import surgery
+from layerscope.whatif.runs import Figure, Run, is_below, weighted_calls
+from layerscope.whatif.surgery import Changed
+from layerscope.whatif.words import (
+    code,
+    fewer,
+    joined,
+    listed,
+    percent,
+    shortened,
+    sizes,
+    times,
+)
 
 
-def skeleton(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """A copy on the meta device, shared parameters shared.
+@dataclass(frozen=True)
+class Variant:
+    """A change of a network or of its step.
+
+    A study of other factors replaces `change`: `partial(widened, factor=Fraction(1, 4))`.
 
     Args:
-        dtype: of its floating-point parameters and buffers; their own if not given.
+        name: what a study of it is called.
+        title: as a heading.
+        change: makes the changed network from the network and what is known of it; raises UserError
+            where it does not apply.
+        says: what the figures alone do not tell, in Markdown, of the network's run and the
+            variant's.
+        figures: of the variant alone, beside those that every variant has.
+    """
+
+    name: str
+    title: str
+    change: Callable[[nn.Module, Account], Changed]
+    says: Callable[[Run, Changed, Run], str]
+    figures: Callable[[Run, Changed, Run], tuple[Figure, ...]] = lambda base, changed, run: ()
+
+
+def run_variant(variant: Variant, base: Run) -> tuple[Changed, Run]:
+    """Change a network and run it dry; its figures are measured when they are asked for.
 
     Raises:
-        UserError: the network cannot be copied.
+        UserError: the variant does not apply, does not run, or answers another question.
     """
-    return _copied(network, "meta", dtype)
-
-
-def with_memory(variant: nn.Module, device: torch.device) -> nn.Module:
-    """A copy whose parameters and buffers have memory that nobody has touched yet.
-
-    Raises:
-        UserError: the network cannot be copied.
-    """
-    return _copied(variant, device, None)
-
-
-def _copied(network: nn.Module, device: torch.device | str, dtype: torch.dtype | None) -> nn.Module:
-    def of(tensor: torch.Tensor) -> torch.Tensor:
-        to = dtype if tensor.is_floating_point() else None
-        fresh = torch.empty_like(tensor, device=device, dtype=to, requires_grad=False)
-        if not isinstance(tensor, nn.Parameter):
-            return fresh
-        return nn.Parameter(fresh, tensor.requires_grad)
-
-    memo: dict[int, Any] = {
-        id(tensor): of(tensor) for tensor in (*network.parameters(), *network.buffers())
-    }
+    changed = variant.change(base.network, base.account)
     try:
-        return copy.deepcopy(network, memo)
-    except Exception as error:  # a user's module may forbid it in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{type(network).__name__} cannot be copied: {reason}") from error
+        run = Run(changed.network, changed.input_shape, base.dry.device)
+    except UserError as error:  # its text is the framework's
+        raise UserError("the network so changed does not run on this machine") from error
+    own, its = ([tensor.shape for tensor in each.dry.outputs] for each in (base, run))
+    if own != its:
+        raise UserError(
+            f"it would return {', '.join(map(str, its))} instead of {', '.join(map(str, own))}"
+        )
+    return changed, run
 
 
-def separable(network: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """Every k x k convolution as a depthwise one and a 1 x 1 one behind it.
+# sentences ----------------------------------------------------------------------------------------
 
-    Returns the variant and the paths of the convolutions that were replaced.
 
-    Raises:
-        UserError: there is none.
-    """
-    variant = skeleton(network)
-    paths = tuple(
-        name
-        for name, module in variant.named_modules()
-        if is_convolution(module) and module.groups == 1 and max(module.kernel_size) > 1
+def _predicted(run: Run, quantity: str) -> int:
+    return int(run.figures[quantity].predicted or 0)
+
+
+def _below(amounts: Mapping[str, int] | None, path: str) -> int:
+    return sum(amount for layer, amount in (amounts or {}).items() if is_below(layer, path))
+
+
+def _of_head(base: Run, changed: Changed, run: Run) -> str:
+    ((key,),) = changed.parts
+    call = base.account.calls[key][0]
+    maps = prod(call.input_shape[1:])
+    own, its = (_predicted(each, "num_parameters") for each in (base, run))
+    flops = _predicted(run, "forward_flops")
+    text = (
+        f"{code(key)} makes {call.output_shape[1]:,} features of {sizes(call.input_shape[1:])} = "
+        f"{maps:,} values. If the next layer read these instead, the network would have {its:,} "
+        f"parameters: the pooling saves {its - own:,}, {percent(its - own, its)} of them. It saves "
+        f"{flops - _predicted(base, 'forward_flops'):,} forward FLOPs of {flops:,} in convolutions "
+        "and matrix products"
     )
-    if not paths or paths == ("",):
-        raise UserError("it has no convolution with a window larger than 1 and without groups")
-    for path in paths:
-        _replace(variant, path, _separated(variant.get_submodule(path)))
-    return variant, paths
+    additions = base.account.layers[key].forward_flops
+    return f"{text}{'' if additions is None else f', and takes {additions:,} of its own'}."
 
 
-def _separated(conv: Any) -> nn.Module:
-    """The bias, if there is one, stays with the second: behind the first it would be undone."""
-    kind = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(conv.kernel_size)]
-    where = {"device": "meta", "dtype": conv.weight.dtype}
-    channels = conv.in_channels
-    separated = nn.Sequential()
-    depthwise = kind(
-        channels,
-        channels,
-        conv.kernel_size,
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
-        groups=channels,
-        bias=False,
-        padding_mode=conv.padding_mode,
-        **where,
+def _of_separable(base: Run, changed: Changed, run: Run) -> str:
+    pairs = {
+        path: tuple(_below(each.by_layer("forward_flops"), path) for each in (base, run))
+        for (path,) in changed.parts
+    }
+    gains = [f"{times(*pair)} in {code(path)}" for path, pair in pairs.items()]
+    before, after = (sum(pair[at] for pair in pairs.values()) for at in (0, 1))
+    text = (
+        "Each convolution with a larger window than 1×1 and without groups, as a depthwise one "
+        "and a 1×1 one behind it, computes K·C_in·C_out / (C_in·(K + C_out)) = "
+        "K·C_out / (K + C_out) times fewer FLOPs, with K weights in its window (9 of 3×3), which "
+        f"nears K only where C_out is large: {shortened(gains)}; {times(before, after)} in all of "
+        "them. "
     )
-    has_bias = conv.bias is not None
-    separated.add_module("depthwise", depthwise)
-    separated.add_module("pointwise", kind(channels, conv.out_channels, 1, bias=has_bias, **where))
-    return separated.requires_grad_(conv.weight.requires_grad).train(conv.training)
-
-
-def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(network.get_submodule(parent), name, module)
-
-
-def flattened(network: nn.Module, pooling: str, input_shape: Shape) -> nn.Module:
-    """Without the global pooling of this path: the linear layer behind reads the whole maps.
-
-    Raises:
-        UserError: what is behind cannot do without it.
-    """
-    variant = skeleton(network)
-    _replace(variant, pooling, nn.Identity())
-    return fitted(variant, input_shape)
-
-
-def widened(network: nn.Module, classifiers: Collection[str], input_shape: Shape) -> nn.Module:
-    """With twice the channels and features wherever neither the image nor the classes decide.
-
-    Args:
-        classifiers: paths of the layers whose outputs are the network's.
-
-    Raises:
-        UserError: the network has a layer that cannot follow.
-    """
-    variant = skeleton(network)
-    for path, module in variant.named_modules():
-        if path not in classifiers:
-            scale_outputs(module, 2, 1)
-    return fitted(variant, input_shape)
-
-
-def deepened(network: nn.Module, input_shape: Shape) -> tuple[nn.Module, str]:
-    """With the last of its repeated blocks once more, and its channels grown as before.
-
-    Blocks that follow each other in an nn.Sequential repeat where their layers are of the same
-    kinds in the same order. The new one's outputs grow over the last one's as those did over the
-    outputs of the one before.
-
-    Returns the variant and the path of the block that was repeated.
-
-    Raises:
-        UserError: there is no such block, or the network cannot run with one more.
-    """
-    variant = skeleton(network)
-    path, container, first, second = _last_blocks(variant)
-    names = list(dict(container.named_children()))
-    start, length = second.start, len(second)
-    children = list(container.children())
-    block = [copy.deepcopy(children[at]) for at in second]
-    grown, before = (_last_outputs([children[at] for at in unit]) for unit in (second, first))
-    for module in block:
-        for part in module.modules():
-            scale_outputs(part, grown, before)
-    copies = _insert(container, start + length, names[start : start + length], block)
-    prefix = f"{path}." if path else ""
-    last = names[start] if length == 1 else f"{names[start]} … {names[start + length - 1]}"
-    called = copies[0] if length == 1 else f"{copies[0]} … {copies[-1]}"
-    change = f"with a copy of {code(prefix + last)} behind it, called {code(prefix + called)}"
-    return fitted(variant, input_shape, change), prefix + last
-
-
-def _last_blocks(network: nn.Module) -> tuple[str, nn.Sequential, range, range]:
-    """The container with its path, and in it the children that are the last two blocks."""
-    for path, container in _by_depth(network):
-        units = _repeated(container)
-        if units is not None:
-            return path, container, *units
-    raise UserError(
-        "no block of it is repeated, so that it is open which layers one more would have"
-    )
-
-
-def _by_depth(network: nn.Module) -> list[tuple[str, nn.Sequential]]:
-    """All nn.Sequential, the outermost first, of one depth the last first."""
-    found = [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Sequential)]
-    found.reverse()
-    return sorted(found, key=lambda item: item[0].count(".") + bool(item[0]))
-
-
-def _repeated(container: nn.Sequential) -> tuple[range, range] | None:
-    """The last two of the blocks that repeat: of all, those that cover most children."""
-    children = list(container.children())
-    kinds = [_kinds(module) for module in children]
-    best: tuple[int, int, int] | None = None  # covered children, end, length of a block
-    for length in range(1, len(kinds) // 2 + 1):
-        run = 0
-        for at in range(length, len(kinds)):
-            run = run + 1 if kinds[at] == kinds[at - length] else 0
-            block = children[at - length + 1 : at + 1]
-            whole = run // length * length
-            if whole and _has_block(block) and (best is None or whole + length > best[0]):
-                best = (whole + length, at + 1, length)
-    if best is None:
-        return None
-    _, end, length = best
-    return range(end - 2 * length, end - length), range(end - length, end)
-
-
-def _has_block(modules: list[nn.Module]) -> bool:
-    """A convolution and something else: one layer alone is no block."""
-    parts = [part for module in modules for part in module.modules()]
-    leaves = [part for part in parts if not list(part.children())]
-    return len(leaves) > 1 and any(is_convolution(module) for module in leaves)
-
-
-def _kinds(module: nn.Module) -> tuple[type, ...]:
-    return tuple(type(part) for part in module.modules())
-
-
-def _last_outputs(modules: list[nn.Module]) -> int:
-    """Channels of the last convolution."""
-    parts = [part for module in modules for part in module.modules()]
-    convolutions: list[Any] = [part for part in parts if is_convolution(part)]
-    return convolutions[-1].out_channels
-
-
-def _insert(
-    container: nn.Sequential, at: int, names: list[str], block: list[nn.Module]
-) -> list[str]:
-    """Behind the block of these names, under new ones, returned; those behind keep theirs."""
-    children = list(container.named_children())
-    taken = {name for name, _ in children}
-    new: list[tuple[str, nn.Module]] = []
-    for name, module in zip(names, block, strict=True):
-        fresh = f"{name}_more"
-        while fresh in taken:
-            fresh += "_more"
-        taken.add(fresh)
-        new.append((fresh, module))
-    for name, _ in children:
-        delattr(container, name)
-    for name, module in (*children[:at], *new, *children[at:]):
-        container.add_module(name, module)
-    return [name for name, _ in new]
-
-
-def checkpointed(network: nn.Module) -> tuple[nn.Module, dict[str, tuple[str, ...]]]:
-    """Make a variant that saves only what goes into some modules, and computes them again.
-
-    These are the network's children that consist of several layers. Where there is none, and the
-    network is an nn.Sequential, its layers in about as many runs as a run has layers.
-
-    Returns the variant and, by the paths of the modules, the network's own children in each.
-
-    Raises:
-        UserError: there is nothing to be cut into pieces.
-    """
-    variant = skeleton(network)
-    blocks = [name for name, child in variant.named_children() if len(list(child.modules())) > 2]
-    if not blocks:
-        if type(variant).forward is not nn.Sequential.forward or len(list(variant.children())) < 4:
-            raise UserError("it has neither blocks nor a sequence of four layers or more")
-        variant = _in_runs(variant)
-        pieces = {name: _names(child) for name, child in variant.named_children()}
+    own, its = base.textbook, run.textbook
+    if own.lower_bound or its.lower_bound:
+        text += f"What that is of the whole forward pass is not known: {without_formula(base)}. "
     else:
-        pieces = {name: (name,) for name in blocks}
-    for name in pieces:
-        block = variant.get_submodule(name)
-        block.forward = _Checkpointed(block)
-    return variant, pieces
+        text += (
+            f"The whole forward pass takes {its.forward_flops:,} FLOPs instead of "
+            f"{own.forward_flops:,}, {fewer(own.forward_flops, its.forward_flops)}, since the "
+            "other layers stay as they are. "
+        )
+    return text + (
+        "What lies between the two is saved for backward too. What it does to the accuracy, no "
+        "formula says."
+    )
 
 
-def _in_runs(network: nn.Module) -> nn.Sequential:
-    children = list(network.named_children())
-    length = round(len(children) ** 0.5)
-    runs = nn.Sequential()
-    for number, start in enumerate(range(0, len(children), length)):
-        run = nn.Sequential()
-        for name, child in children[start : start + length]:
-            run.add_module(name, child)
-        runs.add_module(f"segment{number + 1}", run)
-    return runs.train(network.training)
+def _gains(base: Run, changed: Changed, run: Run) -> tuple[Figure, ...]:
+    """Say how many times fewer FLOPs each separated convolution takes."""
+    predicted, measured = (
+        [amounts(each, "forward_flops") for each in (base, run)]
+        for amounts in (Run.by_layer, Run.measured_by_layer)
+    )
+    figures = []
+    for (path,) in changed.parts:
+        pairs = ([_below(each, path) for each in kind] for kind in (predicted, measured))
+        ratios = (own / its if own and its else None for own, its in pairs)
+        figures.append(Figure(f"{path}, FLOPs saved", "×", *ratios))
+    return tuple(figures)
 
 
-def _names(module: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name, _ in module.named_children())
+def without_formula(run: Run) -> str:
+    """Say whose FLOPs are not known: `a` and `b` have no formula."""
+    types = run.textbook.unknown
+    return f"{listed(types)} {'has' if len(types) == 1 else 'have'} no formula"
 
 
-class _Checkpointed:
-    """A module's forward under torch.utils.checkpoint. A copy belongs to the copied module."""
+def _of_precision(base: Run, changed: Changed, run: Run) -> str:
+    name = str(run.dtype).removeprefix("torch.")
+    text = f"In {name} an element takes {run.dtype.itemsize} B instead of {base.dtype.itemsize} B. "
+    indices = sum(run.reasons("saved_bytes", "indices").values())
+    before, after = (_predicted(each, "saved_bytes") for each in (base, run))
+    if indices and after != indices:
+        text += (
+            f"Max pooling's indices are int64 in any precision, {bytes_exact(indices)} of what is "
+            f"saved, which shrinks {times(before, after)}; without them it would shrink "
+            f"{times(before - indices, after - indices)}. "
+        )
+    return text + (
+        "The FLOPs stay; their speed is the machine's. This is the network itself in "
+        f"{name}; under autocast parameters and their gradients stay as they are, and copies of "
+        "the weights come on top."
+    )
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forward = type(self.module).forward.__get__(self.module)
-        # All of it is computed again, not only what comes before the last tensor that is kept. The
-        # generators' states are for dropout's values, which no count and no size depends on.
-        with set_checkpoint_early_stop(False):
-            return checkpoint(
-                forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs
-            )
+def _of_checkpoints(base: Run, changed: Changed, run: Run) -> str:
+    shown = [
+        code(part[0]) if len(part) == 1 else f"{code(part[0])} to {code(part[-1])}"
+        for part in changed.parts
+    ]
+    are_runs = any(len(part) > 1 for part in changed.parts)
+    paths = [str(n) if are_runs else part[0] for n, part in enumerate(changed.parts)]
+    text = (
+        f"With a checkpoint around {'runs of its layers, ' if are_runs else ''}{shortened(shown)}, "
+        "autograd saves what goes into each and computes the rest again when its backward pass "
+        f"begins: {bytes_exact(_predicted(run, 'saved_bytes'))} instead of "
+        f"{bytes_exact(_predicted(base, 'saved_bytes'))}. "
+    )
+    flops, forward = run.by_layer("forward_flops"), _predicted(base, "forward_flops")
+    again = sum(_below(flops, path) for path in paths)
+    if forward:
+        text += (
+            f"The price is {again:,} FLOPs of convolutions and matrix products, "
+            f"{percent(again, forward)} of the forward pass, a second time in every step. "
+        )
+    moments = [moment for moment in run.dry.timeline if moment.phase != "optimizer"]
+    peak = max(moments, key=lambda moment: moment.live_bytes)
+    inside = next((n for n, path in enumerate(paths) if is_below(peak.layer, path)), None)
+    layer = peak.layer.partition(".")[2] if are_runs and inside is not None else peak.layer
+    text += f"The peak is reached in {code(layer)}, {peak.phase}"
+    if inside is not None and peak.phase == "backward":
+        text += (
+            f": while the gradients of {shown[inside]} are computed, all that is inside is there "
+            "again"
+        )
+    if any(updates_statistics(op) and op.is_recomputed for op in run.dry.operations):
+        text += ". Batch norm updates its running statistics twice, once in each forward pass"
+    return f"{text}."
+
+
+def _of_width(base: Run, changed: Changed, run: Run) -> str:
+    own, its = (_predicted(each, "num_parameters") for each in (base, run))
+    calls = {each.call.key: each for each in weighted_calls(base.account)}
+    slow = [
+        layer for layer, factor in _regrown(base, run).items() if layer in calls and factor <= 2
+    ]
+    depthwise = [layer for layer in slow if calls[layer].is_depthwise]
+    one_side = [layer for layer in slow if layer not in depthwise]
+    text = (
+        f"The parameters grow from {own:,} to {its:,}, {times(its, own)}. The weights of a layer "
+        "grow four times only where both its inputs and its outputs double. "
+    )
+    if one_side:
+        text += (
+            f"Those of {listed(one_side)} double on one side alone: the image keeps its channels "
+            "and the network its outputs. "
+        )
+    if depthwise:
+        text += (
+            f"Each filter of {listed(depthwise)} sees one channel, and there are twice as many. "
+        )
+    return f"{text}Norms, activations, pooling and biases between them just double."
+
+
+def _regrown(base: Run, run: Run) -> dict[str, float]:
+    """Return the layers whose parameters changed in number, and by which factor."""
+    own = {layer: cost.num_parameters for layer, cost in base.account.layers.items()}
+    return {
+        layer: cost.num_parameters / own[layer]
+        for layer, cost in run.account.layers.items()
+        if own.get(layer) and cost.num_parameters != own[layer]
+    }
+
+
+def _of_depth(base: Run, changed: Changed, run: Run) -> str:
+    ((*names,),) = changed.parts
+    new = [cost for layer, cost in run.account.layers.items() if layer not in base.account.layers]
+    parameters, flops = (sum(c.num_parameters for c in new), [c.forward_flops for c in new])
+    takes = "" if None in flops else f" and takes {sum(f or 0 for f in flops):,} FLOPs forward"
+    block = " … ".join(dict.fromkeys((names[0], names[-1])))
+    text = (
+        f"A copy of {code(block)} behind it, from {new[0].input_shapes[0][1]} to "
+        f"{new[-1].output_shapes[0][1]} channels, has {parameters:,} parameters{takes}. "
+    )
+    own, its = (_predicted(each, "num_parameters") for each in (base, run))
+    if (changing := _regrown(base, run)) and its - own != parameters:
+        text += (
+            f"The layers behind it that read more or fewer features, {listed(changing)}, change by "
+            f"{its - own - parameters:+,} parameters, so that the network has {its:,}."
+        )
+    return text.rstrip()
+
+
+def _of_resolution(base: Run, changed: Changed, run: Run) -> str:
+    before, after = base.input_shape[2:], changed.input_shape[2:]
+    factor = prod(after) // prod(before)
+    own, its = (_predicted(each, "num_parameters") for each in (base, run))
+    regrown = _regrown(base, run)
+    text = f"From {sizes(before)} to {sizes(after)} there are {factor} times as many positions. "
+    if regrown:
+        how = "more" if min(regrown.values()) > 1 else "another number of"
+        reads = "reads" if len(regrown) == 1 else "read"
+        text += (
+            f"The parameters become {its:,}, {times(its, own)}: {listed(regrown)} {reads} {how} "
+        )
+        text += "features. "
+    else:
+        text += f"The parameters do not change: {own:,}. "
+    whose = "The step's FLOPs"
+    if base.textbook.lower_bound:
+        whose += f", but for those that are not known since {without_formula(base)},"
+    why = partial(_why_flops, base, run)
+    text += _split(whose, "are", "", _work(base), _work(run), factor, why)
+    own, its = (each.by_layer("saved_bytes") for each in (base, run))
+    text += _split("What autograd saves", "is", " B", own, its, factor, _why_saved)
+    return (text + _where_it_begins(base, run, after[0] // before[0])).rstrip()
+
+
+def _work(run: Run) -> dict[str, int]:
+    """Return forward and backward FLOPs by the textbook, of the layers where they are known."""
+    return {
+        layer: cost.forward_flops + cost.backward_flops
+        for layer, cost in run.account.layers.items()
+        if cost.forward_flops is not None and cost.backward_flops is not None
+    }
+
+
+def _why_flops(base: Run, run: Run, layer: str, same: bool) -> str:
+    if same:
+        return "whose work is the same at both resolutions"
+    own, its = (
+        {w.call.key: prod(w.weight_shape[1:]) for w in weighted_calls(each.account)}
+        for each in (base, run)
+    )
+    if own.get(layer) != its.get(layer):
+        return f"which reads {its[layer]:,} features instead of {own[layer]:,}"
+    return "whose sizes are not in proportion to the image's"
+
+
+def _why_saved(layer: str, same: bool) -> str:
+    if same:
+        return "which take as much at both resolutions"
+    return "whose sizes are not in proportion"
+
+
+def _split(
+    whose: str,
+    verb: str,
+    unit: str,
+    own: Mapping[str, int],
+    its: Mapping[str, int],
+    factor: int,
+    why: Callable[[str, bool], str],
+) -> str:
+    """Say what an amount is beside `factor` times as much, in layers that add up to it."""
+    before, after = sum(own.values()), sum(its.values())
+    pairs = {layer: (own.get(layer, 0), its.get(layer, 0)) for layer in {**own, **its}}
+    groups: dict[str, list[str]] = {}
+    for layer, (small, large) in pairs.items():
+        if large != factor * small:
+            groups.setdefault(why(layer, small == large), []).append(layer)
+    if not groups:
+        return f"{whose} {verb} exactly {factor}× as much in every layer. " if before else ""
+    parts = [
+        f"{sum(pairs[layer][1] - factor * pairs[layer][0] for layer in layers):+,}{unit} in "
+        f"{shortened([_grown(layer, *pairs[layer]) for layer in layers])}, {reason}"
+        for reason, layers in groups.items()
+    ]
+    return (
+        f"{whose} {verb} {after:,}{unit}, {factor} times {before:,}{unit} and "
+        f"{after - factor * before:+,}{unit}: {'; '.join(parts)}. "
+    )
+
+
+def _grown(layer: str, before: int, after: int) -> str:
+    """Name a layer, with its own factor."""
+    return code(layer) + (f" ({times(after, before)})" if before and after != before else "")
+
+
+def _where_it_begins(base: Run, run: Run, factor: int) -> str:
+    """Name the layers that get maps in proportion and put out others, and what of them does it."""
+    begins, fixed = [], []
+    for layer, (own, *_) in base.account.calls.items():
+        its = run.account.calls.get(layer, (own,))[0]
+        shapes = [call.input_shape for call in (own, its) if call.inputs]
+        shapes += [call.output_shape for call in (own, its)]
+        if len(shapes) < 4 or {len(shape) for shape in shapes} not in ({3}, {4}, {5}):
+            continue
+        before, after, out_before, out_after = (shape[2:] for shape in shapes)
+        window = _window(base, own)
+        if window is None and before != after and out_before == out_after:
+            fixed.append(f"{code(layer)} puts out {sizes(out_before)} for both")
+        elif after == _scaled(before, factor) and out_after != _scaled(out_before, factor):
+            ways = f"{sizes(before)} → {sizes(out_before)} but {sizes(after)} → {sizes(out_after)}"
+            begins.append(f"{code(layer)}, {ways}{_cause(window, before, after)}")
+    text = f"The sizes leave the proportion first in {'; '.join(begins[:3])}. " if begins else ""
+    return text + (f"{joined(fixed[:3])}." if fixed else "")
+
+
+def _scaled(shape: Shape, factor: int) -> Shape:
+    return tuple(factor * size for size in shape)
+
+
+def _window(base: Run, call: LayerCall) -> Window | None:
+    """Return the window of a call whose output has the size that the formula gives."""
+    for unit in base.account.units_by_call.get(call.number, ()):
+        window = window_of(unit.invocation)
+        if window is not None:
+            settings = (window.kernel_size, window.stride, window.padding, window.dilation)
+            columns = zip(call.input_shape[2:], *settings, strict=True)
+            fits = tuple(conv_output_size(*column) for column in columns)
+            return window if fits == call.output_shape[2:] else None
+    return None
+
+
+def _cause(window: Window | None, before: Shape, after: Shape) -> str:
+    """Say what of the output's size, as `conv_output_size` has it, is not in proportion."""
+    if window is None:
+        return ""
+    settings = zip(
+        before, after, window.kernel_size, window.stride, window.padding, window.dilation,
+        strict=True,
+    )  # fmt: skip
+    border = rounded = False
+    for small, large, kernel, stride, padding, dilation in settings:
+        extra = 2 * padding - dilation * (kernel - 1) - 1 + stride
+        border |= extra != 0
+        rounded |= (large + extra) % stride != (large // small) * ((small + extra) % stride)
+    reasons = ["2 · padding is not dilation · (k − 1) + 1 − stride"] if border else []
+    reasons += ["the division by the stride is rounded"] if rounded else []
+    return f" ({joined(reasons)})" if reasons else ""
+
+
+_HALF = partial(surgery.lowered, dtype=torch.bfloat16)
+_LARGER = partial(surgery.enlarged, factor=2)
+_WIDER = partial(surgery.widened, factor=Fraction(2))
+
+VARIANTS = (
+    Variant("head", "Global pooling against a flatten head", surgery.flattened, _of_head),
+    Variant(
+        "depthwise", "Depthwise separable convolutions", surgery.separable, _of_separable, _gains
+    ),
+    Variant("precision", "Half precision", _HALF, _of_precision),
+    Variant("checkpointing", "Checkpointing", surgery.checkpointed, _of_checkpoints),
+    Variant("resolution", "Twice the resolution", _LARGER, _of_resolution),
+    Variant("width", "Twice the channels", _WIDER, _of_width),
+    Variant("depth", "One more block", surgery.deepened, _of_depth),
+)

@@ -1,57 +1,43 @@
 """How names and numbers are written in a sentence."""
 
+import re
 from collections.abc import Iterable, Sequence
 
-from layerscope.formatting import bytes_exact, share
+from layerscope.formatting import share
 
 
 def code(name: str) -> str:
-    """A name from outside, as Markdown's code."""
+    """Write a name from outside as Markdown's code."""
     name = " ".join(name.split())
-    longest = max((len(run) for run in _runs(name, "`")), default=0)
-    fence = "`" * (longest + 1)
-    space = " " if longest else ""
+    longest = max(map(len, re.findall("`+", name)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{name}{space}{fence}"
 
 
-def _runs(text: str, character: str) -> Iterable[str]:
-    return "".join(c if c == character else " " for c in text).split()
-
-
 def listed(names: Iterable[str]) -> str:
-    """Names as code, `a`, `b` and `c`; of many the first and the last."""
+    """Write names as code, `a`, `b` and `c`; of many the first and the last."""
     return shortened([code(name) for name in names])
 
 
 def shortened(shown: Sequence[str]) -> str:
-    """a, b and c; of many the first and the last."""
+    """Join a, b and c; of many the first and the last."""
     if len(shown) > 6:
         return f"{', '.join(shown[:3])} … {shown[-1]} ({len(shown)} of them)"
     return joined(shown)
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Parts of a sentence: a, b and c."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    """Join parts of a sentence: a, b and c."""
+    return "".join(parts) if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def count(number: float) -> str:
-    """With thousands."""
-    return f"{number:,}"
-
-
-def bytes_(number: int) -> str:
-    """Exact, and short from a KiB on."""
-    return bytes_exact(number)
-
-
-def ratio(over: float | None, under: float | None) -> float | None:
-    """None where either is not known."""
-    return None if over is None or not under else over / under
+def sizes(shape: Iterable[int]) -> str:
+    """Write sizes as `32×32`."""
+    return "×".join(map(str, shape))
 
 
 def times(over: float, under: float) -> str:
-    """A ratio, with as many digits as tell it from a whole number."""
+    """Write a ratio with as many digits as tell it from a whole number."""
     factor = over / under
     digits = 2
     while float(f"{factor:.{digits}f}") == round(factor) != factor and digits < 12:
@@ -60,7 +46,7 @@ def times(over: float, under: float) -> str:
 
 
 def fewer(before: float, after: float) -> str:
-    """How many times fewer, or more, there are after than before."""
+    """Say how many times fewer, or more, there are after than before."""
     if before == after:
         return "as many as before"
     less = after < before

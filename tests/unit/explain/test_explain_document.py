@@ -18,7 +18,7 @@ from layerscope.report.document.headings import anchors, headings
 from layerscope.report.document.page import html_page
 from layerscope.report.explain.analysis_section import analysis_section
 from layerscope.report.explain.document import write_document
-from layerscope.whatif.findings import Figure, Finding
+from layerscope.whatif import COLUMNS, Figure, Finding
 
 EVIL = "<script>alert(1)</script>"
 
@@ -295,3 +295,16 @@ def test_findings_have_both_of_their_figures():
     assert r"| a\|b | B | 4,096 B (4.00 KiB) | 4,096 B (4.00 KiB) |" in text
     assert "| share | % | 0.012 | not run |" in text
     assert analysis_section(()) == ""
+
+
+def test_the_network_and_its_variants_are_one_table():
+    own = tuple(Figure(name, "B", 2048, 2048) for name in COLUMNS)
+    its = tuple(Figure(name, "B", 6143, 6144) for name in COLUMNS)
+    ratios = tuple(figure.over(base) for figure, base in zip(its, own, strict=True))
+    other = Finding("Other", "Does not apply: it is <flat>.")
+    text = analysis_section((Finding("Own", "", own), Finding("Wide", "", its + ratios), other))
+    table = text[: text.index("### Own")]
+    assert f"| Own |{' 2.00 KiB |' * len(COLUMNS)}" in table
+    assert f"| Wide |{' 6.00 KiB, 2.9995× |' * len(COLUMNS)}" in table
+    assert "Other" not in table
+    assert f"{2 * len(COLUMNS)} figures of the Analysis were measured, {len(COLUMNS)} of" in table

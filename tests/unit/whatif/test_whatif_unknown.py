@@ -39,10 +39,10 @@ def figure(finding, name: str):
 
 def test_products_are_known_where_other_layers_have_no_formula(odd):
     forward = 2 * (2 * 64 * 9 * 3 * 8 + 2 * 64 * 9 * 8 * 8 + 2 * 8 * 5)
-    found = figure(odd["This network"], "forward FLOPs of convolutions and linear layers")
+    found = figure(odd["This network"], "forward FLOPs of convolutions and matrix products")
     assert (found.predicted, found.measured) == (forward, forward)
     backward = 2 * forward - 2 * 2 * 64 * 9 * 3 * 8  # but the image's gradient
-    name = "backward FLOPs of convolutions and linear layers, as computed"
+    name = "backward FLOPs of convolutions and matrix products"
     found = figure(odd["Backward against forward"], name)
     assert (found.predicted, found.measured) == (backward, backward)
 
@@ -87,14 +87,14 @@ def test_pooling_by_a_call_is_no_missing_pooling(pooled, name):
             return self.fc(pooled(self.conv(x)))
 
     findings = {finding.title: finding for finding in analyse(Pooled(), (1, 1, 8, 8))}
-    text = findings["Global average pooling against a flatten head"].text
+    text = findings["Global pooling against a flatten head"].text
     assert re.search(rf"`{name}\w*` makes one value of each map, but it is a call", text)
 
 
 def test_pooling_with_a_window_as_large_as_the_map_is_global():
     layers = (nn.Conv2d(1, 4, 3, padding=1), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(4, 2))
     findings = {f.title: f for f in analyse(nn.Sequential(*layers), (1, 1, 8, 8))}
-    text = findings["Global average pooling against a flatten head"].text
+    text = findings["Global pooling against a flatten head"].text
     assert f"saves {4 * 63 * 2}," in text
 
 
@@ -112,7 +112,7 @@ def test_what_has_no_backward_pass_or_no_inner_channels_is_said_so():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
     findings = {f.title: f for f in analyse(network.requires_grad_(False), (1, 1, 4, 4))}
     assert "there is no backward pass" in findings["Checkpointing"].text
-    assert "autograd keeps 0 B" in findings["This network"].text
+    assert "autograd saves 0 B" in findings["This network"].text
     single = {f.title: f for f in analyse(nn.Sequential(nn.Conv2d(1, 2, 3)), (1, 1, 4, 4))}
     assert "no channels between" in single["Twice the channels"].text
 
