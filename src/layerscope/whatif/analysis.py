@@ -18,7 +18,15 @@ from layerscope.formatting import bytes_exact
 from layerscope.measure.optimizer_state import OptimizerState, optimizer_state
 from layerscope.reconcile.settings import OPTIMIZERS
 from layerscope.theory import LayerCost, Total
-from layerscope.whatif.runs import QUANTITIES, Figure, Run, Weighted, skeleton, weighted_calls
+from layerscope.whatif.runs import (
+    QUANTITIES,
+    Figure,
+    Run,
+    Weighted,
+    skeleton,
+    weighted_calls,
+    weighted_layers,
+)
 from layerscope.whatif.variants import VARIANTS, Variant, run_variant, without_formula
 from layerscope.whatif.words import code, listed, percent, sizes, times
 
@@ -106,18 +114,17 @@ def _one_step(base: Run) -> tuple[str, tuple[Figure, ...]]:
     whole = total.output_bytes + total.gradient_bytes + total.parameter_gradient_bytes
     unknown = total.unknown
     missing = f", without those of {listed(unknown)}, which are not known" if unknown else ""
-    put_out, saved, peak = (
+    saved, peak = (
         bytes_exact(int(figures[name].predicted or 0))
-        for name in ("output_bytes", "saved_bytes", "live_peak_bytes")
+        for name in ("saved_bytes", "live_peak_bytes")
     )
     text = (
-        f"{figures['num_parameters'].predicted:,} parameters. By the textbook's conventions a step "
-        f"takes {total.forward_flops:,} FLOPs forward and {total.backward_flops:,} "
-        f"backward{missing}. The layers put out {put_out}. When the forward pass ends, autograd "
-        f"saves {saved}. At its peak the step holds {peak} above parameters, buffers and input "
-        "(what an operation takes and gives back within itself is left out, here and below), where "
-        f"all outputs, their gradients and the parameters' would add up to {bytes_exact(whole)}: "
-        "what is saved and the gradients on the way are released once the backward pass used them."
+        f"By the textbook's conventions a step takes {total.forward_flops:,} FLOPs forward and "
+        f"{total.backward_flops:,} backward{missing}. When the forward pass ends, autograd saves "
+        f"{saved}. At its peak the step holds {peak} above parameters, buffers and input (what an "
+        "operation takes and gives back within itself is left out, here and below), where all "
+        f"outputs, their gradients and the parameters' would add up to {bytes_exact(whole)}: what "
+        "is saved and the gradients on the way are released once the backward pass used them."
     )
     return text, tuple(figures.values())
 
@@ -166,9 +173,8 @@ def _first(amounts: dict[str, int]) -> str:
 
 def _channels_against_positions(base: Run) -> str:
     """Compare two convolutions that follow each other, the last of which both differ, or either."""
-    first = {each.call.key: each for each in reversed([*weighted_calls(base.account)])}
-    ordered = [each for each in weighted_calls(base.account) if first[each.call.key] is not None]
-    convolutions = [each for each in ordered if len(each.weight_shape) > 2]
+    weighted = weighted_layers(base.account).values()
+    convolutions = [each for each in weighted if len(each.weight_shape) > 2]
     pairs = [(_factors(a), _factors(b), a, b) for a, b in pairwise(convolutions)]
     for needed in (2, 1):
         for own, its, before, after in reversed(pairs):
@@ -188,7 +194,7 @@ def _channels_against_positions(base: Run) -> str:
 def _factors(each: Weighted) -> tuple[int, int, int]:
     """Return the channels' product, how often each weight is used, and the window's weights."""
     shape = each.weight_shape
-    return shape[0] * shape[1], each.macs // each.num_weights, prod(shape[2:])
+    return shape[0] * shape[1], each.uses, prod(shape[2:])
 
 
 def _backward_against_forward(base: Run) -> tuple[str, tuple[Figure, ...]]:
@@ -247,9 +253,8 @@ def _parameter_efficiency(base: Run) -> tuple[str, tuple[Figure, ...]]:
     parameters = inputs * features + features
     built = sum(p.numel() for p in nn.Linear(inputs, features, device="meta").parameters())
     own = base.figures["num_parameters"]
-    weights = sum(
-        {e.unit.invocation.arguments["weight"].storage: e.num_weights for e in weighted}.values()
-    )
+    tensors = {t.storage: t for t in (e.unit.invocation.arguments["weight"] for e in weighted)}
+    weights = sum(tensor.num_elements for tensor in tensors.values())
     products = sum(each.macs for each in weighted)
     flops = sum(each.unit.costs.counts["forward_flops"] or 0 for each in weighted)
     meets = ", since a weight of a convolution meets every position"
@@ -306,9 +311,8 @@ def _optimizers(base: Run) -> tuple[str, tuple[Figure, ...]]:
     text = (
         "SGD keeps nothing between its steps, momentum one number for each parameter that learns, "
         f"Adam two, and counts its steps: {bytes_exact(int(one))} and {bytes_exact(int(state))} "
-        "beside "
-        f"{bytes_exact(base.dry.parameter_bytes)} of parameters. "
-        "The step's memory is not tripled, since activations and gradients have no such state: "
+        f"beside {bytes_exact(base.dry.parameter_bytes)} of parameters. The step's memory is not "
+        "tripled, since activations and gradients have no such state: "
         f"with all there is, the peak goes from {bytes_exact(int(before))} to "
         f"{bytes_exact(int(after))}, {times(after, before)}, and Adam's state is "
         f"{percent(state, after)} of it. While it updates one parameter, Adam takes two copies of "

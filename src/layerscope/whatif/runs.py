@@ -114,7 +114,7 @@ class Run:
 
     @cached_property
     def step(self) -> Step:
-        """On zeros, with weights of zeros: no count and no size depends on values."""
+        """The step that is measured, on zeros: no count and no size depends on values."""
         for tensor in (*self.network.parameters(), *self.network.buffers(), self.image):
             tensor.detach().zero_()
         return Step(self.network, (self.image,))
@@ -127,15 +127,13 @@ class Run:
         with no_garbage_collection():  # torch warns of garbage that the profiler sees freed
             return measure(self.step, Settings("variant", self.input_shape), _INSTRUMENTS)
 
-    def figure(self, quantity: str) -> Figure:
-        """Return one of QUANTITIES."""
-        name, unit = QUANTITIES[quantity]
-        return Figure(name, unit, self._predicted(quantity), self._measured(quantity))
-
     @cached_property
     def figures(self) -> Mapping[str, Figure]:
-        """All of QUANTITIES."""
-        return {quantity: self.figure(quantity) for quantity in QUANTITIES}
+        """All of QUANTITIES, predicted and measured."""
+        return {
+            quantity: Figure(name, unit, self._predicted(quantity), self._measured(quantity))
+            for quantity, (name, unit) in QUANTITIES.items()
+        }
 
     def by_layer(self, quantity: str) -> Mapping[str, int]:
         """Return what is predicted of each layer, all reasons included."""
@@ -252,9 +250,9 @@ class Weighted:
         return self.unit.invocation.arguments["weight"].shape
 
     @property
-    def num_weights(self) -> int:
-        """Elements of the weight."""
-        return prod(self.weight_shape)
+    def uses(self) -> int:
+        """How often each element of the weight is used: once for each image and position."""
+        return self.macs // prod(self.weight_shape)
 
     @property
     def is_depthwise(self) -> bool:
@@ -264,14 +262,21 @@ class Weighted:
 
 def weighted_calls(known: Account) -> Iterator[Weighted]:
     """Yield the calls of layers with a weight, in order; the first unit of each."""
-    seen: set[int] = set()
+    calls = {call.number: call for call in known.run.layers}
     for unit in known.units:
         weight = unit.invocation.arguments.get("weight")
-        if unit.call is None or unit.call in seen or not unit.costs.counts["macs"]:
+        if weight is None or len(weight.shape) < 2 or not unit.costs.counts["macs"]:
             continue
-        if weight is not None and len(weight.shape) > 1:
-            seen.add(unit.call)
-            yield Weighted(known.run.layers[unit.call], unit)
+        if unit.call is not None and (call := calls.pop(unit.call, None)) is not None:
+            yield Weighted(call, unit)
+
+
+def weighted_layers(known: Account) -> dict[str, Weighted]:
+    """Return the first of these calls of each layer."""
+    first: dict[str, Weighted] = {}
+    for each in weighted_calls(known):
+        first.setdefault(each.call.key, each)
+    return first
 
 
 def classifiers(known: Account) -> frozenset[str]:

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from layerscope.dry_run import LayerCall, Shape
 from layerscope.errors import UserError
 from layerscope.reconcile.account import Account
-from layerscope.whatif.runs import classifiers, skeleton, weighted_calls
+from layerscope.whatif.runs import classifiers, skeleton, weighted_layers
 from layerscope.whatif.words import code
 
 
@@ -63,7 +63,7 @@ def separable(network: nn.Module, known: Account) -> Changed:
         raise UserError("it has no convolution with a window larger than 1 and without groups")
     for path in paths:
         _replace(variant, path, _separated(variant.get_submodule(path)))
-    used = {each.call.key for each in weighted_calls(known)}.intersection(paths)
+    used = weighted_layers(known).keys() & set(paths)
     if not used:
         raise UserError("no convolution with a window larger than 1 runs")
     return Changed(variant, _input_shape(known), tuple((path,) for path in paths if path in used))
@@ -126,7 +126,7 @@ def widened(network: nn.Module, known: Account, factor: Fraction) -> Changed:
     kept = classifiers(known)
     if not kept:
         raise UserError("no layer multiplies by weights")
-    if kept.issuperset(each.call.key for each in weighted_calls(known)):
+    if kept.issuperset(weighted_layers(known)):
         raise UserError("it has no channels between those of its input and of its outputs")
     variant = skeleton(network)
     for path, module in variant.named_modules():

@@ -16,18 +16,9 @@ from layerscope.operations import Window, updates_statistics, window_of
 from layerscope.operations.shapes import conv_output_size
 from layerscope.reconcile.account import Account
 from layerscope.whatif import surgery
-from layerscope.whatif.runs import Figure, Run, is_below, weighted_calls
+from layerscope.whatif.runs import Figure, Run, is_below, weighted_layers
 from layerscope.whatif.surgery import Changed
-from layerscope.whatif.words import (
-    code,
-    fewer,
-    joined,
-    listed,
-    percent,
-    shortened,
-    sizes,
-    times,
-)
+from layerscope.whatif.words import code, joined, listed, percent, shortened, sizes, times
 
 
 @dataclass(frozen=True)
@@ -88,16 +79,13 @@ def _of_head(base: Run, changed: Changed, run: Run) -> str:
     call = base.account.calls[key][0]
     maps = prod(call.input_shape[1:])
     own, its = (_predicted(each, "num_parameters") for each in (base, run))
-    flops = _predicted(run, "forward_flops")
-    text = (
+    additions = base.account.layers[key].forward_flops
+    takes = "" if additions is None else f" The pooling takes {additions:,} FLOPs of its own."
+    return (
         f"{code(key)} makes {call.output_shape[1]:,} features of {sizes(call.input_shape[1:])} = "
         f"{maps:,} values. If the next layer read these instead, the network would have {its:,} "
-        f"parameters: the pooling saves {its - own:,}, {percent(its - own, its)} of them. It saves "
-        f"{flops - _predicted(base, 'forward_flops'):,} forward FLOPs of {flops:,} in convolutions "
-        "and matrix products"
+        f"parameters: the pooling saves {its - own:,}, {percent(its - own, its)} of them.{takes}"
     )
-    additions = base.account.layers[key].forward_flops
-    return f"{text}{'' if additions is None else f', and takes {additions:,} of its own'}."
 
 
 def _of_separable(base: Run, changed: Changed, run: Run) -> str:
@@ -120,8 +108,8 @@ def _of_separable(base: Run, changed: Changed, run: Run) -> str:
     else:
         text += (
             f"The whole forward pass takes {its.forward_flops:,} FLOPs instead of "
-            f"{own.forward_flops:,}, {fewer(own.forward_flops, its.forward_flops)}, since the "
-            "other layers stay as they are. "
+            f"{own.forward_flops:,}, {times(own.forward_flops, its.forward_flops)} fewer, since "
+            "the other layers stay as they are. "
         )
     return text + (
         "What lies between the two is saved for backward too. What it does to the accuracy, no "
@@ -204,11 +192,9 @@ def _of_checkpoints(base: Run, changed: Changed, run: Run) -> str:
 
 def _of_width(base: Run, changed: Changed, run: Run) -> str:
     own, its = (_predicted(each, "num_parameters") for each in (base, run))
-    calls = {each.call.key: each for each in weighted_calls(base.account)}
-    slow = [
-        layer for layer, factor in _regrown(base, run).items() if layer in calls and factor <= 2
-    ]
-    depthwise = [layer for layer in slow if calls[layer].is_depthwise]
+    weighted, regrown = weighted_layers(base.account), _regrown(base, run)
+    slow = [layer for layer, factor in regrown.items() if layer in weighted and factor <= 2]
+    depthwise = [layer for layer in slow if weighted[layer].is_depthwise]
     one_side = [layer for layer in slow if layer not in depthwise]
     text = (
         f"The parameters grow from {own:,} to {its:,}, {times(its, own)}. The weights of a layer "
@@ -264,10 +250,8 @@ def _of_resolution(base: Run, changed: Changed, run: Run) -> str:
     if regrown:
         how = "more" if min(regrown.values()) > 1 else "another number of"
         reads = "reads" if len(regrown) == 1 else "read"
-        text += (
-            f"The parameters become {its:,}, {times(its, own)}: {listed(regrown)} {reads} {how} "
-        )
-        text += "features. "
+        grown = f"{its:,}, {times(its, own)}"
+        text += f"The parameters become {grown}: {listed(regrown)} {reads} {how} features. "
     else:
         text += f"The parameters do not change: {own:,}. "
     whose = "The step's FLOPs"
@@ -292,12 +276,10 @@ def _work(run: Run) -> dict[str, int]:
 def _why_flops(base: Run, run: Run, layer: str, same: bool) -> str:
     if same:
         return "whose work is the same at both resolutions"
-    own, its = (
-        {w.call.key: prod(w.weight_shape[1:]) for w in weighted_calls(each.account)}
-        for each in (base, run)
-    )
-    if own.get(layer) != its.get(layer):
-        return f"which reads {its[layer]:,} features instead of {own[layer]:,}"
+    weighted = (weighted_layers(each.account).get(layer) for each in (base, run))
+    own, its = (each and prod(each.weight_shape[1:]) for each in weighted)
+    if own and its and own != its:
+        return f"which reads {its:,} features instead of {own:,}"
     return "whose sizes are not in proportion to the image's"
 
 

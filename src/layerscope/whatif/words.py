@@ -45,14 +45,6 @@ def times(over: float, under: float) -> str:
     return f"{factor:.{digits}f}×"
 
 
-def fewer(before: float, after: float) -> str:
-    """Say how many times fewer, or more, there are after than before."""
-    if before == after:
-        return "as many as before"
-    less = after < before
-    return f"{times(before, after)} fewer" if less else f"{times(after, before)} as many"
-
-
 def percent(part: float, whole: float) -> str:
     """Return a part in percent of the whole; 100.0 % is all of it."""
     written, digits = share(part / whole if whole else None), 1

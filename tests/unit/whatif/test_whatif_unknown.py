@@ -149,3 +149,24 @@ def test_a_variant_that_does_not_run_is_refused_in_our_own_words():
     assert findings["Twice the resolution"].text == (
         "Does not apply: so changed, the shapes in the forward of the network do not fit together."
     )
+
+
+def test_attention_and_recurrent_layers():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(1, 8, 2, stride=2)
+            self.attention = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+            self.recurrent = nn.GRU(8, 8, batch_first=True)
+            self.fc = nn.Linear(8, 3)
+
+        def forward(self, x):
+            tokens = self.attention(self.patches(x).flatten(2).transpose(1, 2))
+            return self.fc(self.recurrent(tokens)[0][:, -1])
+
+    findings = {finding.title: finding for finding in analyse(Mixed(), (2, 1, 4, 4))}
+    text = findings["Parameters against a fully connected layer"].text
+    assert "to as many features as `fc` reads, 8," in text
+    assert findings["Twice the resolution"].figures
+    assert "do not fit together" in findings["Twice the channels"].text
+    assert findings["Half precision"].figures
