@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import prod
 from typing import Any, TypeGuard
 
@@ -282,24 +283,18 @@ def checkpointed(network: nn.Module, known: Account) -> Changed:
         blocks = [nn.Sequential(OrderedDict(run)) for run in runs]
         variant = nn.Sequential(*blocks).train(variant.training)
     for block in blocks:
-        block.forward = _Checkpointed(block)
+        block.forward = partial(_run_again, block.forward)  # copied along with its block
     return Changed(variant, _input_shape(known), tuple(parts))
 
 
-class _Checkpointed:
-    """A module's forward under torch.utils.checkpoint. A copy belongs to the copied module."""
+def _run_again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a forward under a checkpoint.
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forward = type(self.module).forward.__get__(self.module)
-        # All of it is computed again, not only what comes before the last tensor that is saved.
-        # The generators' states are for dropout's values, which no count and no size depends on.
-        with set_checkpoint_early_stop(False):
-            return checkpoint(
-                forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs
-            )
+    All of it is computed again, not only what comes before the last tensor that is saved. The
+    generators' states are for dropout's values, which no count and no size depends on.
+    """
+    with set_checkpoint_early_stop(False):
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 # fitting ------------------------------------------------------------------------------------------
