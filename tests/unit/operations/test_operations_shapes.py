@@ -29,6 +29,13 @@ def test_output_sizes_are_torchs(size, kernel_size, stride, padding, dilation):
         assert transpose(image).shape[-1] == wanted
 
 
+class Halved(nn.Module):
+    """Of a pooling without a stride, the stride is the window."""
+
+    def forward(self, x):
+        return nn.functional.avg_pool2d(x, 2)
+
+
 def windows(module, shape):
     run = dry_run(module, (torch.empty(shape),), backward=False)
     found = (window_of(unit.invocation) for unit in textbook_units(run))
@@ -47,6 +54,7 @@ def windows(module, shape):
         (nn.Conv1d(3, 4, 3, padding="valid"), (1, 3, 9), Window((3,), (1,), (0,), (1,))),
         (nn.MaxPool2d(3, padding=1), (1, 3, 9, 9), Window((3, 3), (3, 3), (1, 1), (1, 1))),
         (nn.AvgPool2d((2, 3), 1), (1, 3, 9, 9), Window((2, 3), (1, 1), (0, 0), (1, 1))),
+        (Halved(), (1, 3, 9, 9), Window((2, 2), (2, 2), (0, 0), (1, 1))),
         (nn.AvgPool3d(2), (1, 3, 4, 4, 4), Window((2,) * 3, (2,) * 3, (0,) * 3, (1,) * 3)),
     ],
 )
