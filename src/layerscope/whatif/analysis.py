@@ -77,15 +77,13 @@ def _found(title: str, says: Says, base: Run) -> Finding:
         text, figures = says(base)
     except UserError as error:
         return Finding(title, f"Does not apply: {error}.")
-    return Finding(title, text.strip() + _remarks(base, figures), figures)
+    return Finding(title, text.strip() + _differing(figures), figures)
 
 
 def _of_variant(variant: Variant) -> Says:
     def says(base: Run) -> tuple[str, tuple[Figure, ...]]:
         changed, run = run_variant(variant, base)
-        text = variant.says(base, changed, run)
-        if run.too_large:
-            text += f" It was not run: {run.too_large}."
+        text = variant.says(base, changed, run) + _not_run(run)
         pairs = ((figure, figure.over(base.figures[q])) for q, figure in run.figures.items())
         figures = tuple(figure for pair in pairs for figure in pair)
         return text, (*figures, *variant.figures(base, changed, run))
@@ -93,17 +91,20 @@ def _of_variant(variant: Variant) -> Says:
     return says
 
 
-def _remarks(base: Run, figures: tuple[Figure, ...]) -> str:
-    """Say whether it ran, and where the instruments found something else than was predicted."""
-    text = f" It was not run: {base.too_large}." if base.too_large else ""
+def _not_run(run: Run) -> str:
+    return f" It was not run: {run.too_large}." if run.too_large else ""
+
+
+def _differing(figures: tuple[Figure, ...]) -> str:
+    """Say where the instruments found something else than was predicted."""
     differing = [
         f"{figure.name} by {figure.difference:+,} {figure.unit}"
         for figure in figures
         if figure.difference
     ]
-    if differing:
-        text += f" Measured otherwise than predicted, and unexplained: {'; '.join(differing)}."
-    return text
+    if not differing:
+        return ""
+    return f" Measured otherwise than predicted, and unexplained: {'; '.join(differing)}."
 
 
 # the network itself -------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ def _one_step(base: Run) -> tuple[str, tuple[Figure, ...]]:
         f"outputs, their gradients and the parameters' would add up to {bytes_exact(whole)}: what "
         "is saved and the gradients on the way are released once the backward pass used them."
     )
-    return text, tuple(figures.values())
+    return text + _not_run(base), tuple(figures.values())
 
 
 _Amount = Callable[[LayerCost | Total], int]

@@ -237,6 +237,15 @@ def test_what_is_too_large_is_counted_and_not_run():
     assert figure.measured is None
 
 
+def test_a_network_that_is_too_large_is_told_in_every_variant():
+    findings = {finding.title: finding for finding in analyse(CifarCNN(), (2048, 3, 64, 64))}
+    for title in ("This network", *(variant.title for variant in VARIANTS)):
+        assert findings[title].text.count("It was not run") == 1
+        counts = [f for f in findings[title].figures if f.unit != "×"]
+        assert {figure.measured for figure in counts} == {None}
+        assert None not in {figure.predicted for figure in counts}
+
+
 def test_each_study_has_its_variant():
     assert [variant.name for variant in VARIANTS] == [
         *("head", "depthwise", "precision", "checkpointing", "resolution", "width", "depth")
