@@ -27,9 +27,14 @@ EVIL = "<script>alert(1)</script>"
 SCRATCH = 1024
 
 
+def account_of(network, input_shape):
+    """What is known of a step on one image batch in float32."""
+    return account(dry_run(network, (torch.zeros(input_shape),)), 4)
+
+
 def costs_of(network, input_shape):
     """The textbook of one image batch in float32."""
-    return account(dry_run(network, (torch.zeros(input_shape),)), 4).costs
+    return account_of(network, input_shape).costs
 
 
 def as_predicted(comparison):

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from layerscope.audit import audit_walkthrough
+from layerscope.audit import audit_network, walkthrough
+from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.report.profile.report import ProfileReport
 from profile_example import cifar_cnn_profile, profile_of
 
@@ -24,7 +25,7 @@ FLOPS = (
 def page_path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     profile = cifar_cnn_profile()
-    audit = audit_walkthrough(profile.costs, profile.peak.predicted_live_bytes)
+    audit = audit_network(CifarCNN(), walkthrough())
     long = replace(audit.cells[0], where=LONG, verdict="wrong")
     ProfileReport(profile, replace(audit, cells=(long, *audit.cells))).save(folder)
     return folder / "profile.html"

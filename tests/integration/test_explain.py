@@ -45,6 +45,24 @@ def value_of(record, layer, name):
     return found
 
 
+def test_the_analysis_is_in_the_record_and_in_the_document(run, tmp_path):
+    result = run("explain", "model=tiny_cnn", "layer=conv1", f"hydra.run.dir={tmp_path / 'a'}")
+    assert (result.code, result.err) == (0, "")
+    analysis = read_json(tmp_path / "a" / "explain.json")["analysis"]
+    markdown = (tmp_path / "a" / "explain.md").read_text()
+    assert len(analysis) == 12
+    for finding in analysis:
+        assert finding.keys() == {"title", "text", "figures"}
+        assert f"### {finding['title']}" in markdown
+        assert finding["text"] in markdown
+        for figure in finding["figures"]:
+            assert figure.keys() == {"name", "unit", "predicted", "measured"}
+    counts = [f for finding in analysis for f in finding["figures"] if f["unit"] not in ("×", "%")]
+    measured = [figure for figure in counts if figure["measured"] is not None]
+    assert len(measured) > 40
+    assert [figure for figure in measured if figure["measured"] != figure["predicted"]] == []
+
+
 def test_every_term_is_there_and_they_add_up(run, tmp_path):
     result, record = explained(run, tmp_path / "a", "model=tiny_cnn", "batch_size=2")
     assert {path.name for path in (tmp_path / "a").iterdir()} == FILES

@@ -88,6 +88,14 @@ def test_the_audit_is_of_batch_32_whatever_the_profile_is_of(run, tmp_path):
     assert first["findings"]
 
 
+@pytest.mark.parametrize("keys", [["model=tiny_cnn"], ["model.width=0.5"], ["model.num_classes=5"]])
+def test_no_profile_of_another_network_mentions_the_walkthrough(run, tmp_path, keys):
+    result, _ = profiled(run, tmp_path / "p", *QUICK, *keys)
+    assert {path.name for path in (tmp_path / "p").iterdir()} == FILES
+    assert not any("walkthrough" in path.read_text().lower() for path in (tmp_path / "p").iterdir())
+    assert "walkthrough" not in result.out.lower()
+
+
 @pytest.mark.parametrize(
     "keys",
     [

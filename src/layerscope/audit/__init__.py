@@ -3,8 +3,21 @@ from layerscope.audit.audit import (
     Cell,
     Finding,
     VerdictCount,
-    audit_walkthrough,
+    audit_network,
     verdict_counts,
+    walkthrough_audit,
 )
+from layerscope.audit.claims import Claims, read_claims, walkthrough
 
-__all__ = ["Audit", "Cell", "Finding", "VerdictCount", "audit_walkthrough", "verdict_counts"]
+__all__ = [
+    "Audit",
+    "Cell",
+    "Claims",
+    "Finding",
+    "VerdictCount",
+    "audit_network",
+    "read_claims",
+    "verdict_counts",
+    "walkthrough",
+    "walkthrough_audit",
+]

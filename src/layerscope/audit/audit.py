@@ -1,14 +1,22 @@
-"""Every printed figure of the walkthrough recomputed from the theory, and its claims weighed."""
+"""Every printed figure of a file of claims beside the right one, and its sentences weighed."""
 
+import copy
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from layerscope.audit.document import Document, Figure, Place, Sentence, read_walkthrough
-from layerscope.audit.formulas import FormulaError, Value, evaluate
-from layerscope.audit.printed import Verdict, shown, verdict
+import torch
+from torch import nn
+
+from layerscope.audit.claims import Claims, Figure, Place, Section, Sentence, walkthrough
+from layerscope.audit.expressions import ExpressionError, Value, evaluate
+from layerscope.audit.printed import UNITS, Verdict, shown, verdict
 from layerscope.audit.quantities import Quantities
+from layerscope.base.errors import UserError
+from layerscope.dry_run import dry_run
+from layerscope.reconcile.account import Account, account
 from layerscope.theory import CostTable
 
 
@@ -21,7 +29,7 @@ class Cell:
             more decimals).
         paraphrase: what the figure claims to be.
         exact: the right value in bytes, elements, FLOPs, or as a ratio; None of a shape or a dash.
-        formula: how it is computed, over the quantities of the cost table.
+        formula: how it is computed, over the quantities of the network.
     """
 
     where: str
@@ -60,42 +68,63 @@ class VerdictCount:
     num_cells: int
 
 
-def audit_walkthrough(costs: CostTable, peak_bytes: int | None = None) -> Audit:
-    """Judge the walkthrough by this table.
+def audit_network(network: nn.Module, claims: Claims) -> Audit:
+    """Judge claims by a network, of which one training step is run dry. It is left as it was.
+
+    Raises:
+        UserError: the network does not run on the claims' input, or an expression names what the
+            network does not have.
+    """
+    try:
+        return judged(claims, _account(network, claims))
+    except ExpressionError as error:
+        raise UserError(str(error)) from error
+
+
+def walkthrough_audit(network: nn.Module, costs: CostTable | None = None) -> Audit | None:
+    """Judge the walkthrough, at its batch size in float32, by the network that it is about.
+
+    Returns None for every other network, which is not run.
 
     Args:
-        costs: of CifarCNN at batch 32, fp32: the network that the walkthrough describes.
-        peak_bytes: the predicted peak of one training step above parameters, buffers and input;
-            without it, the finding on the memory total states less.
-
-    Raises:
-        ValueError: the table is of another batch, element size or network.
+        costs: of the document that the audit is for, if it has to be about the same input.
     """
-    document = read_walkthrough()
-    if (costs.input_shape, costs.element_size) != (document.input_shape, document.element_size):
-        raise ValueError(
-            f"the walkthrough is about {document.input_shape} of {document.element_size}-byte "
-            f"elements, and the table about {costs.input_shape} of {costs.element_size}"
+    claims = walkthrough()
+    wanted = (claims.input_shape, claims.element_size)
+    if costs is not None and (costs.input_shape, costs.element_size) != wanted:
+        return None
+    leaves = (item for item in network.named_modules() if not list(item[1].children()))
+    if {name: type(module).__name__ for name, module in leaves} != claims.layers:
+        return None
+    known = _account(copy.deepcopy(network).float().train().requires_grad_(True), claims)
+    return judged(claims, known) if _is_about(claims, known) else None
+
+
+def _is_about(claims: Claims, known: Account) -> bool:
+    """Tell whether all figures that say which network it is are those of this network."""
+    try:
+        quantities = Quantities(known, claims.groups, claims.definitions)
+        return all(
+            _cell(section, figure, quantities, claims).verdict == "agrees"
+            for section, figure in claims.figures
+            if _where(section, figure).startswith(claims.identified_by)
         )
-    constants = {} if peak_bytes is None else {"peak_bytes": peak_bytes}
-    return judged(document, costs, constants)
+    except ExpressionError:  # of a window that is no square, say
+        return False
 
 
-def judged(document: Document, costs: CostTable, constants: dict[str, int]) -> Audit:
-    """The document's figures and sentences, by this table.
+def judged(claims: Claims, known: Account) -> Audit:
+    """Judge figures and sentences by what is known of a network.
 
     Raises:
-        FormulaError: a formula names what the table does not have.
+        ExpressionError: an expression names what the network does not have.
     """
-    quantities = Quantities(costs, document.groups, document.definitions, constants)
+    quantities = Quantities(known, claims.groups, claims.definitions)
     return Audit(
-        cells=tuple(_cell(figure, quantities) for figure in document.figures),
-        findings=tuple(
-            _finding(sentence, quantities)
-            for sentence in document.sentences
-            if (sentence.needs is None or sentence.needs in constants)
-            and sentence.unless not in constants
+        cells=tuple(
+            _cell(section, figure, quantities, claims) for section, figure in claims.figures
         ),
+        findings=tuple(_finding(sentence, quantities, claims) for sentence in claims.sentences),
     )
 
 
@@ -107,36 +136,62 @@ def verdict_counts(cells: Iterable[Cell]) -> tuple[VerdictCount, ...]:
     return tuple(VerdictCount(p, v, counts[p, v]) for p in places for v in verdicts)
 
 
-def _cell(figure: Figure, quantities: Quantities) -> Cell:
+def _account(network: nn.Module, claims: Claims) -> Account:
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+    image = torch.empty(claims.input_shape, dtype=dtype, device="meta")
+    return account(dry_run(network, (image,), allow_real=False), claims.element_size)
+
+
+def _where(section: Section, figure: Figure) -> str:
+    return f"{section.section} / {figure.at}"
+
+
+def _cell(section: Section, figure: Figure, quantities: Quantities, claims: Claims) -> Cell:
+    where, units = _where(section, figure), {**UNITS, **claims.units}
     try:
         value = evaluate(figure.formula, quantities)
         return Cell(
-            where=figure.where,
+            where=where,
             printed=figure.printed,
-            right=shown(value, figure.printed, figure.decimals),
-            verdict=verdict(figure.printed, value),
-            place=figure.place,
+            right=shown(value, figure.printed, figure.decimals, units),
+            verdict=verdict(figure.printed, value, units),
+            place=section.place,
             paraphrase=figure.says,
             exact=_plain(value),
             formula=figure.formula,
         )
-    except FormulaError as error:
-        raise FormulaError(f"{figure.where}: {error}") from None
+    except ExpressionError as error:
+        raise ExpressionError(f"{where}: {error}") from None
 
 
 def _plain(value: Value) -> int | float | None:
-    if isinstance(value, (int, Fraction)):
-        return int(value) if value == int(value) else float(value)
+    if isinstance(value, int | Fraction):
+        return int(value) if value.denominator == 1 else float(value)
     return None
 
 
-def _finding(sentence: Sentence, quantities: Quantities) -> Finding:
-    numbers = {
-        name: shown(evaluate(formula, quantities), pattern)
-        for name, (formula, pattern) in sentence.numbers.items()
-    }
-    return Finding(
-        claim=sentence.claim,
-        right=sentence.right.format(**numbers),
-        why=sentence.why.format(**numbers),
-    )
+def _finding(sentence: Sentence, quantities: Quantities, claims: Claims) -> Finding:
+    units = {**UNITS, **claims.units}
+    try:
+        numbers = {
+            name: shown(evaluate(formula, quantities), pattern, units=units)
+            for name, (formula, pattern) in sentence.numbers.items()
+        }
+        return Finding(
+            claim=sentence.claim,
+            right=_filled(sentence.right, numbers),
+            why=_filled(sentence.why, numbers),
+        )
+    except ExpressionError as error:
+        raise ExpressionError(f"{sentence.claim}: {error}") from None
+
+
+def _filled(text: str, numbers: dict[str, str]) -> str:
+    """Put numbers in the place of `{name}`; str.format would also read attributes."""
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in numbers:
+            raise ExpressionError(f"no number {match[1]!r} for {{{match[1]}}}")
+        return numbers[match[1]]
+
+    return re.sub(r"\{(\w+)\}", number, text)

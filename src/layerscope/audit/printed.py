@@ -1,9 +1,10 @@
-"""Figures as the walkthrough prints them: what they say, how precisely, and whether that is right.
+"""Figures as people print them: what they say, how precisely, and whether that is right.
 
-"MB" is 2^20 bytes and "KB" 2^10, "M" and "MFLOPs" are 10^6 and "K" is 10^3. What is printed may be
+"MB" is 2^20 bytes and "KB" 2^10, "M" and "MFLOPs" are 10^6 and "K" is 10^3, unless a file of claims
+says otherwise. What is printed may be
 
-- a number with its unit, `≈ 56.6 MFLOPs`; "≈" and "~" excuse nothing, but zeros that end an integer
-  after them hold places and are no digits: `~300M` is precise to a hundred million;
+- a number with its unit, `≈ 56.6 MFLOPs` or `1.8×10^9`; "≈" and "~" excuse nothing, but zeros that
+  end an integer after them hold places and are no digits: `~300M` is precise to a hundred million;
 - a substituted expression, `32 × 3 × 32 × 32` or `⌊(16 - 2)/2⌋ + 1`, precise to 1;
 - a range, `8-9×`, or a word that is one, `millions`: it allows for its own error, so that there is
   nothing between right and wrong;
@@ -11,42 +12,56 @@
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Literal
 
-from layerscope.audit.formulas import Column, FormulaError, Number, Value, evaluate
+from layerscope.audit.expressions import Column, ExpressionError, Number, Value, evaluate
 
 Verdict = Literal["agrees", "rounding", "wrong"]
 
 DASH = "—"
 
-_UNITS: dict[str, Number] = {
-    "": 1,
-    "B": 1,
-    "bytes": 1,
-    "elements": 1,
-    "parameters": 1,
-    "-bit": 1,
-    "×": 1,
-    "%": Fraction(1, 100),
-    "K": 10**3,
-    "M": 10**6,
-    "MFLOPs": 10**6,
-    "KB": 2**10,
-    "MB": 2**20,
+_COUNTED = ("", "B", "bytes", "elements", "parameters", "params", "FLOPs", "MACs", "-bit", "×")
+_DECIMAL = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+UNITS: Mapping[str, Number] = MappingProxyType(
+    {
+        **dict.fromkeys(_COUNTED, 1),
+        "%": Fraction(1, 100),
+        **_DECIMAL,
+        **{f"{prefix}FLOPs": size for prefix, size in _DECIMAL.items()},
+        **{f"{prefix}MACs": size for prefix, size in _DECIMAL.items()},
+        "thousand": 10**3,
+        "million": 10**6,
+        "billion": 10**9,
+        "KB": 2**10,
+        "MB": 2**20,
+        "GB": 2**30,
+        "KiB": 2**10,
+        "MiB": 2**20,
+        "GiB": 2**30,
+    }
+)
+_WORDS = {
+    "thousands": (10**3, 10**6),
+    "millions": (10**6, 10**9),
+    "billions": (10**9, 10**12),
 }
-_WORDS = {"millions": (10**6, 10**9)}
 
-_DIGITS = r"\d{1,3}(?:,\d{3})+|\d+"
+_DIGITS = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _FIGURE = re.compile(
-    rf"\+?(?P<about>[~≈]?) ?(?P<low>(?:{_DIGITS})(?:\.(?P<decimals>\d+))?)(?:-(?P<high>\d+))?"
-    rf"(?P<suffix> ?(?P<unit>{'|'.join(map(re.escape, _UNITS))}))"
+    rf"\+?(?P<about>[~≈]|about)? ?(?P<low>(?:{_DIGITS})(?:\.(?P<decimals>[0-9]+))?)"
+    r"(?:-(?P<high>[0-9]+))?"
+    r"(?P<suffix>(?: ?[×x·] ?10(?:\^(?P<power>[0-9]{1,2})|(?P<raised>[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,2})))?"
+    r" ?(?P<unit>[^0-9]*))"
 )
 
 
 @dataclass(frozen=True)
-class _Figure:
+class _Printed:
     """A printed number; `low` and `high` differ for a range only.
 
     Args:
@@ -63,22 +78,22 @@ class _Figure:
     suffix: str = ""
 
 
-def verdict(printed: str, right: Value) -> Verdict:
+def verdict(printed: str, right: Value, units: Mapping[str, Number] = UNITS) -> Verdict:
     """`agrees` within half a unit of the last printed digit, `rounding` within one, else `wrong`.
 
     Shapes and dashes agree or are wrong.
 
     Raises:
-        FormulaError: nothing is printed that can be read, or there is no one right value.
+        ExpressionError: nothing is printed that can be read, or there is no one right value.
     """
     if right is None or printed == DASH:
         return "agrees" if right is None and printed == DASH else "wrong"
     if isinstance(right, Column):
-        raise FormulaError(f"several right values for {printed!r}")
+        raise ExpressionError(f"several right values for {printed!r}")
     if isinstance(right, tuple):
-        sizes = tuple(int(size) for size in re.findall(r"\d+", printed))
+        sizes = tuple(int(size) for size in re.findall("[0-9]+", printed))
         return "agrees" if sizes == right else "wrong"
-    figure = _read(printed)
+    figure = _read(printed, units)
     off = max(figure.low - right, right - figure.high, 0)
     if 2 * off <= figure.step:
         return "agrees"
@@ -86,8 +101,13 @@ def verdict(printed: str, right: Value) -> Verdict:
     return "rounding" if off <= figure.step and not is_range else "wrong"
 
 
-def shown(value: Value, printed: str, decimals: int | None = None) -> str:
-    """The value in the unit and at the precision of what is printed.
+def shown(
+    value: Value,
+    printed: str,
+    decimals: int | None = None,
+    units: Mapping[str, Number] = UNITS,
+) -> str:
+    """Return the value in the unit and at the precision of what is printed.
 
     Args:
         decimals: more or fewer than are printed.
@@ -95,44 +115,45 @@ def shown(value: Value, printed: str, decimals: int | None = None) -> str:
     if value is None:
         return DASH
     if isinstance(value, Column):
-        raise FormulaError(f"several right values for {printed!r}")
+        raise ExpressionError(f"several right values for {printed!r}")
     if isinstance(value, tuple):
         return str(value) if printed.startswith("(") else "×".join(map(str, value))
-    figure = _Figure(0, 0, 1) if printed == DASH else _read(printed)
+    figure = _Printed(0, 0, 1) if printed == DASH else _read(printed, units)
     places = figure.decimals if decimals is None else decimals
     digits = round(Fraction(value) / figure.scale * 10**places)
-    return f"{digits / 10**places:,.{places}f}{figure.suffix}"
+    whole, rest = divmod(abs(digits), 10**places)
+    fraction = f".{rest:0{places}d}" if places else ""
+    return f"{'-' if digits < 0 else ''}{whole:,}{fraction}{figure.suffix}"
 
 
-def _read(printed: str) -> _Figure:
+def _read(printed: str, units: Mapping[str, Number]) -> _Printed:
     if printed in _WORDS:
         low, high = _WORDS[printed]
-        return _Figure(low, high, step=0)
+        return _Printed(low, high, step=0)
     match = _FIGURE.fullmatch(printed)
-    if match is None:
+    if match is None or match["unit"] not in units:
         return _read_expression(printed)
-    scale = _UNITS[match["unit"]]
+    power = int((match["power"] or match["raised"] or "0").translate(_SUPERSCRIPTS))
+    scale = units[match["unit"]] * 10**power
     decimals = len(match["decimals"] or "")
     low = _plain(match["low"])
     high = _plain(match["high"] or match["low"])
     step = Fraction(1, 10**decimals)
     if match["about"] and not decimals:
         step = Fraction(10 ** _num_final_zeros(match["low"]))
-    return _Figure(low * scale, high * scale, step * scale, scale, decimals, match["suffix"])
+    return _Printed(low * scale, high * scale, step * scale, scale, decimals, match["suffix"])
 
 
-def _read_expression(printed: str) -> _Figure:
+def _read_expression(printed: str) -> _Printed:
     formula = re.sub(_DIGITS, lambda number: number.group().replace(",", ""), printed)
-    formula = re.sub(r"⌊(.+)/(.+)⌋", r"((\1) // (\2))", formula)
-    formula = re.sub(r"(?<=\d)\(", "*(", formula).replace("×", "*")
     value = evaluate(formula, _no_name)
-    if not isinstance(value, (int, Fraction)):
-        raise FormulaError(f"no figure: {printed!r}")
-    return _Figure(value, value, step=1)
+    if not isinstance(value, int | Fraction):
+        raise ExpressionError(f"no figure: {printed!r}")
+    return _Printed(value, value, step=1)
 
 
 def _no_name(name: str) -> Value:
-    raise FormulaError(f"no figure: {name!r}")
+    raise ExpressionError(f"no figure: {name!r}")
 
 
 def _plain(digits: str) -> Fraction:

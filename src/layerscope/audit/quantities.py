@@ -1,126 +1,121 @@
-"""The names that the walkthrough's formulas use, taken from a cost table."""
+"""The names that a claim's expression may use: a network's layers and what is known of each."""
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
-from math import isqrt, prod
+from math import prod
 
-from layerscope.audit.formulas import Column, FormulaError, Shape, Value, evaluate
-from layerscope.theory import CostTable, LayerCost
+from layerscope.audit.expressions import Column, ExpressionError, Shape, Value, evaluate
+from layerscope.operations import window_of
+from layerscope.reconcile.account import Account
+from layerscope.theory import LayerCost
 
 
 class Quantities:
-    """Dotted name to value: `block1.conv.forward_flops`, `convs.C_in` (a column), `step_flops`.
+    """Dotted name to value.
+
+    `block1.conv.forward_flops` is of a layer; `block1.macs` of all layers below a module,
+    `total.macs` of all there are; `convs.C_in` of a group, as a column. `input` has the network's
+    input as its output. `dry_run.saved_bytes` and `dry_run.live_peak_bytes` are of one step.
 
     Args:
-        groups: name to layer keys; `input` is a layer that only has an output.
-        definitions: name to formula, over layers, groups and earlier definitions.
-        constants: further names.
+        groups: name to layer keys.
+        definitions: name to expression, over layers, groups and earlier definitions.
 
     Raises:
-        FormulaError: a definition that cannot be evaluated.
+        ExpressionError: a definition that cannot be evaluated.
     """
 
     def __init__(
         self,
-        costs: CostTable,
+        account: Account,
         groups: Mapping[str, Sequence[str]],
         definitions: Mapping[str, str],
-        constants: Mapping[str, int],
     ) -> None:
-        self._layers = {cost.layer: cost for cost in costs.layers}
-        self._input = _of_input(costs)
+        self._account = account
         self._groups = groups
-        self._values: dict[str, Value] = {"element_size": costs.element_size, **constants}
-        for name, formula in definitions.items():
-            self._values[name] = evaluate(formula, self)
+        run, costs = account.run, account.costs
+        self._values: dict[str, Value] = {
+            "element_size": costs.element_size,
+            "dry_run.saved_bytes": run.saved_bytes,
+            "dry_run.live_peak_bytes": run.live_peak_bytes if run.has_backward else None,
+        }
+        for name, quantity in _INPUT.items():
+            self._values[f"input.{name}"] = quantity(costs.input_shape)
+        self._values["input.output_bytes"] = costs.input_bytes
+        for name, expression in definitions.items():
+            self._values[name] = evaluate(expression, self)
 
     def __call__(self, name: str) -> Value:
-        """The value of a name.
+        """Return the value of a name.
 
         Raises:
-            FormulaError: there is no such layer or quantity, or theory does not know it.
+            ExpressionError: there is no such layer or quantity, or theory does not know it.
         """
         if name in self._values:
             return self._values[name]
         owner, _, quantity = name.rpartition(".")
         if owner in self._groups:
-            return Column(self._of(layer, quantity) for layer in self._groups[owner])
+            return Column(self(f"{layer}.{quantity}") for layer in self._groups[owner])
         return self._of(owner, quantity)
 
-    def _of(self, layer: str, quantity: str) -> Value:
-        if layer == "input" and quantity in self._input:
-            return self._input[quantity]
-        cost = self._layers.get(layer)
-        if cost is None or quantity not in _QUANTITIES:
-            raise FormulaError(f"no quantity {quantity!r} of {layer!r}")
-        value = _QUANTITIES[quantity](cost)
+    def _of(self, owner: str, quantity: str) -> Value:
+        layers = self._layers(owner)
+        value = None
+        if layers and quantity in _SUMS:
+            values = [_SUMS[quantity](cost) for cost in layers]
+            value = None if None in values else sum(v or 0 for v in values)
+        elif layers and quantity in _ENDS:
+            value = _ENDS[quantity](layers[0], layers[-1])
+        elif layers and quantity in ("weights", "bias"):
+            weights = sum(self._weights(cost.layer) for cost in layers)
+            num_parameters = sum(cost.num_parameters for cost in layers)
+            value = weights if quantity == "weights" else num_parameters - weights
+        elif layers and quantity in _WINDOW:
+            value = self._window(owner, quantity)
+        else:
+            raise ExpressionError(f"no quantity {quantity!r} of {owner!r}")
         if value is None:
-            raise FormulaError(f"theory does not know {quantity!r} of {layer!r}")
+            raise ExpressionError(f"theory does not know {quantity!r} of {owner!r}")
         return value
 
+    def _layers(self, owner: str) -> list[LayerCost]:
+        """Return the layer of this name, the layers below the module of this name, or all."""
+        layers = self._account.layers
+        if owner in layers:
+            return [layers[owner]]
+        if owner == "total":
+            return list(layers.values())
+        return [cost for key, cost in layers.items() if key.startswith(f"{owner}.")]
 
-def _of_input(costs: CostTable) -> dict[str, Value]:
-    return {
-        "input_shape": None,
-        "output_shape": costs.input_shape,
-        "output_elements": prod(costs.input_shape),
-        "output_bytes": costs.input_bytes,
-        "num_parameters": 0,
-        "parameter_bytes": 0,
-        "forward_flops": 0,
-        **{name: _size(costs.input_shape, at) for name, at in _OUTPUT_SIZES.items()},
-    }
+    def _weights(self, layer: str) -> int:
+        """Return the elements of what multiplies a layer's input."""
+        first = self._account.calls[layer][0]
+        return sum(t.num_elements for name, t in first.parameters.items() if name == "weight")
+
+    def _window(self, layer: str, quantity: str) -> int:
+        """Return the side, stride or padding of a window that is the same in every dimension."""
+        units = self._account.units_by_layer.get(layer, ())
+        window = next(filter(None, (window_of(unit.invocation) for unit in units)), None)
+        sizes: set[int] = set() if window is None else set(getattr(window, _WINDOW[quantity]))
+        if len(sizes) != 1:
+            raise ExpressionError(f"{layer!r} has no one {quantity!r}")
+        return sizes.pop()
 
 
 def _size(shape: Shape, at: int) -> int:
-    """1 for height and width of (N, C)."""
+    """Return 1 for height and width of (N, C)."""
     return shape[at] if at < len(shape) else 1
 
 
-_INPUT_SIZES = {"C_in": 1, "H_in": 2, "W_in": 3}
-_OUTPUT_SIZES = {"N": 0, "C_out": 1, "H_out": 2, "W_out": 3}
+def _output_size(at: int) -> Callable[[LayerCost, LayerCost], Value]:
+    return lambda _, last: _size(last.output_shapes[0], at)
 
 
-def _input_size(at: int) -> Callable[[LayerCost], int]:
-    return lambda cost: _size(cost.input_shapes[0], at)
+def _input_size(at: int) -> Callable[[LayerCost, LayerCost], Value]:
+    return lambda first, _: _size(first.input_shapes[0], at) if first.input_shapes else None
 
 
-def _output_size(at: int) -> Callable[[LayerCost], int]:
-    return lambda cost: _size(cost.output_shapes[0], at)
-
-
-def _weights(cost: LayerCost) -> int:
-    """Weights of a convolution or linear layer: each meets each output position once."""
-    positions = cost.output_elements // cost.output_shapes[0][1]
-    return (cost.macs or 0) // positions
-
-
-def _kernel_size(cost: LayerCost) -> int:
-    """Side of the square kernel of a convolution or max-pool."""
-    if cost.macs:
-        area = Fraction(_weights(cost), cost.input_shapes[0][1] * cost.output_shapes[0][1])
-    else:
-        area = Fraction(cost.forward_flops or 0, cost.output_elements)
-    side = isqrt(int(area))
-    if side * side != area:
-        raise FormulaError(f"{cost.layer!r} has no square kernel")
-    return side
-
-
-def _stride(cost: LayerCost) -> Fraction:
-    return Fraction(cost.input_shapes[0][2], cost.output_shapes[0][2])
-
-
-def _padding(cost: LayerCost) -> Fraction:
-    """Return each side's padding if the kernel's last position ends with the padded input."""
-    reach = (cost.output_shapes[0][2] - 1) * _stride(cost) + _kernel_size(cost)
-    return (reach - cost.input_shapes[0][2]) / 2
-
-
-_QUANTITIES: dict[str, Callable[[LayerCost], Value]] = {
-    "input_shape": lambda cost: cost.input_shapes[0],
-    "output_shape": lambda cost: cost.output_shapes[0],
-    "gradient_shape": lambda cost: cost.gradient_shape,
+# Of several layers: their sum.
+_SUMS: dict[str, Callable[[LayerCost], int | None]] = {
     "num_parameters": lambda cost: cost.num_parameters,
     "parameter_bytes": lambda cost: cost.parameter_bytes,
     "parameter_gradient_bytes": lambda cost: cost.parameter_gradient_bytes,
@@ -135,11 +130,26 @@ _QUANTITIES: dict[str, Callable[[LayerCost], Value]] = {
     "input_gradient_flops": lambda cost: cost.input_gradient_flops,
     "weight_gradient_flops": lambda cost: cost.weight_gradient_flops,
     "bias_gradient_flops": lambda cost: cost.bias_gradient_flops,
-    "weights": _weights,
-    "bias": lambda cost: cost.num_parameters - _weights(cost),
-    "k": _kernel_size,
-    "s": _stride,
-    "p": _padding,
-    **{name: _input_size(at) for name, at in _INPUT_SIZES.items()},
+}
+_OUTPUT_SIZES = {"N": 0, "C_out": 1, "H_out": 2, "W_out": 3}
+# Of several layers: what goes into the first, what the last puts out.
+_ENDS: dict[str, Callable[[LayerCost, LayerCost], Value]] = {
+    "input_shape": lambda first, _: first.input_shapes[0] if first.input_shapes else None,
+    "gradient_shape": lambda first, _: first.gradient_shape,
+    "output_shape": lambda _, last: last.output_shapes[0],
+    **{name: _input_size(at) for name, at in {"C_in": 1, "H_in": 2, "W_in": 3}.items()},
     **{name: _output_size(at) for name, at in _OUTPUT_SIZES.items()},
+}
+_WINDOW = {"k": "kernel_size", "s": "stride", "p": "padding"}
+_INPUT: dict[str, Callable[[Shape], Value]] = {
+    "input_shape": lambda shape: None,
+    "output_shape": lambda shape: shape,
+    "output_elements": prod,
+    "num_parameters": lambda shape: 0,
+    "parameter_bytes": lambda shape: 0,
+    "forward_flops": lambda shape: 0,
+    "N": lambda shape: _size(shape, 0),
+    "C_out": lambda shape: _size(shape, 1),
+    "H_out": lambda shape: _size(shape, 2),
+    "W_out": lambda shape: _size(shape, 3),
 }

@@ -4,9 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from layerscope.audit import Audit, audit_walkthrough
+from layerscope.audit import walkthrough_audit
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.files import write_json
 from layerscope.commands.network import (
@@ -18,11 +16,8 @@ from layerscope.commands.network import (
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.problems import parse
 from layerscope.config.schema import ProfileConfig
-from layerscope.dry_run import dry_run
 from layerscope.networks import build_network
-from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import ProfileSettings, profile_network
-from layerscope.reconcile.account import account
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
     Change,
@@ -36,10 +31,6 @@ from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import RunFacts, load_weights
 from layerscope.training.optimizers import optimizer_maker
 from layerscope.training.provenance import describe_environment
-
-# What the walkthrough is about, whatever the profile is of.
-WALKTHROUGH_SHAPE = (32, 3, 32, 32)
-WALKTHROUGH_ELEMENT_SIZE = 4
 
 # Groups that come with a network's recipe and say nothing about a profile.
 _RECIPE = ("loss", "trainer")
@@ -81,8 +72,8 @@ def check_profile(request: Request) -> Job:
         if config.budget is None
         else compare_with_budget(profile, config.budget, config.tolerance)
     )
-    audit = walkthrough_audit() if config.model.family == "cifar_cnn" else None
-    return partial(_save, config, ProfileReport(profile, audit), changes, request.overrides)
+    report = ProfileReport(profile, walkthrough_audit(network))
+    return partial(_save, config, report, changes, request.overrides)
 
 
 def _settings(config: ProfileConfig, network: str) -> ProfileSettings:
@@ -103,12 +94,6 @@ def _what_runs(settings: ProfileSettings, num_instruments: int) -> str:
     if settings.is_forecast:
         return f"profiling {settings.network} by a dry run: no {settings.device} is here ..."
     return f"profiling {settings.network} by a dry run and {num_instruments} instruments ..."
-
-
-def walkthrough_audit() -> Audit:
-    """Return the walkthrough's figures beside the right ones: its own batch size, in float32."""
-    run = dry_run(CifarCNN(), (torch.empty(WALKTHROUGH_SHAPE),))
-    return audit_walkthrough(account(run, WALKTHROUGH_ELEMENT_SIZE).costs, run.live_peak_bytes)
 
 
 def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfig:

@@ -587,6 +587,14 @@ class InstrumentsConfig(Section):
         return frozenset(name for name, is_on in self if is_on)
 
 
+class AuditConfig(Section):
+    """An audit of printed figures."""
+
+    model: NetworkConfig = Field(
+        description="Network that the figures are held against; by default the one the file names."
+    )
+
+
 class ProfileConfig(Section):
     """A whole profile."""
 

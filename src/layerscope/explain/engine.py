@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from layerscope.audit import walkthrough_audit
 from layerscope.base.errors import UserError
 from layerscope.explain.all_numbers import all_numbers
-from layerscope.explain.analysis import analyse
 from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step
 from layerscope.explain.captured import Captured, CapturedLoss
 from layerscope.explain.consumers import removing_norm
@@ -35,6 +35,7 @@ from layerscope.networks.layer_calls import (
 from layerscope.reconcile import CallArguments, ProfileSettings
 from layerscope.reconcile.settings import prepared
 from layerscope.theory import CostTable, LayerCost, cost_table, textbook_units
+from layerscope.whatif import analyse
 
 _MEND = "there is nothing to explain; look at the image and the weights"
 
@@ -74,6 +75,7 @@ def explain_network(
             loss=_explain_loss(captured.loss, settings),
             updates=updates,
             numbers=all_numbers(image, captured.calls, specs, image_of(settings)),
+            audit=walkthrough_audit(step.network, costs),
             analysis=analyse(step.network, settings.input_shape, dtype) if analysis else (),
         )
 

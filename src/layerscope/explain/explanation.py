@@ -5,14 +5,15 @@ from typing import Literal
 
 from torch import nn
 
+from layerscope.audit import Audit
 from layerscope.config.schema import CrossEntropyConfig, LossConfig
 from layerscope.dry_run import Shape
 from layerscope.explain.all_numbers import Numbers
-from layerscope.explain.analysis.findings import Finding
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.values import Position, Value
 from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 from layerscope.theory import CostTable, LayerCost
+from layerscope.whatif import Finding
 
 PLAIN_CROSS_ENTROPY = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
 
@@ -151,7 +152,8 @@ class Explanation:
         costs: the textbook's tables, at the element size of the dtype.
         layers: in the order of their first calls; all of them, whichever was asked for.
         updates: SGD's and Adam's, of the weight and the bias of every layer that is explained.
-        analysis: what the Analysis section of the documents says (explain/analysis/).
+        analysis: what the Analysis section of the documents says (whatif/).
+        audit: of the walkthrough, where it is about this network and this input.
         numbers: all of one image and of the weights, where these are few.
         picture: PNG, what was explained; None for what is no photo.
     """
@@ -164,6 +166,7 @@ class Explanation:
     loss: LossExplanation
     updates: tuple[Update, ...] = ()
     analysis: tuple[Finding, ...] = ()
+    audit: Audit | None = None
     numbers: tuple[Numbers, ...] = ()
     picture: bytes | None = None
 

@@ -28,6 +28,7 @@ from layerscope.operations.costs import (
 from layerscope.operations.family import QUANTITIES, Count, Family, Formula, Invocation
 from layerscope.operations.normalization import updates_statistics
 from layerscope.operations.products import TRACED_APART
+from layerscope.operations.shapes import Window, window_of
 from layerscope.operations.words import SavedRole, saved_role
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Formula",
     "Invocation",
     "SavedRole",
+    "Window",
     "counted_by_dispatcher",
     "dispatcher_count",
     "family_costs",
@@ -52,6 +54,7 @@ __all__ = [
     "saved_role",
     "unlisted_costs",
     "updates_statistics",
+    "window_of",
 ]
 
 _FAMILIES = (

@@ -12,8 +12,8 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from layerscope.operations.shapes import Number
-
+# An int, or a sympy expression.
+Number = Any
 Shape = tuple[int, ...]
 Sizes = Mapping[str, int]
 

@@ -1,12 +1,45 @@
-"""Output sizes of convolutions and pooling, per spatial dimension.
+"""Windows of convolutions and pooling, and the sizes of what they put out, per dimension.
 
 They are plain arithmetic: integers give the size, and sympy symbols the formula.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
-# An int, or a sympy expression.
-Number = Any
+from layerscope.operations.family import Invocation, Number, Shape, per_dimension
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a convolution or a pooling slides over its input, per spatial dimension."""
+
+    kernel_size: Shape
+    stride: Shape
+    padding: Shape
+    dilation: Shape
+
+
+def window_of(call: Invocation) -> Window | None:
+    """Return the window of a call; None where it has none, or pads more on one side."""
+    arguments = call.arguments
+    kernel = arguments.get("kernel_size")
+    if kernel is None and len(getattr(arguments.get("weight"), "shape", ())) > 2:
+        kernel = arguments["weight"].shape[2:]
+    if kernel is None:
+        return None
+    dims = len(call.input_shape) - 2 if isinstance(kernel, int) else len(kernel)
+    kernel = per_dimension(kernel, dims)
+    dilation = per_dimension(arguments.get("dilation") or 1, dims)
+    padding = arguments.get("padding") or 0
+    if padding == "valid":
+        padding = 0
+    elif padding == "same":
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        if any(size % 2 for size in reach):
+            return None
+        padding = tuple(size // 2 for size in reach)
+    default = kernel if "kernel_size" in arguments else 1
+    stride = per_dimension(arguments.get("stride") or default, dims)
+    return Window(kernel, stride, per_dimension(padding, dims), dilation)
 
 
 def conv_output_size(

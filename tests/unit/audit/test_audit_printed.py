@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from layerscope.audit.formulas import Column, FormulaError
+from layerscope.audit.expressions import Column, ExpressionError
 from layerscope.audit.printed import shown, verdict
 
 MIB = 2**20
@@ -42,6 +42,11 @@ MIB = 2**20
         ("+~300M", 401_000_000, "wrong"),
         ("300M", 302_900_000, "wrong"),
         ("≈ 1.0 MFLOPs", 1_100_001, "wrong"),
+        ("1.8×10^9", 1_850_000_000, "agrees"),
+        ("1.8×10^9", 1_910_000_000, "wrong"),
+        ("3.8 × 10⁹ FLOPs", 3_760_000_000, "agrees"),
+        ("4.1 GMACs", 4_089_000_000, "agrees"),
+        ("60 million", 61_100_840, "wrong"),
         ("~0", 1, "rounding"),
         # A range allows for its own error.
         ("8-9×", Fraction(15, 2), "agrees"),
@@ -80,6 +85,8 @@ def test_verdict(printed, right, expected):
         (24_265_984, "22.2 MB", "23.1 MB"),
         (1_334_280_192, "≈ 1,334.0 MFLOPs", "1,334.3 MFLOPs"),
         (295_680, "+~74K", "296K"),
+        (4_089_184_256, "3.8×10^9", "4.1×10^9"),
+        (-19_200, "1", "-19,200"),
         (Fraction(1, 3), "30.0%", "33.3%"),
         (98_304, "2 × 3", "98,304"),
         (19_200, "millions", "19,200"),
@@ -93,18 +100,30 @@ def test_right_value_in_the_printed_unit(value, printed, text):
     assert shown(value, printed) == text
 
 
+def test_a_number_beyond_all_floats_is_shown():
+    assert shown(10**400 + Fraction(1, 2), "0.0").endswith(",000.5")
+
+
+def test_a_unit_can_have_another_value():
+    assert verdict("1.00 MB", 10**6) == "wrong"
+    assert verdict("1.00 MB", 10**6, {"MB": 10**6}) == "agrees"
+    assert shown(2_500_000, "1.0 MB", units={"MB": 10**6}) == "2.5 MB"
+
+
 def test_decimals_asked_for():
     assert shown(Fraction(707, 100), "8-9×", decimals=2) == "7.07×"
 
 
-@pytest.mark.parametrize("printed", ["", "4 GB", "many", "(32, 10)", "1,23", "5 / (1"])
+@pytest.mark.parametrize(
+    "printed", ["", "4 XB", "many", "(32, 10)", "1,23", "5 / (1", "9 ^ 999", "1×10^9 9"]
+)
 def test_what_is_no_figure_is_an_error(printed):
-    with pytest.raises(FormulaError):
+    with pytest.raises(ExpressionError):
         verdict(printed, 5)
 
 
 def test_several_right_values_are_an_error():
-    with pytest.raises(FormulaError, match="several"):
+    with pytest.raises(ExpressionError, match="several"):
         verdict("5", Column((5, 5)))
-    with pytest.raises(FormulaError, match="several"):
+    with pytest.raises(ExpressionError, match="several"):
         shown(Column((5, 5)), "5")

@@ -5,13 +5,12 @@ from fractions import Fraction
 
 import pytest
 
-from layerscope.audit.audit import judged
-from layerscope.audit.document import read_walkthrough
-from layerscope.audit.formulas import evaluate
+from layerscope.audit import audit_network, walkthrough
+from layerscope.audit.expressions import evaluate
 from layerscope.audit.printed import verdict
 from layerscope.audit.quantities import Quantities
 from layerscope.networks.cifar_cnn import CifarCNN
-from profile_example import costs_of
+from profile_example import account_of
 
 # Their last digit is not their precision (docs of layerscope.audit.printed).
 COARSE = {"8-9×", "millions", "+~300M", "—"}
@@ -23,13 +22,13 @@ ONE_NUMBER = re.compile(
 @pytest.fixture(scope="module")
 def figures():
     """Figure, right value, verdict; of those that agree and are not coarse."""
-    document = read_walkthrough()
-    costs = costs_of(CifarCNN(), (32, 3, 32, 32))
-    quantities = Quantities(costs, document.groups, document.definitions, {})
-    cells = judged(document, costs, {}).cells
+    claims = walkthrough()
+    known = account_of(CifarCNN(), (32, 3, 32, 32))
+    quantities = Quantities(known, claims.groups, claims.definitions)
+    cells = audit_network(CifarCNN(), claims).cells
     return [
         (figure.printed, evaluate(figure.formula, quantities))
-        for figure, cell in zip(document.figures, cells, strict=True)
+        for (_, figure), cell in zip(claims.figures, cells, strict=True)
         if cell.verdict == "agrees" and figure.printed not in COARSE
     ]
 

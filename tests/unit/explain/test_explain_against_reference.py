@@ -8,7 +8,7 @@ import torch
 from captures import captured, explainer
 from torch import nn
 
-from layerscope.explain import reference
+from layerscope import reference
 
 
 def every(explain, call, shape):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.explain.analysis.findings import Figure, Finding
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.networks.cifar_cnn import CifarCNN
@@ -18,8 +17,8 @@ from layerscope.networks.tiny_cnn import TinyCNN
 from layerscope.report.document.headings import anchors, headings
 from layerscope.report.document.page import html_page
 from layerscope.report.explain.analysis_section import analysis_section
-from layerscope.report.explain.corrections import walkthrough_audit_of
 from layerscope.report.explain.document import write_document
+from layerscope.whatif import COLUMNS, Figure, Finding
 
 EVIL = "<script>alert(1)</script>"
 
@@ -194,7 +193,7 @@ def test_the_page_and_the_drawing_hold_nothing_from_outside_as_markup(written):
 
 def test_tables_of_the_walkthrough_stand_with_its_network_only(written):
     explanation, markdown, _, _ = written
-    audit = walkthrough_audit_of(explanation)
+    audit = explanation.audit
     if explanation.network_name != "CifarCNN":
         assert audit is None
         assert "walkthrough" not in markdown
@@ -214,7 +213,7 @@ def test_another_batch_or_width_has_no_tables_of_the_walkthrough():
         explained(CifarCNN(), (2, 3, 32, 32)),
         explained(CifarCNN(channels=(4, 64, 128)), (32, 3, 32, 32), layer="fc"),
     ):
-        assert walkthrough_audit_of(explanation) is None
+        assert explanation.audit is None
 
 
 def test_a_type_without_explanation_is_named_and_the_rest_is_there(tmp_path):
@@ -296,3 +295,16 @@ def test_findings_have_both_of_their_figures():
     assert r"| a\|b | B | 4,096 B (4.00 KiB) | 4,096 B (4.00 KiB) |" in text
     assert "| share | % | 0.012 | not run |" in text
     assert analysis_section(()) == ""
+
+
+def test_the_network_and_its_variants_are_one_table():
+    own = tuple(Figure(name, "B", 2048, 2048) for name in COLUMNS)
+    its = tuple(Figure(name, "B", 6143, 6144) for name in COLUMNS)
+    ratios = tuple(figure.over(base) for figure, base in zip(its, own, strict=True))
+    other = Finding("Other", "Does not apply: it is <flat>.")
+    text = analysis_section((Finding("Own", "", own), Finding("Wide", "", its + ratios), other))
+    table = text[: text.index("### Own")]
+    assert f"| Own |{' 2.00 KiB |' * len(COLUMNS)}" in table
+    assert f"| Wide |{' 6.00 KiB, 2.9995× |' * len(COLUMNS)}" in table
+    assert "Other" not in table
+    assert f"{2 * len(COLUMNS)} figures of the Analysis were measured, {len(COLUMNS)} of" in table

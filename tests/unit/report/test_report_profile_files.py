@@ -11,7 +11,8 @@ from markdown_it import MarkdownIt
 from markupsafe import escape
 from torch import nn
 
-from layerscope.audit import audit_walkthrough
+from layerscope.audit import audit_network, walkthrough
+from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.reconcile import Reason, Row
 from layerscope.report.profile.records import profile_record
 from layerscope.report.profile.report import ProfileReport
@@ -234,7 +235,7 @@ def _widths(html):
 
 
 def test_the_page_is_one_small_file_with_everything_in(profile, tmp_path):
-    audit = audit_walkthrough(profile.costs, profile.peak.predicted_live_bytes)
+    audit = audit_network(CifarCNN(), walkthrough())
     ProfileReport(profile, audit).save(tmp_path)
     page = (tmp_path / "profile.html").read_text()
     assert len(page.encode()) < 500_000

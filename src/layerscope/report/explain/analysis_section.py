@@ -1,22 +1,59 @@
-"""What follows from the formulas, each figure predicted and, where it was run, measured."""
+"""The network and its variants as one table, and what is to be said of each."""
 
 from collections.abc import Sequence
 
-from layerscope.base.formatting import bytes_exact
-from layerscope.explain.analysis.findings import Finding
+from layerscope.base.formatting import bytes_exact, bytes_short
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
+from layerscope.whatif import COLUMNS, Figure, Finding
+from layerscope.whatif.words import times
 
 
 def analysis_section(findings: Sequence[Finding]) -> str:
-    """Empty without findings."""
+    """Return nothing without findings."""
     if not findings:
         return ""
     intro = (
-        "Every figure is computed for this network: predicted by the formulas and, where a variant "
-        "was built and run on this machine, measured."
+        "Every figure is computed for this network: predicted by the formulas and a dry run and, "
+        "where a variant was built and run on this machine, measured. The table has what is "
+        "predicted of the network and of each variant, and how many times this network's it is."
     )
-    return "\n\n".join(["## Analysis", intro, *(_finding(finding) for finding in findings)])
+    parts = ["## Analysis", intro, _variants(findings), *map(_finding, findings)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _variants(findings: Sequence[Finding]) -> str:
+    """Compare the findings that have all the columns: the network, then its variants."""
+    named = [(finding, {figure.name: figure for figure in finding.figures}) for finding in findings]
+    rows = [
+        [escaped(finding.title), *(_compared(figures, column) for column in COLUMNS)]
+        for finding, figures in named
+        if figures.keys() >= set(COLUMNS)
+    ]
+    if not rows:
+        return ""
+    columns = [("", False), *((escaped(column), True) for column in COLUMNS)]
+    counts = [f for _, figures in named for f in figures.values() if f.unit not in ("×", "%")]
+    measured = [figure for figure in counts if figure.measured is not None]
+    differing = sum(figure.difference != 0 for figure in measured)
+    note = (
+        f"{len(measured):,} figures of the Analysis were measured, "
+        f"{f'{differing:,} of them' if differing else 'none of them'} otherwise than predicted."
+    )
+    return f"{pipes(columns, rows)}\n\n{note}"
+
+
+def _compared(figures: dict[str, Figure], column: str) -> str:
+    figure, ratio = figures[column], figures.get(f"{column}, against this network")
+    if figure.unit == "B" and figure.predicted is not None:
+        shown = bytes_short(int(figure.predicted))
+    else:
+        shown = _number(figure.predicted, figure.unit, "not known")
+    return (
+        shown
+        if ratio is None or ratio.predicted is None
+        else f"{shown}, {times(ratio.predicted, 1)}"
+    )
 
 
 def _finding(finding: Finding) -> str:
@@ -29,6 +66,7 @@ def _finding(finding: Finding) -> str:
             _number(figure.measured, figure.unit, "not run"),
         ]
         for figure in finding.figures
+        if not figure.name.endswith(", against this network")  # it is in the table above
     ]
     parts = [f"### {escaped(finding.title)}", finding.text, pipes(columns, rows) if rows else ""]
     return "\n\n".join(part for part in parts if part)

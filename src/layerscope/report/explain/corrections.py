@@ -2,16 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from layerscope.audit import Audit, Cell, Finding, audit_walkthrough
-from layerscope.audit.document import read_walkthrough
-from layerscope.dry_run import dry_run
+from layerscope.audit import Audit, Cell, Finding
 from layerscope.explain.explanation import Explanation
-from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes
-from layerscope.theory import cost_table, textbook_units
 
 TITLE = "The walkthrough's tables, corrected"
 
@@ -27,8 +21,8 @@ class _PrintedTable:
 
 
 def corrections_section(explanation: Explanation) -> str:
-    """Empty for another network, batch size or dtype than the walkthrough's."""
-    audit = walkthrough_audit_of(explanation)
+    """Return nothing for another network, batch size or dtype than the walkthrough's."""
+    audit = explanation.audit
     if audit is None:
         return ""
     parts = [
@@ -43,19 +37,6 @@ def corrections_section(explanation: Explanation) -> str:
         *_sentences(audit),
     ]
     return "\n\n".join(parts)
-
-
-def walkthrough_audit_of(explanation: Explanation) -> Audit | None:
-    """None for another network, batch size or element size than the walkthrough's."""
-    document = read_walkthrough()
-    costs = explanation.costs
-    if (costs.input_shape, costs.element_size) != (document.input_shape, document.element_size):
-        return None
-    with torch.random.fork_rng(devices=[]):
-        run = dry_run(CifarCNN(), (torch.zeros(document.input_shape),))
-    if costs != cost_table(run, textbook_units(run), document.element_size):
-        return None
-    return audit_walkthrough(costs, max(run.live_after))
 
 
 def _printed_tables(audit: Audit) -> list[_PrintedTable]:

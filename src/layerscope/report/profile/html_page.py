@@ -8,8 +8,8 @@ from typing import Any
 from layerscope.audit import Audit
 from layerscope.base.formatting import amount, share
 from layerscope.reconcile.profile import Profile
+from layerscope.report.audit import audit_line
 from layerscope.report.profile.answer import answer_html
-from layerscope.report.profile.audit import audit_line
 from layerscope.report.profile.cells import Table, row_texts
 from layerscope.report.profile.charts import layer_bars, roofline
 from layerscope.report.profile.conventions import CONVENTIONS

@@ -7,9 +7,9 @@ from layerscope.base.formatting import amount, number, rate, seconds_short, shar
 from layerscope.measure.timing import Spread
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import Row
+from layerscope.report.audit import audit_line
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.tables import pipes, titled_table
-from layerscope.report.profile.audit import audit_line
 from layerscope.report.profile.conventions import CONVENTIONS
 from layerscope.report.profile.findings import (
     Leader,

@@ -1,4 +1,4 @@
-"""profile.json, profile.csv and audit.json."""
+"""profile.json and profile.csv."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from layerscope.audit import Audit
 from layerscope.base.files import write_json
 from layerscope.base.formatting import amount
 from layerscope.reconcile.profile import LayerTiming, Profile
@@ -43,11 +42,6 @@ def table_columns(rows: Sequence[Row]) -> tuple[tuple[str, str, list[Any]], ...]
     """Return name, dtype in pandas and values of each column of the rows."""
     records = [_flat(row) for row in rows]
     return tuple((name, dtype, [r[name] for r in records]) for name, dtype in ROW_COLUMNS)
-
-
-def save_audit(path: Path, audit: Audit) -> None:
-    """Write the walkthrough's figures and claims."""
-    write_json(path, {"cells": plain(audit.cells), "findings": plain(audit.findings)})
 
 
 def profile_record(profile: Profile) -> dict[str, Any]:

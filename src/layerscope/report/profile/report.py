@@ -8,8 +8,8 @@ from layerscope.base.errors import UserError
 from layerscope.base.files import write_text
 from layerscope.reconcile.profile import Peak, Profile
 from layerscope.reconcile.rows import Comparisons, Row
+from layerscope.report.audit import save_audit
 from layerscope.report.profile.records import (
-    save_audit,
     save_profile_csv,
     save_profile_json,
     table_columns,

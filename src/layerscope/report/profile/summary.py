@@ -18,7 +18,7 @@ from layerscope.base.formatting import (
     wrapped,
 )
 from layerscope.reconcile.profile import Profile, ProfileSettings
-from layerscope.report.profile.audit import audit_line
+from layerscope.report.audit import audit_line
 from layerscope.report.profile.cells import Sum
 from layerscope.report.profile.findings import (
     leaders,

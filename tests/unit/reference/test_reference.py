@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerscope.explain import reference
-from layerscope.explain.reference import layers, losses, pooling, updates, windows
+from layerscope import reference
+from layerscope.reference import layers, losses, pooling, updates, windows
 
 PARTS = (layers, losses, pooling, updates, windows)
 BOUND = 1e-12

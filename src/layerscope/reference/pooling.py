@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.explain.reference.windows import Sizes, Windows, adaptive_window
+from layerscope.reference.windows import Sizes, Windows, adaptive_window
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

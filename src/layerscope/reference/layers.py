@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.explain.reference.windows import Sizes, Windows
+from layerscope.reference.windows import Sizes, Windows
 
 Floats = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ dL/dy, which has the shape of y. Arrays are (N, C, *spatial) with any number of 
 i, k and m are positions with one index per dimension, and so are the settings.
 """
 
-from layerscope.explain.reference.layers import (
+from layerscope.reference.layers import (
     BatchNormGradients,
     batch_norm_backward,
     batch_norm_forward,
@@ -17,7 +17,7 @@ from layerscope.explain.reference.layers import (
     relu_backward,
     relu_forward,
 )
-from layerscope.explain.reference.losses import (
+from layerscope.reference.losses import (
     cross_entropy_backward,
     cross_entropy_forward,
     mse_backward,
@@ -25,7 +25,7 @@ from layerscope.explain.reference.losses import (
     softmax_backward,
     softmax_forward,
 )
-from layerscope.explain.reference.pooling import (
+from layerscope.reference.pooling import (
     adaptive_avg_pool_backward,
     adaptive_avg_pool_forward,
     avg_pool_backward,
@@ -33,8 +33,8 @@ from layerscope.explain.reference.pooling import (
     max_pool_backward,
     max_pool_forward,
 )
-from layerscope.explain.reference.updates import AdamState, adam_step, sgd_step
-from layerscope.explain.reference.windows import (
+from layerscope.reference.updates import AdamState, adam_step, sgd_step
+from layerscope.reference.windows import (
     count_transposed,
     count_windows,
 )

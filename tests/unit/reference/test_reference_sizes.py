@@ -6,13 +6,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from layerscope.explain.reference import count_transposed, count_windows
 from layerscope.networks.layer_calls import network_calls
 from layerscope.operations.shapes import (
     ceil_pool_output_size,
     conv_output_size,
     conv_transpose_output_size,
 )
+from layerscope.reference import count_transposed, count_windows
 
 sizes, kernels, strides = st.integers(1, 40), st.integers(1, 7), st.integers(1, 5)
 paddings, dilations = st.integers(0, 6), st.integers(1, 4)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from layerscope.explain.analysis import analyse
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.pattern import PatternCNN
+from layerscope.whatif import analyse
 
 TITLE = "Twice the resolution"
 
@@ -20,7 +20,7 @@ def said(network: nn.Module, shape: tuple[int, ...]) -> str:
 def parts(text: str, what: str) -> tuple[int, int, int, list[int]]:
     """The whole, what four times would be of, the difference, and its parts."""
     found = re.search(
-        rf"{what} (?:are ([\d,]+), 4 times|is 4 times) ([\d,]+)(?: B)? and ([+-][\d,]+)(?: B)?: "
+        rf"{what} (?:are|is) ([\d,]+)(?: B)?, 4 times ([\d,]+)(?: B)? and ([+-][\d,]+)(?: B)?: "
         r"(.*?)\.(?: |$)",
         text,
     )
@@ -108,18 +108,18 @@ def pattern_network(pattern: str, stride: int) -> nn.Module:
 
 def test_what_is_kept_of_the_cifar_network_is_split_too():
     text = said(CifarCNN(), (32, 3, 32, 32))
-    _, before, excess, amounts = parts(text, "What autograd keeps")
+    _, before, excess, amounts = parts(text, "What autograd saves")
     assert before == 19_941_120
     # of each norm's channels mean and inverse deviation; what the linear layer reads
     constant = 4 * (2 * (32 + 64 + 128) + 32 * 128)
     assert amounts == [excess] == [-3 * constant]
-    assert "the outputs of `gap` and the statistics of `block1.bn`, `block2.bn`" in text
+    assert "`block1.bn`, `block2.bn`, `block3.bn` and `gap`, which take as much" in text
 
 
 def test_where_everything_grows_as_the_image_that_is_said():
     network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     text = said(network, (1, 1, 8, 8))
-    assert "The step's FLOPs grow exactly 4× in every layer" in text
+    assert "The step's FLOPs are exactly 4× as much in every layer" in text
 
 
 class Exponential(nn.Module):

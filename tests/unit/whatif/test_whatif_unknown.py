@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from layerscope.explain.analysis import analyse
 from layerscope.networks.tiny_cnn import TinyCNN
+from layerscope.whatif import analyse
 
 
 class Odd(nn.Module):
@@ -39,10 +39,10 @@ def figure(finding, name: str):
 
 def test_products_are_known_where_other_layers_have_no_formula(odd):
     forward = 2 * (2 * 64 * 9 * 3 * 8 + 2 * 64 * 9 * 8 * 8 + 2 * 8 * 5)
-    found = figure(odd["This network"], "forward FLOPs of convolutions and linear layers")
+    found = figure(odd["This network"], "forward FLOPs of convolutions and matrix products")
     assert (found.predicted, found.measured) == (forward, forward)
     backward = 2 * forward - 2 * 2 * 64 * 9 * 3 * 8  # but the image's gradient
-    name = "backward FLOPs of convolutions and linear layers, as computed"
+    name = "backward FLOPs of convolutions and matrix products"
     found = figure(odd["Backward against forward"], name)
     assert (found.predicted, found.measured) == (backward, backward)
 
@@ -87,14 +87,14 @@ def test_pooling_by_a_call_is_no_missing_pooling(pooled, name):
             return self.fc(pooled(self.conv(x)))
 
     findings = {finding.title: finding for finding in analyse(Pooled(), (1, 1, 8, 8))}
-    text = findings["Global average pooling against a flatten head"].text
+    text = findings["Global pooling against a flatten head"].text
     assert re.search(rf"`{name}\w*` makes one value of each map, but it is a call", text)
 
 
 def test_pooling_with_a_window_as_large_as_the_map_is_global():
     layers = (nn.Conv2d(1, 4, 3, padding=1), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(4, 2))
     findings = {f.title: f for f in analyse(nn.Sequential(*layers), (1, 1, 8, 8))}
-    text = findings["Global average pooling against a flatten head"].text
+    text = findings["Global pooling against a flatten head"].text
     assert f"saves {4 * 63 * 2}," in text
 
 
@@ -112,7 +112,7 @@ def test_what_has_no_backward_pass_or_no_inner_channels_is_said_so():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
     findings = {f.title: f for f in analyse(network.requires_grad_(False), (1, 1, 4, 4))}
     assert "there is no backward pass" in findings["Checkpointing"].text
-    assert "autograd keeps 0 B" in findings["This network"].text
+    assert "autograd saves 0 B" in findings["This network"].text
     single = {f.title: f for f in analyse(nn.Sequential(nn.Conv2d(1, 2, 3)), (1, 1, 4, 4))}
     assert "no channels between" in single["Twice the channels"].text
 
@@ -149,3 +149,24 @@ def test_a_variant_that_does_not_run_is_refused_in_our_own_words():
     assert findings["Twice the resolution"].text == (
         "Does not apply: so changed, the shapes in the forward of the network do not fit together."
     )
+
+
+def test_attention_and_recurrent_layers():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(1, 8, 2, stride=2)
+            self.attention = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+            self.recurrent = nn.GRU(8, 8, batch_first=True)
+            self.fc = nn.Linear(8, 3)
+
+        def forward(self, x):
+            tokens = self.attention(self.patches(x).flatten(2).transpose(1, 2))
+            return self.fc(self.recurrent(tokens)[0][:, -1])
+
+    findings = {finding.title: finding for finding in analyse(Mixed(), (2, 1, 4, 4))}
+    text = findings["Parameters against a fully connected layer"].text
+    assert "to as many features as `fc` reads, 8," in text
+    assert findings["Twice the resolution"].figures
+    assert "do not fit together" in findings["Twice the channels"].text
+    assert findings["Half precision"].figures

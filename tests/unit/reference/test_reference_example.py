@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerscope.explain import reference
+from layerscope import reference
 from layerscope.networks.simple_cnn import SimpleCNN
 
 BOUND = 1e-12

@@ -1,0 +1,23 @@
+"""python scripts/audit.py examples/claims/resnet50.json
+
+Check a table of printed figures, a paper's or a lecture's, against the network it is about.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerscope_signals import leave, one_line_on_signals
+
+with one_line_on_signals():
+    from layerscope.commands.audit import run_audit
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def main(argv: Sequence[str]) -> int:
+    return run_audit(argv, CONFIGS)
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))

@@ -1,3 +1,0 @@
-from layerscope.explain.analysis.analyse import Figure, Finding, analyse
-
-__all__ = ["Figure", "Finding", "analyse"]
