@@ -148,6 +148,8 @@ def test_a_download(url, scratch, path):
 def test_a_server_that_sends_something_else(url, scratch, path, reason):
     with pytest.raises(SourceError, match=reason):
         fetch_from(f"{url}/{path}", scratch)
+    taken = sum(file.stat().st_size for file in scratch.iterdir())
+    assert taken <= len(fake.PYTHON.archive) + 2**13  # a chunk
 
 
 @pytest.mark.parametrize("path", ["silent", "stalled", "drip", "drip_headers"])
