@@ -4,30 +4,54 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from layerscope.explain.captured import CapturedLoss
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.factors import (
     derived,
     derived_constant,
     every_place,
     gathered,
-    number_at,
     one_over,
     places,
     product,
     single,
 )
-from layerscope.explain.kinds.softmax import (
-    MAXIMUM_NOTE,
+from layerscope.explain.families.softmax import (
     PROBABILITY,
     exponential_factor,
+    largest_of,
     one_over_z,
 )
 from layerscope.explain.notation import plain
 from layerscope.explain.values import Factor, Floats, Indices, Terms, Value, indexed
 
 LAYER = "loss"
+
+
+@dataclass(frozen=True, eq=False)
+class CapturedLoss:
+    """The loss of a step, the mean over the batch.
+
+    Args:
+        kind: `cross_entropy` or `mse`.
+        outputs: (N, num_classes), the network's.
+        target: (N,), the class of each image.
+        label_smoothing: of cross_entropy; 0 for none.
+        value: L.
+        gradient: dL/d(outputs), as autograd gives it.
+        probabilities: (N, num_classes), the framework's softmax of the outputs in their dtype; None
+            where it is not known.
+    """
+
+    kind: str
+    dtype: torch.dtype
+    outputs: Floats
+    target: tuple[int, ...]
+    label_smoothing: float
+    value: float
+    gradient: Floats
+    probabilities: Floats | None = None
 
 
 def explain_loss(captured: CapturedLoss, image: int | None = None) -> tuple[Value, ...]:
@@ -76,7 +100,7 @@ def _softmax(captured: CapturedLoss, image: int) -> _Softmax:
     where = places(image, np.arange(captured.outputs.shape[1]))
     scores = gathered("y", captured.outputs, where)
     name = indexed("max", (image,))
-    largest = Value(name, LAYER, "max", (product(scores),), None, captured.dtype, MAXIMUM_NOTE)
+    largest = largest_of(name, LAYER, scores, captured.dtype)
     terms = product(exponential_factor("y", scores, largest.computed))
     z = _sum(captured, indexed("Z", (image,)), (terms,))
     classes = range(len(where))
@@ -89,7 +113,8 @@ def _probability(
 ) -> Value:
     score = single("y", captured.outputs, position)
     terms = product(exponential_factor("y", score, largest.computed), one_over_z(z.computed))
-    actual = number_at(captured.probabilities, position)
+    seen = captured.probabilities
+    actual = None if seen is None else float(seen[position])
     return _sum(captured, indexed("p", position), (terms,), actual)
 
 

@@ -172,6 +172,11 @@ def output_letters(dims: int) -> str:
     return _WINDOWS[dims]
 
 
+def coordinate_letters(dims: int) -> str:
+    """r and q of an image."""
+    return _COORDINATES[dims]
+
+
 def outputs(dims: Dimensions) -> tuple[str, ...]:
     """The output's spatial indices."""
     return tuple(dim.window for dim in dims)
