@@ -51,12 +51,12 @@ def single(symbol: str, array: Floats, position: Position) -> Factor:
 
 
 def constant(symbol: str, value: float) -> Factor:
-    """A number without an index, the same in all terms."""
+    """Return a number without an index, the same in all terms."""
     return Factor(symbol, np.asarray(value, dtype=np.float64))
 
 
 def derived(factor: Factor, text: str, *arguments: Floats | float) -> Factor:
-    """The same factor, with how it comes from other numbers.
+    """Return the same factor, with how it comes from other numbers.
 
     Args:
         text: see Origin.
@@ -67,17 +67,17 @@ def derived(factor: Factor, text: str, *arguments: Floats | float) -> Factor:
 
 
 def derived_constant(symbol: str, value: float, text: str, *arguments: float) -> Factor:
-    """A number without an index, with how it comes from other numbers."""
+    """Return a number without an index, with how it comes from other numbers."""
     return derived(constant(symbol, value), text, *arguments)
 
 
 def one_over(symbol: str, count: int) -> Factor:
-    """1 over how many there are."""
+    """Return 1 over how many there are."""
     return derived_constant(symbol, 1 / count, f"1/{count}")
 
 
 def product(*factors: Factor, is_padding: NDArray[np.bool_] | None = None) -> Terms:
-    """As many terms as the first factor has values.
+    """Return as many terms as the first factor has values.
 
     Another factor of one value that has a place is the same in all terms. Between others, a sum
     that a factor comes from stands in brackets.
@@ -95,7 +95,7 @@ def _bracketed(factor: Factor) -> Factor:
 
 
 def _is_sum(text: str) -> bool:
-    """Whether a sign stands outside of all brackets."""
+    """Tell whether a sign stands outside of all brackets."""
     depth = 0
     for character in text:
         depth += (character in "([") - (character in ")]")
@@ -122,10 +122,5 @@ def total(
     actual: float | None = None,
     note: str = "",
 ) -> Value:
-    """A sum of terms in a layer."""
+    """Return a sum of terms in a layer."""
     return Value(name, captured.operation.key, "sum", groups, actual, captured.dtype, note)
-
-
-def number_at(array: Floats | None, position: Position) -> float | None:
-    """None where there is no array."""
-    return None if array is None else float(array[position])

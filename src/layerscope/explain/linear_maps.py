@@ -9,20 +9,15 @@ transpose.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.dry_run import Shape
 from layerscope.explain import notation
-from layerscope.explain.explainer import Explainer, GeneralFormula, where_used
-from layerscope.explain.factors import (
-    gathered,
-    grid,
-    product,
-    total,
-)
+from layerscope.explain.explainer import Explainer, Formulas, GeneralFormula, where_used
+from layerscope.explain.factors import gathered, grid, product, total
 from layerscope.explain.notation import DL_DY
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Factor, Floats, Indices, Position, Terms, Value, indexed
@@ -47,10 +42,12 @@ class Rows:
 
 
 class Axis(Protocol):
-    """Which indices of the tensors go together; `dims` are each tensor's dimensions."""
+    """Which indices of the tensors go together."""
 
     @property
-    def dims(self) -> Mapping[str, tuple[int, ...]]: ...  # noqa: D102
+    def dims(self) -> Mapping[str, tuple[int, ...]]:
+        """The dimensions of each tensor that it is about."""
+        ...
 
     def rows(self, tensor: str, position: Position) -> Rows:
         """Return the rows in which a tensor has this position; all if the axis is not in it."""
@@ -229,12 +226,8 @@ def _written(symbol: str) -> str:
 Parts = Callable[[Operation], tuple[Part, ...]]
 
 
-def linear_explainer(parts: Parts, formulas: Any, **more: Any) -> Explainer:
-    """Return the explainer of a function that is a sum of such parts.
-
-    Args:
-        more: as Explainer takes them.
-    """
+def linear_explainer(parts: Parts, formulas: Formulas) -> Explainer:
+    """Return the explainer of a function that is a sum of such parts."""
 
     def output(captured: Captured, position: Position) -> tuple[Value, ...]:
         found = [part.terms(captured, "y", position) for part in parts(captured.operation)]
@@ -256,7 +249,7 @@ def linear_explainer(parts: Parts, formulas: Any, **more: Any) -> Explainer:
     def first(operation: Operation, symbol: str, position: Position) -> Position:
         return first_place(parts(operation), operation, symbol, position)
 
-    return Explainer(formulas, output, where_used(gradient), **{"first": first, **more})
+    return Explainer(formulas, output, where_used(gradient), first)
 
 
 def first_place(

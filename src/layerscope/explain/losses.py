@@ -65,7 +65,7 @@ def explain_loss(captured: CapturedLoss, image: int | None = None) -> tuple[Valu
 
 
 def loss_formulas(kind: str, label_smoothing: float = 0.0) -> tuple[GeneralFormula, ...]:
-    """Of `cross_entropy` or `mse`: L and dL/dy, and what is computed on the way."""
+    """Return L and dL/dy of `cross_entropy` or `mse`, and what is computed on the way."""
     return _LOSSES[kind].formulas(label_smoothing)
 
 
@@ -85,7 +85,7 @@ def _sum(
 
 @dataclass(frozen=True, eq=False)
 class _Softmax:
-    """Of one image's outputs: each step as a value."""
+    """The softmax of one image's outputs: each step as a value."""
 
     largest: Value
     z: Value
@@ -249,11 +249,7 @@ def _cross_entropy_formulas(label_smoothing: float) -> tuple[GeneralFormula, ...
         r"\frac{\partial L}{\partial y_{n, c}} = "
         rf"\frac{{1}}{{N}} \left( p_{{n, c}} - {wanted} \right)"
     )
-    return (
-        _SOFTMAX,
-        GeneralFormula("L", latex, where),
-        GeneralFormula("dL/dy", gradient, meaning),
-    )
+    return (_SOFTMAX, GeneralFormula("L", latex, where), GeneralFormula("dL/dy", gradient, meaning))
 
 
 def _mse_formulas(label_smoothing: float) -> tuple[GeneralFormula, ...]:
@@ -264,8 +260,7 @@ def _mse_formulas(label_smoothing: float) -> tuple[GeneralFormula, ...]:
             "$t_{n, c}$ is 1 for the class of image $n$, else 0; the mean over images and classes.",
         ),
         GeneralFormula(
-            "dL/dy",
-            r"\frac{\partial L}{\partial y_{n, c}} = \frac{2}{N C} (y_{n, c} - t_{n, c})",
+            "dL/dy", r"\frac{\partial L}{\partial y_{n, c}} = \frac{2}{N C} (y_{n, c} - t_{n, c})"
         ),
     )
 

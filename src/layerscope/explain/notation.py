@@ -109,7 +109,7 @@ def dimensions(
     wrapped: bool = False,
     transposed: bool = False,
 ) -> Dimensions:
-    """Of a convolution or pooling with these settings.
+    """Return the dimensions of a convolution or pooling with these settings.
 
     Args:
         transposed: an input's window are the outputs that it adds to.

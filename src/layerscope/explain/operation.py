@@ -9,7 +9,8 @@ import torch
 
 from layerscope.dry_run import FunctionRecord, Shape, TensorRecord
 from layerscope.explain.values import Floats, Position
-from layerscope.networks.layer_calls import DescribedCall, bound_arguments
+from layerscope.networks.layer_calls import DescribedCall
+from layerscope.operations import bound_arguments
 
 MASK = "mask"  # of attention: may hold minus infinity
 # The letters of what a function reads, by the names of its arguments; others have their own name.

@@ -24,7 +24,7 @@ _SYMBOLS: Mapping[str, str] = {"weight": "w", "bias": "b"}
 
 @dataclass(frozen=True, eq=False)
 class _Element:
-    """Of a parameter that is updated for the first time.
+    """An element of a parameter that is updated for the first time.
 
     Args:
         symbol: `w` or `b`.
@@ -64,7 +64,7 @@ class _Element:
 def updates_of(
     call: CapturedCall, weight: Position | None, bias: Position | None, learning_rate: float
 ) -> tuple[Update, ...]:
-    """Of the weight and the bias at these positions, those that got a gradient.
+    """Return the updates of the weight and the bias at these positions that got a gradient.
 
     The gradient is everything that the step gave the parameter, other calls of the layer included.
     """
@@ -178,7 +178,7 @@ def _rest(symbol: str, beta: float) -> Factor:
 
 
 def _correction(symbol: str, beta: float) -> Factor:
-    """Of the first step, in which beta is raised to the power of 1."""
+    """Return it for the first step, in which beta is raised to the power of 1."""
     return derived_constant(symbol, 1 / (1 - beta), f"1/(1 − {plain(beta)})")
 
 

@@ -17,7 +17,7 @@ from layerscope.dry_run import DryRun, FunctionRecord, LayerCall, TensorRecord, 
 from layerscope.dry_run.records import tensor_records
 from layerscope.errors import UserError
 from layerscope.layers.calls import unwrapped
-from layerscope.operations import family_of_function, parameter_names
+from layerscope.operations import bound_arguments, family_of_function, parameter_names
 
 _CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 _POOL = ("kernel_size", "stride", "padding", "ceil_mode")
@@ -59,7 +59,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "flatten": {"start_dim": 0, "end_dim": -1},
     "cat": {"dim": 0},
 }
-_SYNONYMS = {"axis0": "dim0", "axis1": "dim1", "axis": "dim", "self": "input"}
 _SIZES = ("kernel_size", "stride", "padding", "output_padding", "dilation")
 
 # nn.ReLU6 calls hardtanh; alpha dropout of whole channels is no dropout as the others are.
@@ -268,15 +267,6 @@ def _bound(function: FunctionRecord) -> dict[str, Any]:
     if len(parameter_names(function.name)) < 2:
         return {}
     return bound_arguments(function.name, function.args, function.kwargs)
-
-
-def bound_arguments(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a function's arguments by name, as far as its family names them."""
-    names = parameter_names(name) or ("input",)
-    if name == "permute" and len(args) > 1 and isinstance(args[1], int):
-        args = (args[0], args[1:])  # x.permute(0, 2, 1)
-    bound = {**dict(zip(names, args, strict=False)), **kwargs}
-    return {_SYNONYMS.get(name, name): value for name, value in bound.items()}
 
 
 def _weight_geometry(

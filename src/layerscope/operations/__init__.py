@@ -1,5 +1,8 @@
 """What is known of torch's functions and ATen operations: a family, a file."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from layerscope.operations import (
     convolution,
     losses,
@@ -38,6 +41,7 @@ __all__ = [
     "Formula",
     "Invocation",
     "SavedRole",
+    "bound_arguments",
     "counted_by_dispatcher",
     "dispatcher_count",
     "family_costs",
@@ -70,6 +74,9 @@ _BY_FUNCTION = {name: family for family in _FAMILIES for name in family.function
 _BY_OPERATION = {name: family for family in _FAMILIES for name in family.operations if name}
 _DISPATCHER: dict[str, Count] = {**convolution.DISPATCHER, **products.DISPATCHER}
 
+# Other names of arguments: those of swapaxes, of numpy, of a tensor's own methods.
+_SYNONYMS = {"axis0": "dim0", "axis1": "dim1", "axis": "dim", "self": "input"}
+
 
 def family_of_function(name: str) -> Family | None:
     """Return the family that the function of this name belongs to."""
@@ -90,6 +97,15 @@ def parameter_names(name: str) -> tuple[str, ...]:
     """Return the names of a function's positional arguments, as far as its family tells them."""
     family = _BY_FUNCTION.get(name)
     return () if family is None else family.parameters
+
+
+def bound_arguments(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a function's arguments by name, as far as its family names them."""
+    names = parameter_names(name) or ("input",)
+    if name == "permute" and len(args) > 1 and isinstance(args[1], int):
+        args = (args[0], args[1:])  # x.permute(0, 2, 1)
+    bound = {**dict(zip(names, args, strict=False)), **kwargs}
+    return {_SYNONYMS.get(argument, argument): value for argument, value in bound.items()}
 
 
 def counted_by_dispatcher(base_name: str) -> bool:

@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 
 from layerscope.explain.explainer import Explainer, GeneralFormula
-from layerscope.explain.factors import (
-    constant,
-    derived_constant,
-    one_over,
-)
+from layerscope.explain.factors import constant, derived_constant, one_over
 from layerscope.explain.linear_maps import (
     Along,
     Axis,
@@ -52,7 +48,7 @@ def _view_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     return GeneralFormula("y", y, where), GeneralFormula("dL/dx", dl_dx)
 
 
-VIEW: Explainer = linear_explainer(_row_major, _view_formulas)
+VIEW = linear_explainer(_row_major, _view_formulas)
 
 # Permutations -------------------------------------------------------------------------------------
 
@@ -97,12 +93,12 @@ def _permutation(order: Order, *needed: str) -> Explainer:
             return None
         return f"{operation.name} whose dimensions are not recorded"
 
-    return linear_explainer(parts, formulas, refuses=refuses)
+    return replace(linear_explainer(parts, formulas), refuses=refuses)
 
 
-PERMUTE: Explainer = _permutation(_permuted, "dims")
-TRANSPOSE: Explainer = _permutation(_transposed, "dim0", "dim1")
-MOVEDIM: Explainer = _permutation(_moved, "source", "destination")
+PERMUTE = _permutation(_permuted, "dims")
+TRANSPOSE = _permutation(_transposed, "dim0", "dim1")
+MOVEDIM = _permutation(_moved, "source", "destination")
 
 # Tensors put together -----------------------------------------------------------------------------
 
@@ -138,7 +134,7 @@ def _cat_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     )
 
 
-CAT: Explainer = linear_explainer(_cat, _cat_formulas, refuses=refuse_twins, input="x_1")
+CAT = replace(linear_explainer(_cat, _cat_formulas), refuses=refuse_twins, input="x_1")
 
 # Two tensors, or a tensor and a number ------------------------------------------------------------
 
@@ -191,7 +187,7 @@ def _sum(sign: int) -> Explainer:
         to_z = f"{'-' * (sign < 0)}{times}{DL_DY}"
         return _two(operation, f"x {'+' if sign > 0 else '-'} {times}z", DL_DY, to_z)
 
-    return linear_explainer(parts, formulas, refuses=_refuses_two, others=("z",))
+    return replace(linear_explainer(parts, formulas), refuses=_refuses_two, others=("z",))
 
 
 def _product() -> Explainer:
@@ -210,7 +206,7 @@ def _product() -> Explainer:
             )
         return _two(operation, r"x \cdot z", f"{DL_DY} z", f"{DL_DY} x")
 
-    return linear_explainer(parts, formulas, refuses=_refuses_two, others=("z",))
+    return replace(linear_explainer(parts, formulas), refuses=_refuses_two, others=("z",))
 
 
 def _over(operation: Operation) -> str:
@@ -233,9 +229,9 @@ def _refuses_two(operation: Operation) -> str | None:
     return refuse_twins(operation)
 
 
-ADD: Explainer = _sum(1)
-SUB: Explainer = _sum(-1)
-MUL: Explainer = _product()
+ADD = _sum(1)
+SUB = _sum(-1)
+MUL = _product()
 
 # Means and sums -----------------------------------------------------------------------------------
 
@@ -277,11 +273,11 @@ def _reduction(*, is_mean: bool) -> Explainer:
     def refuses(operation: Operation) -> str | None:
         return None if operation.shapes.get("x") else "a reduction of a single number"
 
-    return linear_explainer(parts, formulas, refuses=refuses)
+    return replace(linear_explainer(parts, formulas), refuses=refuses)
 
 
-MEAN: Explainer = _reduction(is_mean=True)
-SUM: Explainer = _reduction(is_mean=False)
+MEAN = _reduction(is_mean=True)
+SUM = _reduction(is_mean=False)
 
 # Dropout ------------------------------------------------------------------------------------------
 
@@ -336,15 +332,17 @@ def _refuses_dropout(operation: Operation) -> str | None:
     return "alpha dropout shifts what is left" if "alpha" in operation.name else None
 
 
-def _noted(explainer: Explainer) -> Explainer:
+def _dropout() -> Explainer:
+    linear = linear_explainer(_dropped, _dropout_formulas)
+
     def output(captured: Captured, position: Position) -> tuple[Value, ...]:
-        (value,) = explainer.output(captured, position)
+        (value,) = linear.output(captured, position)
         if not _drops(captured.operation):
             return (value,)
         kept = "kept" if _kept(captured, position) else "dropped"
         return (replace(value, note=f"It was {kept}: drawn at random."),)
 
-    return replace(explainer, output=output)
+    return replace(linear, output=output, refuses=_refuses_dropout)
 
 
-DROPOUT: Explainer = _noted(linear_explainer(_dropped, _dropout_formulas, refuses=_refuses_dropout))
+DROPOUT = _dropout()

@@ -1,12 +1,12 @@
 """Convolutions in one to three dimensions, transposed or not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from layerscope.explain import notation
-from layerscope.explain.explainer import Explainer, GeneralFormula
+from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.factors import grid
 from layerscope.explain.families.windows import (
     Windows,
@@ -237,12 +237,11 @@ def _transposed_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     return linear_formulas(axes, "xw", where, has_bias="b" in operation.shapes)
 
 
-CONVOLUTION: Explainer = linear_explainer(
-    partial(_parts, transposed=False), _formulas, bias_dim=_channel_dim
+CONVOLUTION = replace(
+    linear_explainer(partial(_parts, transposed=False), _formulas), bias_dim=_channel_dim
 )
-TRANSPOSED_CONVOLUTION: Explainer = linear_explainer(
-    partial(_parts, transposed=True),
-    _transposed_formulas,
+TRANSPOSED_CONVOLUTION = replace(
+    linear_explainer(partial(_parts, transposed=True), _transposed_formulas),
     first=_first_transposed,
     bias_dim=_channel_dim,
 )

@@ -1,9 +1,11 @@
 """Interpolation: each output is the nearest input, or lies between two along each dimension."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from layerscope.explain import notation
-from layerscope.explain.explainer import Explainer, GeneralFormula
+from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.factors import derived
 from layerscope.explain.families.windows import spatial_dims, spatial_sizes
 from layerscope.explain.linear_maps import Along, Part, Selected, Table, linear_explainer
@@ -106,4 +108,4 @@ def _refuses(operation: Operation) -> str | None:
     return None
 
 
-INTERPOLATE: Explainer = linear_explainer(_parts, _formulas, refuses=_refuses)
+INTERPOLATE = replace(linear_explainer(_parts, _formulas), refuses=_refuses)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+import torch
 
 from layerscope.explain import notation
 from layerscope.explain.explainer import Explainer, GeneralFormula, where_used
@@ -124,13 +125,13 @@ def _rms(operation: Operation) -> _Scheme:
 
 
 def _epsilon(captured: Captured) -> float:
-    default = None if "rms" in captured.operation.name else 1e-5
-    epsilon = captured.operation.get("eps", default)
-    return (
-        float(np.finfo(np.dtype(str(captured.dtype).removeprefix("torch."))).eps)
-        if (epsilon is None)
-        else epsilon
-    )
+    given = _given_epsilon(captured.operation)
+    return torch.finfo(captured.dtype).eps if given is None else given
+
+
+def _given_epsilon(operation: Operation) -> float | None:
+    """Return what is added to the variance; None for the smallest step from 1 in the dtype."""
+    return operation.get("eps", None if "rms" in operation.name else 1e-5)
 
 
 class _Group:
@@ -469,7 +470,7 @@ def _formulas(
 
 
 def _epsilon_sentence(operation: Operation) -> str:
-    epsilon = operation.get("eps", None if "rms" in operation.name else 1e-5)
+    epsilon = _given_epsilon(operation)
     if epsilon is None:
         return r"$\epsilon$ is the difference of 1 and the next larger number of the dtype."
     return rf"Here $\epsilon = {notation.number(epsilon)}$."
@@ -507,8 +508,8 @@ def _through_statistics(
     )
 
 
-BATCH_NORM: Explainer = _explainer(_batch, _channel_letters)
-INSTANCE_NORM: Explainer = _explainer(_instance, _channel_letters)
-GROUP_NORM: Explainer = _explainer(_group, _channel_letters)
-LAYER_NORM: Explainer = _explainer(_layer, _row_letters)
-RMS_NORM: Explainer = _explainer(_rms, _row_letters)
+BATCH_NORM = _explainer(_batch, _channel_letters)
+INSTANCE_NORM = _explainer(_instance, _channel_letters)
+GROUP_NORM = _explainer(_group, _channel_letters)
+LAYER_NORM = _explainer(_layer, _row_letters)
+RMS_NORM = _explainer(_rms, _row_letters)

@@ -204,11 +204,7 @@ def _elu_of(alpha: float, scale: float = 1.0, divisor: float = 1.0) -> Curve:
         function, text = rf"{front[0]}\left( {function} \right)", f"{front[1]}({text})"
         derivative, slope_text = f"{front[0]}{derivative}", f"{front[1]}({slope_text})"
     return Curve(
-        Line(
-            function,
-            text,
-            lambda x: scale * (x if x > 0 else alpha * math.expm1(x / divisor)),
-        ),
+        Line(function, text, lambda x: scale * (x if x > 0 else alpha * math.expm1(x / divisor))),
         Line(
             derivative,
             slope_text,
@@ -266,11 +262,7 @@ def _gelu(operation: Operation) -> Curve:
         )
     t = "tanh(√(2/π)·({} + 0.044715·{}^3))"
     return Curve(
-        Line(
-            r"\frac{x}{2} (1 + t)",
-            f"{{}}/2·(1 + {t})",
-            lambda x: 0.5 * x * (1 + _gelu_tanh(x)),
-        ),
+        Line(r"\frac{x}{2} (1 + t)", f"{{}}/2·(1 + {t})", lambda x: 0.5 * x * (1 + _gelu_tanh(x))),
         Line(
             r"\left( \frac{1 + t}{2} + \frac{x}{2} (1 - t^2) \sqrt{2 / \pi} "
             r"(1 + 0.134145 x^2) \right)",
@@ -452,11 +444,7 @@ POINTWISE: dict[str, Explainer] = {
         _SIGMOID_WHERE,
     ),
     "mish": _curve(
-        Line(
-            r"x \tanh(\ln(1 + e^x))",
-            f"{{}}·{_MISH}",
-            lambda x: x * math.tanh(_softplus_of(x)),
-        ),
+        Line(r"x \tanh(\ln(1 + e^x))", f"{{}}·{_MISH}", lambda x: x * math.tanh(_softplus_of(x))),
         Line(
             r"\left( t + x (1 - t^2) \sigma(x) \right)",
             f"{_MISH} + {{}}·(1 − {_MISH}^2)/(1 + e^(−{{}}))",

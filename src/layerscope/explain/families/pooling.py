@@ -9,11 +9,7 @@ from numpy.typing import NDArray
 
 from layerscope.explain import notation
 from layerscope.explain.explainer import Explainer, Formulas, GeneralFormula, where_used
-from layerscope.explain.factors import (
-    gathered,
-    product,
-    total,
-)
+from layerscope.explain.factors import gathered, product, total
 from layerscope.explain.families.windows import (
     Windows,
     readers_sentence,
@@ -218,10 +214,7 @@ def _adaptive_average_formulas(operation: Operation) -> tuple[GeneralFormula, ..
     if not average.symbol:
         made = at("m", *notation.outputs(dims))
         sentence = f"${made}$ is the number of inputs that the window reads. {sentence}"
-    where = {
-        "y": sentence,
-        "dL/dx": "Only the outputs whose window holds this input count.",
-    }
+    where = {"y": sentence, "dL/dx": "Only the outputs whose window holds this input count."}
     axes = (*_image_letters(image), *map(_adaptive_letters, dims))
     return linear_formulas(axes, "x", where, scale=average.latex, num_spatial=len(dims))
 
@@ -444,7 +437,7 @@ def _sum_over_adaptive(dim: Dimension) -> str:
     return rf"\sum_{{{dim.window} \mid {_start(dim)} \le {dim.coordinate} \lt {_end(dim)}}}"
 
 
-MAX_POOL: Explainer = _maximum(_sliding, _maximum_formulas)
-AVG_POOL: Explainer = _average(_sliding_average, _average_formulas)
-ADAPTIVE_AVG_POOL: Explainer = _average(_adaptive_average, _adaptive_average_formulas)
-ADAPTIVE_MAX_POOL: Explainer = _maximum(_adaptive, _adaptive_maximum_formulas)
+MAX_POOL = _maximum(_sliding, _maximum_formulas)
+AVG_POOL = _average(_sliding_average, _average_formulas)
+ADAPTIVE_AVG_POOL = _average(_adaptive_average, _adaptive_average_formulas)
+ADAPTIVE_MAX_POOL = _maximum(_adaptive, _adaptive_maximum_formulas)

@@ -1,7 +1,9 @@
 """Products of matrices: fully connected layers, and products of two tensors."""
 
+from dataclasses import replace
+
 from layerscope.explain import notation
-from layerscope.explain.explainer import Explainer, GeneralFormula
+from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.linear_maps import (
     Along,
     Part,
@@ -16,7 +18,7 @@ from layerscope.explain.operation import Operation
 
 
 def _linear(operation: Operation) -> tuple[Part, ...]:
-    """On the last dimension of an input with any others in front."""
+    """Return a product on the last dimension of an input with any others in front."""
     shape, last = operation.output_shape, len(operation.output_shape) - 1
     rows = tuple(Along(shape[dim], {"y": dim, "x": dim}) for dim in range(last))
     out_features, in_features = operation.shapes["w"]
@@ -50,13 +52,13 @@ def _refuses_linear(operation: Operation) -> str | None:
     return None if len(operation.shapes["w"]) == 2 else "a weight of one dimension"
 
 
-LINEAR: Explainer = linear_explainer(
-    _linear, _linear_formulas, refuses=_refuses_linear, bias_dim=_bias_dim
+LINEAR = replace(
+    linear_explainer(_linear, _linear_formulas), refuses=_refuses_linear, bias_dim=_bias_dim
 )
 
 
 def _product(operation: Operation) -> tuple[Part, ...]:
-    """As torch.matmul takes its factors: vectors, matrices, and batches that are broadcast."""
+    """Return a product as torch.matmul takes it: of vectors, matrices, and repeated batches."""
     x, z = operation.shapes["x"], operation.shapes["z"]
     shape = operation.output_shape
     has_rows, has_columns = len(x) > 1, len(z) > 1
@@ -107,6 +109,6 @@ def _refuses_product(operation: Operation) -> str | None:
     return refuse_twins(operation)
 
 
-PRODUCT: Explainer = linear_explainer(
-    _product, _product_formulas, refuses=_refuses_product, others=("z",)
+PRODUCT = replace(
+    linear_explainer(_product, _product_formulas), refuses=_refuses_product, others=("z",)
 )

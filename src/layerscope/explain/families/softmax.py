@@ -167,8 +167,8 @@ def _log_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     )
 
 
-SOFTMAX: Explainer = _explainer(is_log=False)
-LOG_SOFTMAX: Explainer = _explainer(is_log=True)
+SOFTMAX = _explainer(is_log=False)
+LOG_SOFTMAX = _explainer(is_log=True)
 
 # Attention ----------------------------------------------------------------------------------------
 # y = softmax(q k^T · scale + mask) v, over the last two dimensions.
@@ -352,7 +352,7 @@ def _refuses_attention(operation: Operation) -> str | None:
     return None
 
 
-ATTENTION: Explainer = Explainer(
+ATTENTION = Explainer(
     _attention_formulas,
     _attention_output,
     where_used(_attention_gradient),
