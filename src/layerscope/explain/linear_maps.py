@@ -133,7 +133,7 @@ class Selected:
     """Terms of one number.
 
     Args:
-        places: (num_terms, num_dims) of each tensor.
+        places: (num_terms, num_dims) of y and of each factor but the one that is given.
         padding: (num_terms,); None where no term reads padding.
         shares: (num_terms,) of each axis that has them.
     """
@@ -165,7 +165,7 @@ class Part:
         rows = [axis.rows(tensor, position) for axis in self.axes]
         chosen = grid(*(np.arange(len(found)) for found in rows)) if rows else np.zeros((1, 0), int)
         places: dict[str, Indices] = {}
-        for name in ("y", *self.factors):
+        for name in ("y", *(factor for factor in self.factors if factor != tensor)):
             shape = operation.output_shape if name == "y" else operation.shapes[name]
             where = places[name] = np.zeros((len(chosen), len(shape)), dtype=np.int64)
             for number, (axis, found) in enumerate(zip(self.axes, rows, strict=True)):

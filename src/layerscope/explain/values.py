@@ -128,7 +128,7 @@ class Value:
             return False
         products, magnitude = self.products, self.magnitude
         apart = torch.finfo(self.dtype).eps * math.sqrt(math.fsum(products**2))
-        alike = _ALIKE * _summing_eps(self.dtype) * magnitude
+        alike = _ALIKE * summing_eps(self.dtype) * magnitude
         return magnitude > 0 and abs(self.computed) <= apart + alike
 
     def agrees(self, more_roundings: float = 0.0, least: float = 0.0) -> bool | None:
@@ -154,7 +154,7 @@ _ALIKE = 8
 _ROUNDINGS = 16
 
 
-def _summing_eps(dtype: torch.dtype) -> float:
+def summing_eps(dtype: torch.dtype) -> float:
     """Return the eps of the dtype in which sums of this one are added up."""
     return torch.finfo(torch.float32 if dtype.itemsize < 4 else dtype).eps
 

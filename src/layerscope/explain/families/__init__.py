@@ -98,6 +98,8 @@ def operation_in(spec: DescribedCall) -> Operation | None:
     ]
     if not spec.functions and spec.returns_input:
         return identity_of(spec)
+    if not computing or not computing[-1][1].outputs[0].is_same_memory(spec.outputs[0]):
+        return None
     if len(computing) == 1:
         return operation_of(spec, *computing)
     if len(computing) == 2 and computing[0][1].name in PADDINGS:

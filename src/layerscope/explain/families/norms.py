@@ -4,12 +4,11 @@ The full chain: dL/dx goes through the values themselves, through their mean and
 Batch and instance norm may take the running statistics instead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-import torch
 
 from layerscope.explain import notation
 from layerscope.explain.explainer import Explainer, GeneralFormula, where_used
@@ -26,13 +25,18 @@ from layerscope.explain.factors import (
 )
 from layerscope.explain.notation import DL_DY, at, batch_sum, gradient, joined, summed
 from layerscope.explain.operation import Captured, Operation
-from layerscope.explain.values import Factor, Floats, Indices, Position, Value, indexed
+from layerscope.explain.values import (
+    Factor,
+    Floats,
+    Indices,
+    Position,
+    Terms,
+    Value,
+    indexed,
+    summing_eps,
+)
 
-_INVERSE_STD = r"\frac{1}{\sqrt{\sigma^2 + \epsilon}}"
-_INVERSE_RMS = r"\frac{1}{\sqrt{\overline{x^2} + \epsilon}}"
 _DL_DMEAN = r"\frac{\partial L}{\partial \mu}"
-_DL_DVAR = r"\frac{\partial L}{\partial \sigma^2}"
-_DL_DSQUARE = r"\frac{\partial L}{\partial \overline{x^2}}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class _Scheme:
         fixed = dict(zip(self.weight_dims, weight, strict=True))
         sizes = enumerate(self.shape)
         return grid(*(np.array([fixed[d]]) if d in fixed else np.arange(size) for d, size in sizes))
+
+    @property
+    def variance(self) -> tuple[str, str]:
+        """Name and symbol of the variance; of the mean square where no mean is subtracted."""
+        return ("var", r"\sigma^2") if self.is_centred else ("mean_square", r"\overline{x^2}")
 
     @property
     def size(self) -> int:
@@ -124,14 +133,10 @@ def _rms(operation: Operation) -> _Scheme:
     return _layer(operation, is_centred=False)
 
 
-def _epsilon(captured: Captured) -> float:
-    given = _given_epsilon(captured.operation)
-    return torch.finfo(captured.dtype).eps if given is None else given
-
-
-def _given_epsilon(operation: Operation) -> float | None:
-    """Return what is added to the variance; None for the smallest step from 1 in the dtype."""
-    return operation.get("eps", None if "rms" in operation.name else 1e-5)
+def _epsilon(operation: Operation) -> float:
+    """Return what is added to the variance; RMS norm's own is that of the dtype it computes in."""
+    epsilon = operation.get("eps", None if "rms" in operation.name else 1e-5)
+    return summing_eps(operation.arguments["input"].dtype) if epsilon is None else epsilon
 
 
 class _Group:
@@ -147,16 +152,13 @@ class _Group:
         self.index = tuple(index)
         self.places = scheme.members(self.index)
         self.size = len(self.places)
-        self.epsilon = notation.plain(_epsilon(captured))
+        self.epsilon = notation.plain(_epsilon(captured.operation))
 
     def statistics(self) -> tuple[Value, ...]:
-        """Mean, variance, inverse standard deviation; without a mean, the mean square for it."""
-        if not self.scheme.is_centred:
-            square = self._mean_square()
-            return square, self._inverse_root(square, "inverse_rms", _INVERSE_RMS)
-        mean = self._mean()
-        var = self._var(mean)
-        return mean, var, self._inverse_root(var, "inverse_std", _INVERSE_STD)
+        """Return mean, variance, inverse standard deviation; no mean where none is subtracted."""
+        means = (self._mean(),) if self.scheme.is_centred else ()
+        var = self._var(_mean_of(means))
+        return *means, var, self._inverse_root(var)
 
     def _mean(self) -> Value:
         name = indexed("mean", self.index)
@@ -166,34 +168,34 @@ class _Group:
         terms = product(x, one_over(r"\frac{1}{m}", self.size))
         return total(self.captured, name, (terms,), self._seen("mean"))
 
-    def _var(self, mean: Value) -> Value:
-        name = indexed("var", self.index)
+    def _var(self, mean: float) -> Value:
+        own, _ = self.scheme.variance
+        name = indexed(own, self.index)
         if not self.scheme.uses_batch:
             return self._running("running_var", r"\sigma^2_{\text{run}}", name)
-        centred = self.centred(self.places, mean.computed)
+        centred = self.centred(self.places, mean)
         terms = product(centred, centred, one_over(r"\frac{1}{m}", self.size))
-        return total(self.captured, name, (terms,), self._seen("var"))
-
-    def _mean_square(self) -> Value:
-        x = gathered("x", self.captured.operands["x"], self.places)
-        terms = product(x, x, one_over(r"\frac{1}{m}", self.size))
-        return total(self.captured, indexed("mean_square", self.index), (terms,))
+        return total(self.captured, name, (terms,), self._seen(own))
 
     def _running(self, buffer: str, symbol: str, name: str) -> Value:
         array, channel = self.captured.operands[buffer], self.index[-1:]
         terms = product(single(symbol, array, channel))
         return total(self.captured, name, (terms,), float(array[channel]), "Kept from training.")
 
-    def _inverse_root(self, var: Value, name: str, symbol: str) -> Value:
-        value = (var.computed + _epsilon(self.captured)) ** -0.5
-        terms = product(derived(_one(symbol, value), f"1/{self._root}", var.computed))
+    def _inverse_root(self, var: Value) -> Value:
+        name = "inverse_std" if self.scheme.is_centred else "inverse_rms"
+        value = np.array([(var.computed + _epsilon(self.captured.operation)) ** -0.5])
+        terms = product(self.scale(var.computed, value))
         return total(self.captured, indexed(name, self.index), (terms,), self._seen(name))
 
     def scale(self, var: Floats | float, inverse_std: Floats | float) -> Factor:
         """Return 1/√(σ² + ε)."""
-        symbol = _INVERSE_STD if self.scheme.is_centred else _INVERSE_RMS
-        factor = Factor(symbol, np.asarray(inverse_std, dtype=np.float64))
+        factor = Factor(self._inverse_symbol, np.asarray(inverse_std, dtype=np.float64))
         return derived(factor, f"1/{self._root}", var)
+
+    @property
+    def _inverse_symbol(self) -> str:
+        return rf"\frac{{1}}{{\sqrt{{{self.scheme.variance[1]} + \epsilon}}}}"
 
     @property
     def _root(self) -> str:
@@ -220,71 +222,63 @@ class _Group:
         """Return dL/dy at these places."""
         return gathered(DL_DY, self.captured.dl_dy, where)
 
-    def var_gradient(self, mean: float, var: Value, inverse_std: Value) -> Value:
-        """Return dL/d(variance), or of the mean square: through every output of the group."""
-        symbol = r"\sigma^2" if self.scheme.is_centred else r"\overline{x^2}"
+    def input_gradient(self, position: Position) -> tuple[Value, ...]:
+        """Return the statistics, their gradients, and dL/dx."""
+        *means, var, inverse_std = statistics = self.statistics()
+        mean, where = _mean_of(means), np.array([position], dtype=np.int64)
+        scale = self.scale(var.computed, inverse_std.computed)
+        groups = [product(self.dl_dy(where), *self.weight(where), scale)]
+        steps: list[Value] = []
+        if self.scheme.uses_batch:
+            steps.append(self._var_gradient(mean, var, inverse_std))
+            groups.append(self._through_var(where, mean, steps[0], 2))
+        if self.scheme.uses_batch and self.scheme.is_centred:
+            steps.append(self._mean_gradient(mean, var, inverse_std, steps[0]))
+            own = _one(_DL_DMEAN, steps[1].computed)
+            groups.append(product(own, one_over(r"\frac{1}{m}", self.size)))
+        name, actual = indexed("dL/dx", position), self.captured.gradient_at("x", position)
+        return (*statistics, *steps, total(self.captured, name, tuple(groups), actual))
+
+    def _var_gradient(self, mean: float, var: Value, inverse_std: Value) -> Value:
+        """Return dL/d(variance), through every output of the group."""
+        name, symbol = self.scheme.variance
         slope = derived_constant(
             rf"-\frac{{1}}{{2}} ({symbol} + \epsilon)^{{-3/2}}",
             -0.5 * inverse_std.computed**3,
             f"−½·({{}} + {self.epsilon})^(−3/2)",
             var.computed,
         )
-        terms = product(
-            self.dl_dy(self.places),
-            *self.weight(self.places),
-            self.centred(self.places, mean),
-            slope,
-        )
-        name = "dL/dvar" if self.scheme.is_centred else "dL/dmean_square"
-        return total(self.captured, indexed(name, self.index), (terms,))
+        read = (*self.weight(self.places), self.centred(self.places, mean))
+        terms = product(self.dl_dy(self.places), *read, slope)
+        return total(self.captured, indexed(f"dL/d{name}", self.index), (terms,))
 
-    def mean_gradient(
+    def _mean_gradient(
         self, mean: float, var: Value, inverse_std: Value, var_gradient: Value
     ) -> Value:
-        """Return dL/d(mean): through every output of the group, and through the variance."""
-        direct = product(
-            self.dl_dy(self.places),
-            *self.weight(self.places),
-            derived_constant(
-                rf"-{_INVERSE_STD}", -inverse_std.computed, f"−1/{self._root}", var.computed
-            ),
+        """Return dL/d(mean), through every output of the group, and through the variance."""
+        slope = derived_constant(
+            f"-{self._inverse_symbol}", -inverse_std.computed, f"−1/{self._root}", var.computed
         )
-        through_var = product(
-            self.centred(self.places, mean),
-            constant(_DL_DVAR, var_gradient.computed),
-            derived_constant(r"-\frac{2}{m}", -2 / self.size, f"−2/{self.size}"),
-        )
-        name = indexed("dL/dmean", self.index)
+        direct = product(self.dl_dy(self.places), *self.weight(self.places), slope)
+        through_var = self._through_var(self.places, mean, var_gradient, -2)
         note = "What goes through the variance adds up to 0, but for rounding."
+        name = indexed("dL/dmean", self.index)
         return total(self.captured, name, (direct, through_var), None, note)
 
-    def input_gradient(self, position: Position) -> tuple[Value, ...]:
-        """Return the statistics, their gradients, and dL/dx."""
-        *means, var, inverse_std = statistics = self.statistics()
-        mean = means[0].computed if means else 0.0
-        where = np.array([position], dtype=np.int64)
-        scale = self.scale(var.computed, inverse_std.computed)
-        groups = [product(self.dl_dy(where), *self.weight(where), scale)]
-        steps: list[Value] = []
-        if self.scheme.uses_batch:
-            var_gradient = self.var_gradient(mean, var, inverse_std)
-            steps.append(var_gradient)
-            groups.append(
-                product(
-                    self.centred(where, mean),
-                    constant(
-                        _DL_DVAR if self.scheme.is_centred else _DL_DSQUARE, var_gradient.computed
-                    ),
-                    derived_constant(r"\frac{2}{m}", 2 / self.size, f"2/{self.size}"),
-                )
-            )
-        if self.scheme.uses_batch and self.scheme.is_centred:
-            mean_gradient = self.mean_gradient(mean, var, inverse_std, steps[0])
-            steps.append(mean_gradient)
-            share = one_over(r"\frac{1}{m}", self.size)
-            groups.append(product(_one(_DL_DMEAN, mean_gradient.computed), share))
-        name, actual = indexed("dL/dx", position), self.captured.gradient_at("x", position)
-        return (*statistics, *steps, total(self.captured, name, tuple(groups), actual))
+    def _through_var(self, where: Indices, mean: float, gradient: Value, times: int) -> Terms:
+        """Return what reaches x at these places, or the mean, by the variance."""
+        sign, text = ("-", "−2") if times < 0 else ("", "2")
+        return product(
+            self.centred(where, mean),
+            constant(
+                rf"\frac{{\partial L}}{{\partial {self.scheme.variance[1]}}}", gradient.computed
+            ),
+            derived_constant(rf"{sign}\frac{{2}}{{m}}", times / self.size, f"{text}/{self.size}"),
+        )
+
+
+def _mean_of(means: Sequence[Value]) -> float:
+    return means[0].computed if means else 0.0
 
 
 def _one(symbol: str, value: float) -> Factor:
@@ -297,7 +291,7 @@ def _explainer(scheme_of: _SchemeOf, letters_of: "_LettersOf") -> Explainer:
         group = _Group(captured, scheme, position)
         *means, var, inverse_std = statistics = group.statistics()
         where = np.array([position], dtype=np.int64)
-        centred = group.centred(where, means[0].computed if means else 0.0)
+        centred = group.centred(where, _mean_of(means))
         scale = group.scale(var.computed, inverse_std.computed)
         groups = (product(centred, scale, *group.weight(where)),)
         if "b" in captured.operands:
@@ -432,24 +426,22 @@ def _formulas(
 ) -> tuple[GeneralFormula, ...]:
     mean = at(r"\mu", *letters.statistics)
     x = at("x", *letters.input)
-    if scheme.is_centred:
-        var, centred = at(r"\sigma^2", *letters.statistics), f"({x} - {mean})"
-    else:
-        var, centred = at(r"\overline{x^2}", *letters.statistics), x
+    name, symbol = scheme.variance
+    var, centred = at(symbol, *letters.statistics), f"({x} - {mean})" if scheme.is_centred else x
     inverse_std = rf"\frac{{1}}{{\sqrt{{{var} + \epsilon}}}}"
     weight = at("w", *letters.weight) if "w" in operation.shapes else ""
     bias = at("b", *letters.weight) if "b" in operation.shapes else ""
     dl_dy, over = gradient("y", *letters.input), letters.over_group
     parts: list[GeneralFormula] = []
     average = rf"\frac{{1}}{{m}} {over}"
-    if scheme.uses_batch and scheme.is_centred:
-        parts.append(GeneralFormula("mean", f"{mean} = {average} {x}", letters.size))
-        parts.append(GeneralFormula("var", f"{var} = {average} {centred}^2"))
-    elif scheme.uses_batch:
-        parts.append(GeneralFormula("mean_square", f"{var} = {average} {x}^2", letters.size))
+    if scheme.uses_batch:
+        if scheme.is_centred:
+            parts.append(GeneralFormula("mean", f"{mean} = {average} {x}", letters.size))
+        size = "" if parts else letters.size
+        parts.append(GeneralFormula(name, f"{var} = {average} {centred}^2", size))
     y = f"{at('y', *letters.input)} = {joined(centred, inverse_std, weight)}"
     where = joined(
-        _epsilon_sentence(operation),
+        rf"Here $\epsilon = {notation.number(_epsilon(operation))}$.",
         "" if scheme.uses_batch else r"$\mu$ and $\sigma^2$ are those kept from training.",
         letters.legend,
     )
@@ -467,13 +459,6 @@ def _formulas(
             latex = f"{gradient(symbol, *letters.weight)} = {right}"
             parts.append(GeneralFormula(f"dL/d{symbol}", latex))
     return tuple(parts)
-
-
-def _epsilon_sentence(operation: Operation) -> str:
-    epsilon = _given_epsilon(operation)
-    if epsilon is None:
-        return r"$\epsilon$ is the difference of 1 and the next larger number of the dtype."
-    return rf"Here $\epsilon = {notation.number(epsilon)}$."
 
 
 def _through_statistics(

@@ -190,7 +190,12 @@ def _average_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     made = notation.outputs(dims)
     zeros = "Where an index lies outside the input, $x$ is 0." if _leaves_input(operation) else ""
     where = {
-        "y": joined(windows.numbers, zeros, _divisor(operation, average, made), _of(image, dims)),
+        "y": joined(
+            windows.numbers,
+            zeros,
+            _divisor(operation, average, made),
+            _legend(image, dims, window_position=_cells(dims)),
+        ),
         "dL/dx": joined(readers_sentence(dims, _READERS), _input_legend(dims)),
     }
     axes = (*_image_letters(image), *map(window_letters, dims))
@@ -210,7 +215,7 @@ def _divisor(operation: Operation, average: _Averaging, made: tuple[str, ...]) -
 def _adaptive_average_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     average, dims = _adaptive_average(operation), _adaptive_dimensions(operation)
     image = _image(operation, len(dims))
-    sentence = _adaptive_legend(image, dims)
+    sentence = _legend(image, dims, input_position=notation.coordinates(dims))
     if not average.symbol:
         made = at("m", *notation.outputs(dims))
         sentence = f"${made}$ is the number of inputs that the window reads. {sentence}"
@@ -329,7 +334,12 @@ def _maximum_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
         cell += f"{_ONE_WINNER} The bracket is 1 where this is so, else 0."
     over = "".join(dim.sum_over_readers for dim in dims)
     right = joined(over, winner, gradient("y", *image, *readers))
-    where = joined(f"Over {bounds}." if bounds else "", windows.numbers, outside, _of(image, dims))
+    where = joined(
+        f"Over {bounds}." if bounds else "",
+        windows.numbers,
+        outside,
+        _legend(image, dims, window_position=_cells(dims)),
+    )
     where_x = joined(cell, readers_sentence(dims, _READERS), _input_legend(dims))
     return (
         GeneralFormula("y", y, where),
@@ -347,40 +357,25 @@ def _adaptive_maximum_formulas(operation: Operation) -> tuple[GeneralFormula, ..
     winner = rf"\left[ ({chosen}) = {at(f'({hats})', *image, *made)} \right]"
     over = "".join(map(_sum_over_adaptive, dims))
     right = joined(over, winner, gradient("y", *image, *made))
+    y = rf"{at('y', *image, *made)} = \max_{{{chosen}}} {at('x', *image, *read)}"
+    where = f"Over the window: {windows}. {_legend(image, dims, input_position=read)}"
+    place = f"${at(f'({hats})', *image, *made)}$ is where the window's maximum stands: "
     return (
-        GeneralFormula(
-            "y",
-            rf"{at('y', *image, *made)} = \max_{{{chosen}}} {at('x', *image, *read)}",
-            f"Over the window: {windows}. {_adaptive_legend(image, dims)}",
-        ),
-        GeneralFormula(
-            "dL/dx",
-            f"{_dl_dx(image, dims)} = {right}",
-            f"${at(f'({hats})', *image, *made)}$ is where the window's maximum stands: "
-            f"{_ONE_WINNER}",
-        ),
+        GeneralFormula("y", y, where),
+        GeneralFormula("dL/dx", f"{_dl_dx(image, dims)} = {right}", f"{place}{_ONE_WINNER}"),
     )
 
 
 # What their formulas share ------------------------------------------------------------------------
 
 
-def _of(image: tuple[str, ...], dims: Dimensions) -> str:
-    return notation.legend(
-        image=image[:-1],
-        channel=image[-1:],
-        output_position=notation.outputs(dims),
-        window_position=tuple(dim.cell for dim in dims),
-    )
+def _legend(image: tuple[str, ...], dims: Dimensions, **more: Sequence[str]) -> str:
+    made = notation.outputs(dims)
+    return notation.legend(image=image[:-1], channel=image[-1:], output_position=made, **more)
 
 
-def _adaptive_legend(image: tuple[str, ...], dims: Dimensions) -> str:
-    return notation.legend(
-        image=image[:-1],
-        channel=image[-1:],
-        output_position=notation.outputs(dims),
-        input_position=notation.coordinates(dims),
-    )
+def _cells(dims: Dimensions) -> tuple[str, ...]:
+    return tuple(dim.cell for dim in dims)
 
 
 def _input_legend(dims: Dimensions) -> str:

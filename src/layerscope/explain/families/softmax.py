@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from layerscope.explain import notation
 from layerscope.explain.explainer import Explainer, GeneralFormula, where_used
@@ -19,8 +20,6 @@ from layerscope.explain.factors import (
 from layerscope.explain.notation import DL_DY, at, gradient, joined, summed
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Factor, Floats, Indices, Position, Terms, Value, indexed
-
-MAXIMUM_NOTE = "The largest is subtracted before e is raised to it: large numbers would overflow."
 
 PROBABILITY = "e^({} − {})/{}"  # of the score, the largest of the row, Z
 
@@ -40,9 +39,10 @@ def one_over_z(z: float) -> Factor:
     return derived_constant(r"\frac{1}{Z}", 1 / z, "1/{}", z)
 
 
-def largest_of(name: str, key: str, scores: Factor, dtype: object) -> Value:
+def largest_of(name: str, key: str, scores: Factor, dtype: torch.dtype) -> Value:
     """Return the largest of a row of scores."""
-    return Value(name, key, "max", (product(scores),), None, dtype, MAXIMUM_NOTE)  # type: ignore[arg-type]
+    note = "The largest is subtracted before e is raised to it: large numbers would overflow."
+    return Value(name, key, "max", (product(scores),), None, dtype, note)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,13 +222,13 @@ class _Attention:
             groups.append(product(derived_constant("m", added, notation.plain(added))))
         return total(self.captured, indexed("s", (*self.front, query, key)), tuple(groups))
 
-    def slope(self, queries: Indices, keys: Indices) -> Factor:
-        """Return dL/ds = p·(g − G) of these pairs: g = Σ dL/dy·v is the key's, G = Σ p·g."""
+    def slopes(self, queries: Indices, keys: Indices) -> tuple[tuple[Factor, Factor], ...]:
+        """Return the two products that dL/ds is the sum of, p·g and −p·G, of these pairs."""
         gains = self.captured.dl_dy[self.front] @ self.v.T
-        p, g = self.p[queries, keys], gains[queries, keys]
-        whole = (self.p * gains).sum(axis=1)[queries]
-        factor = Factor(_DL_DS, p * (g - whole), places(*self.front, queries, keys))
-        return derived(factor, "{}·({} − {})", p, g, whole)
+        own, whole = gains[queries, keys], (self.p * gains).sum(axis=1)[queries]
+        share = self.share(queries, keys)
+        g = Factor("g", own, places(*self.front, queries, keys))
+        return (share, g), (share, Factor("-G", -whole, places(*self.front, queries)))
 
     def share(self, queries: Indices, keys: Indices) -> Factor:
         """Return p of these pairs."""
@@ -285,12 +285,11 @@ def _attention_gradient(captured: Captured, symbol: str, position: Position) -> 
         dl_dy = gathered(DL_DY, captured.dl_dy, places(*front, queries, feature))
         return (total(captured, name, (product(dl_dy, head.share(queries, keys)),), actual),)
     read = gathered(other, captured.operands[other], places(*front, met, feature))
-    terms = product(head.slope(queries, keys), read, head.scale_factor())
+    groups = tuple(
+        product(*slope, read, head.scale_factor()) for slope in head.slopes(queries, keys)
+    )
     steps = head.gain_values(int(queries[0]), int(keys[0]))
-    return (*steps, total(captured, name, (terms,), actual))
-
-
-_DL_DS = r"\frac{\partial L}{\partial s}"
+    return (*steps, total(captured, name, groups, actual))
 
 
 def _attention_first(operation: Operation, symbol: str, position: Position) -> Position:
