@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -92,7 +92,12 @@ class Captured:
         return None if gradient is None else float(gradient[position])
 
 
-def operands(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: type) -> Any:
+T = TypeVar("T")
+
+
+def operands(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: type[T]
+) -> dict[str, T]:
     """Return the tensors that a function is called with, by symbol.
 
     Args:
@@ -101,7 +106,7 @@ def operands(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: 
     return dict(_operands(bound_arguments(name, args, kwargs), kind))
 
 
-def _operands(bound: Mapping[str, Any], kind: type) -> Iterator[tuple[str, Any]]:
+def _operands(bound: Mapping[str, Any], kind: type[T]) -> Iterator[tuple[str, T]]:
     for argument, value in bound.items():
         if type(value) in (tuple, list):
             tensors = (item for item in value if isinstance(item, kind))
@@ -122,9 +127,7 @@ def operation_of(
         padding: likewise the function that padded what it reads.
     """
     number, function = numbered
-    read: dict[str, TensorRecord] = operands(
-        function.name, function.args, function.kwargs, TensorRecord
-    )
+    read = operands(function.name, function.args, function.kwargs, TensorRecord)
     padded, sources = None, (number,)
     if padding is not None:
         padded = bound_arguments(padding[1].name, padding[1].args, padding[1].kwargs)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import layerscope
 from layerscope.explain.families import EXPLAINERS
+from layerscope.report.explain.markdown import explanation_markdown
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference.md"
 
@@ -115,7 +116,6 @@ MADE = {
     "spectral": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(5, 4)),
     "standardized": lambda: Standardized(2, 4, 3, padding=1),
     "scaled": Scaled,
-    "constant": lambda: lambda x: F.conv2d(x, torch.ones(4, 2, 3, 3, dtype=x.dtype), padding=1),
 }
 
 
@@ -124,12 +124,14 @@ def test_a_weight_that_is_made_of_others(name):
     torch.manual_seed(0)
     made = MADE[name]()
     call = captured(made, (2, 3, 5) if name == "spectral" else (2, 2, 5, 4))
-    if name == "constant":
-        assert "w" not in call.gradients
-        call.gradients["w"] = np.zeros(0)  # nobody asks for it
-        del call.operands["w"]
-        return
     assert_explained(call)
+
+
+def test_a_weight_that_needs_no_gradient_has_none_to_compare_with():
+    call = captured(lambda x: F.conv2d(x, torch.ones(4, 2, 3, 3, dtype=x.dtype)), (2, 2, 5, 4))
+    (value,) = explainer(call).gradient(call, "w", (0, 0, 0, 0))
+    assert value.actual is None
+    assert value.num_terms == 2 * 3 * 2
 
 
 def report_of(layer):
@@ -164,6 +166,27 @@ def test_both_factors_of_a_product_are_explained():
 
     layer = layerscope.explain(Product(), image=torch.randn(2, 3, 2, 2)).explanation.layer("matmul")
     assert [value.name for value in layer.input_gradient_values] == ["dL/dx[0,0,0]", "dL/dz[0,0,1]"]
+
+
+def test_an_input_that_no_window_reads_has_no_terms_and_is_written():
+    network = nn.Sequential(nn.AvgPool2d(2), nn.Flatten())
+    where = {"layer": "0", "input_position": (0, 0, 4, 0)}
+    explanation = layerscope.explain(network, image=torch.randn(1, 1, 5, 4), **where).explanation
+    (value,) = explanation.layer("0").input_gradient_values
+    assert (value.num_terms, value.computed, value.actual) == (0, 0.0, 0.0)
+    assert "has no terms" in explanation_markdown(explanation, "explain.svg")
+
+
+def test_a_position_whose_first_index_is_no_images():
+    class Sum(nn.Module):
+        def forward(self, x):
+            return x.permute(1, 0).sum(0, keepdim=True)
+
+    network = nn.Sequential(nn.Flatten(), Sum())
+    report = layerscope.explain(
+        network, image=torch.randn(2, 3, 1), layer="1.permute", position=(2, 1)
+    )
+    assert report.value("1.permute", "y[2,1]").num_terms == 1
 
 
 # Settings at random -------------------------------------------------------------------------------
