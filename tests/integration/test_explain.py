@@ -12,12 +12,12 @@ from helpers import SCRIPTS, read_json
 from PIL import Image
 
 FILES = {"explain.json", "explain.md", "explain.html", "explain.svg", "run.json"}
-PRELU = """
+ODD = """
 from torch import nn
 
 class Net(nn.Sequential):
     def __init__(self):
-        super().__init__(nn.Flatten(), nn.PReLU(), nn.Linear(12, 2))
+        super().__init__(nn.Flatten(), nn.Softsign(), nn.Linear(12, 2))
 """
 
 
@@ -151,14 +151,14 @@ def test_a_trained_checkpoint_and_a_real_image(run, finished, tmp_path):
 
 
 def test_a_type_without_explanation_is_named(run, tmp_path, monkeypatch):
-    (tmp_path / "explained_prelu.py").write_text(PRELU)
+    (tmp_path / "explained_odd.py").write_text(ODD)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    keys = ("model=custom", "model._target_=explained_prelu.Net", "model.input_shape=[3,2,2]")
+    keys = ("model=custom", "model._target_=explained_odd.Net", "model.input_shape=[3,2,2]")
     result, record = explained(run, tmp_path / "a", *keys, "model.num_classes=2")
-    assert record["refused_types"] == ["PReLU"]
-    assert "not explained: PReLU" in result.out
-    assert "PReLU" in (tmp_path / "a" / "explain.md").read_text()
+    assert record["refused_types"] == ["Softsign"]
+    assert "not explained: Softsign" in result.out
+    assert "Softsign" in (tmp_path / "a" / "explain.md").read_text()
     assert value_of(record, "2", "y[0,0]")
 
 

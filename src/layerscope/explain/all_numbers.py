@@ -51,10 +51,9 @@ _SYMBOLS = {"weight": "w", "bias": "b"}
 
 
 def _of_call(key: str, call: CapturedCall, number: int) -> list[_Shown]:
-    state = {**call.parameters, **call.buffers}
     shown: list[_Shown] = [
         (key, _SYMBOLS.get(name, name), tensor, None)
-        for name, tensor in state.items()
+        for name, tensor in call.state.items()
         if tensor.is_floating_point() and tensor.dim()
     ]
     shown.append(_of_image(key, "y", call.output, number))

@@ -5,6 +5,7 @@ where it leaves them. So it is right for modules that are called several times, 
 work in place, and for a sum one of whose inputs is made of the other.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,16 +17,20 @@ from torch.utils.hooks import RemovableHandle
 
 from layerscope.base.errors import UserError
 from layerscope.config.schema import CrossEntropyConfig, LossConfig
+from layerscope.dry_run.opened import opened
 from layerscope.dry_run.recorder import named_arguments
-from layerscope.explain.captured import Captured, CapturedLoss
-from layerscope.explain.graph import Edge, batch_statistics, edge_of, leaving_edges
+from layerscope.explain.losses import CapturedLoss
+from layerscope.explain.operation import Captured, Operation, operands
 from layerscope.explain.values import Floats
 from layerscope.layers import Call, CallObserver, track_calls
+from layerscope.layers.calls import function_name, is_operation
 from layerscope.layers.tensors import tensors_in
 from layerscope.measure import Step
 from layerscope.networks import first_output
-from layerscope.networks.layer_calls import DescribedCall
+from layerscope.operations import owns_its_operations
 from layerscope.training.losses import loss_of
+
+Edge = tuple[Node, int]  # a node, and which of its outputs
 
 
 @dataclass(eq=False)
@@ -33,36 +38,37 @@ class CapturedCall:
     """A call of a layer, as tensors; `arrays` makes numbers of it.
 
     Args:
-        whole_gradients: of each parameter, everything that the step gave it, other calls included.
+        state: parameters, then buffers, by name.
+        operands: what the explained function read, by symbol; taken before it ran.
+        parameters: of the operands that are parameters, their paths.
+        gradients: of each operand, the part that goes through this call.
+        whole_gradients: of each operand that is a parameter, everything that the step gave it,
+            other calls included.
         is_overwritten: it returned a view that a later layer wrote to: then autograd keeps no
             gradient of what stood there before.
     """
 
     key: str
-    inputs: tuple[Tensor, ...]
-    parameters: Mapping[str, Tensor]
-    buffers: Mapping[str, Tensor]
+    state: Mapping[str, Tensor]
+    operands: Mapping[str, Tensor] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
     output: Tensor = field(init=False)
     output_gradient: Tensor | None = None
-    input_gradients: dict[int, Tensor] = field(default_factory=dict)
-    parameter_gradients: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
     whole_gradients: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
     is_overwritten: bool = False
 
-    def arrays(self, spec: DescribedCall) -> Captured:
-        """The same in float64, every number exact."""
-        gradients = (self.input_gradients.get(number) for number in range(len(self.inputs)))
+    def arrays(self, operation: Operation) -> Captured:
+        """Return the same in float64, every number exact."""
+        gradient = self.output_gradient
         return Captured(
-            spec=spec,
+            operation=operation,
             dtype=self.output.dtype,
-            inputs=tuple(exact(tensor) for tensor in self.inputs),
+            operands=_exact_all(self.operands),
             output=exact(self.output),
-            output_gradient=_exact_or_none(self.output_gradient),
-            input_gradients=tuple(_exact_or_none(gradient) for gradient in gradients),
-            parameters=_exact_all(self.parameters),
-            parameter_gradients=_exact_all(self.parameter_gradients),
-            buffers=_exact_all(self.buffers),
+            output_gradient=None if gradient is None else exact(gradient),
+            gradients=_exact_all(self.gradients),
             statistics=_exact_all(self.statistics),
         )
 
@@ -80,14 +86,23 @@ class CapturedStep:
     later_calls: Mapping[str, Sequence[CapturedCall]]
     loss: CapturedLoss
 
+    def calls_of(self, key: str) -> tuple[CapturedCall, ...]:
+        """Return the captured calls of a layer, in order."""
+        first = self.calls.get(key)
+        return () if first is None else (first, *self.later_calls.get(key, ()))
+
 
 def exact(tensor: Tensor) -> Floats:
-    """The same numbers in float64."""
+    """Return the same numbers in float64."""
     return tensor.detach().to("cpu", torch.float64).numpy()
 
 
 def capture_step(
-    step: Step, loss: LossConfig, target: int, wanted: frozenset[str] | None = None
+    step: Step,
+    loss: LossConfig,
+    target: int,
+    operations: Mapping[str, Sequence[Operation | None]],
+    wanted: frozenset[str] | None = None,
 ) -> CapturedStep:
     """Run forward, loss and backward once. The network and the image are left as they were.
 
@@ -95,6 +110,8 @@ def capture_step(
 
     Args:
         target: the class that every image is compared with.
+        operations: what each call of each layer computes, by the layers' keys; None where it is not
+            explained.
         wanted: keys of the layers to capture; None for all.
 
     Raises:
@@ -103,9 +120,9 @@ def capture_step(
     with step.preserve_state():
         for leaf in (*step.network.parameters(), *step.args):
             leaf.requires_grad_(leaf.is_floating_point())
-        observer = _Observer(step.network, wanted)
+        observer = _Observer(step.network, operations, wanted)
         try:
-            with track_calls(step.network, observer):
+            with observer.tracker:
                 outputs = first_output(step.forward())
             _check_outputs(outputs, target)
             observer.follow(outputs)
@@ -117,8 +134,8 @@ def capture_step(
             observer.stop()
         for call, parameters in observer.parameters.items():
             call.whole_gradients = {
-                name: parameter.grad.clone()
-                for name, parameter in parameters.items()
+                symbol: parameter.grad.clone()
+                for symbol, parameter in parameters.items()
                 if parameter.grad is not None
             }
     assert observer.followed is not None  # the loss depends on what it is the loss of
@@ -151,61 +168,140 @@ def _check_outputs(outputs: Tensor, target: int) -> None:
         raise UserError("no gradient: the network's output is detached from what it is made of")
 
 
+@dataclass(eq=False)
+class _Function:
+    """What a function that is about to run reads: copies, and the tensors' edges in the graph."""
+
+    copies: dict[str, Tensor]
+    edges: dict[str, Edge | None]
+    parameters: dict[str, nn.Parameter]
+
+    @classmethod
+    def of(cls, read: Mapping[str, Tensor]) -> "_Function":
+        return cls(
+            {symbol: _copy(tensor) for symbol, tensor in read.items()},
+            {symbol: _edge_of(tensor) for symbol, tensor in read.items()},
+            {symbol: t for symbol, t in read.items() if isinstance(t, nn.Parameter)},
+        )
+
+    def with_x_of(self, padding: "_Function") -> "_Function":
+        """Return it with the x that was padded in place of what it read itself."""
+        return _Function(
+            {**self.copies, "x": padding.copies["x"]},
+            {**self.edges, "x": padding.edges["x"]},
+            self.parameters,
+        )
+
+
 class _Observer(CallObserver):
     """Keeps what the calls of each wanted layer read and make, and hooks their nodes.
 
     Of layers without parameters only the first call.
     """
 
-    def __init__(self, network: nn.Module, wanted: frozenset[str] | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        operations: Mapping[str, Sequence[Operation | None]],
+        wanted: frozenset[str] | None,
+    ) -> None:
         self.calls: dict[str, CapturedCall] = {}
         self.later_calls: dict[str, list[CapturedCall]] = {}
-        self.parameters: dict[CapturedCall, Mapping[str, Tensor]] = {}
+        self.parameters: dict[CapturedCall, Mapping[str, nn.Parameter]] = {}
         self.followed: Tensor | None = None
+        self.tracker = track_calls(network, self, self._run_function)
+        self._operations = operations
+        self._num_calls: Counter[str] = Counter()
         self._wanted = wanted
         self._state = {id(t) for t in (*network.parameters(), *network.buffers())}
-        self._began: dict[Call, tuple[CapturedCall, list[Edge | None], Mapping[str, Tensor]]] = {}
+        self._paths = {id(parameter): path for path, parameter in network.named_parameters()}
+        self._running: CapturedCall | None = None
+        self._operation: Operation | None = None
+        self._functions: list[_Function] = []
+        self._opening: list[Callable[..., Any]] = []
         self._views: list[tuple[CapturedCall, Tensor, int]] = []
         self._made: set[Node] = set()
         self._handles: list[RemovableHandle] = []
 
     def layer_began(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Copy what may be overwritten."""
+        self._running, self._operation = None, None
+        self._functions.clear()
         if self._wanted is not None and call.key not in self._wanted:
             return
-        own = self._own_state(call, args, kwargs)
-        parameters = {n: t for n, t in own.items() if isinstance(t, nn.Parameter)}
-        if call.key in self.calls and not parameters:
+        state = self._own_state(call, args, kwargs)
+        has_parameters = any(isinstance(tensor, nn.Parameter) for tensor in state.values())
+        if call.key in self.calls and not has_parameters:
             return
-        given = list(tensors_in((args, kwargs)))
-        inputs = [tensor for tensor in given if id(tensor) not in self._state] or given
-        captured = CapturedCall(
-            call.key,
-            tuple(_copy(tensor) for tensor in inputs),
-            {name: _copy(tensor) for name, tensor in parameters.items()},
-            {name: _copy(tensor) for name, tensor in own.items() if name not in parameters},
-        )
-        self._began[call] = captured, [edge_of(tensor) for tensor in inputs], parameters
+        self._running = CapturedCall(call.key, {name: _copy(t) for name, t in state.items()})
+        known = self._operations.get(call.key, ())
+        number = self._num_calls[call.key]
+        self._operation = known[number] if number < len(known) else None
+        if self._operation is not None and not self._operation.sources:
+            given = list(tensors_in((args, kwargs)))
+            inputs = [tensor for tensor in given if id(tensor) not in self._state] or given
+            self._functions.append(_Function.of({"x": inputs[0]}))
+
+    def _run_function(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a function that Python code calls; keep what it reads inside an explained layer.
+
+        Functions are seen as the dry run sees them: those of a family as one, others opened.
+        """
+        if self._operation is None or not is_operation(function):
+            return function(*args, **kwargs)
+        name = function_name(function)
+        if not owns_its_operations(name) and function not in self._opening:
+            inside = opened(function)
+            if inside is not None:
+                self._opening.append(function)
+                try:
+                    with self.tracker.functions_seen():
+                        return inside(*args, **kwargs)
+                finally:
+                    self._opening.pop()
+        if self._operation.sources:
+            self._functions.append(_Function.of(operands(name, args, kwargs, Tensor)))
+        return function(*args, **kwargs)
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         """Copy what it returned, and wait for its gradients."""
         tensor = next(tensors_in(output), None)
-        edge = None if tensor is None else edge_of(tensor)
-        began = self._began.pop(call, None)
-        if tensor is not None and began is not None:
-            captured, input_edges, parameters = began
+        self._num_calls[call.key] += tensor is not None
+        captured, self._running = self._running, None
+        operation, self._operation = self._operation, None
+        if tensor is not None and captured is not None:
+            edge = _edge_of(tensor)
             if self.calls.setdefault(call.key, captured) is not captured:
                 self.later_calls.setdefault(call.key, []).append(captured)
-            self.parameters[captured] = parameters
+            read = self._read(operation)
+            captured.operands = read.copies
+            captured.parameters = {
+                symbol: self._paths[id(parameter)]
+                for symbol, parameter in read.parameters.items()
+                if id(parameter) in self._paths
+            }
+            self.parameters[captured] = read.parameters
             captured.output = _copy(tensor)
             if tensor._is_view():
                 self._views.append((captured, tensor, tensor._version))
             if edge is not None:
-                captured.statistics = batch_statistics(edge[0])
-                self._wait(captured, edge, input_edges, parameters)
-        self._made.update(node for node, _ in filter(None, map(edge_of, tensors_in(output))))
+                captured.statistics = _batch_statistics(edge[0])
+                self._wait(captured, edge, read.edges)
+        self._made.update(node for node, _ in filter(None, map(_edge_of, tensors_in(output))))
+
+    def _read(self, operation: Operation | None) -> _Function:
+        """Return what the explained function read."""
+        if operation is None:
+            return _Function({}, {}, {})
+        if not operation.sources:
+            return self._functions[0]
+        number, *padding = operation.sources
+        function = self._functions[number]
+        return function.with_x_of(self._functions[padding[0]]) if padding else function
 
     def follow(self, outputs: Tensor) -> None:
         """Keep the gradient of the network's own output."""
@@ -228,84 +324,101 @@ class _Observer(CallObserver):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._began.clear()
+        self._functions.clear()
         self._views.clear()
         self._made.clear()
 
     def _own_state(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> dict[str, Tensor]:
-        """Parameters and buffers by name: a module's own, or among an operation's arguments."""
+        """Return parameters, then buffers: a module's own, or among a function's arguments."""
         if call.operation is None:
             return {**dict(call.module.named_parameters()), **dict(call.module.named_buffers())}
         named = named_arguments(call.operation, args, kwargs)
         return {name: tensor for name, tensor in named if id(tensor) in self._state}
 
-    def _wait(
-        self,
-        captured: CapturedCall,
-        output: Edge,
-        inputs: list[Edge | None],
-        parameters: Mapping[str, Tensor],
-    ) -> None:
-        """Hooks that fill in the call's gradients during the backward pass."""
+    def _wait(self, captured: CapturedCall, output: Edge, read: Mapping[str, Edge | None]) -> None:
+        """Hook the call's nodes, so that its gradients are filled in during the backward pass."""
         node, number = output
-        passes_through = [index for index, edge in enumerate(inputs) if edge == output]
+        passes_through = [symbol for symbol, edge in read.items() if edge == output]
 
         def keep_output(gradients: tuple[Tensor | None, ...]) -> None:
             gradient = gradients[number]
             if gradient is not None:
                 captured.output_gradient = gradient.clone()
-                for index in passes_through:
-                    captured.input_gradients[index] = captured.output_gradient
+                for symbol in passes_through:
+                    captured.gradients[symbol] = captured.output_gradient
 
         self._handles.append(node.register_prehook(keep_output))
         if passes_through:
             return
-        leaving = leaving_edges(node, self._made | {edge[0] for edge in inputs if edge})
-        for inner, edges in leaving.items():
+        foreign = self._made | {edge[0] for edge in read.values() if edge}
+        for inner, edges in _leaving_edges(node, foreign).items():
             self._handles.append(
-                inner.register_hook(_keeper(captured, edges, inputs, parameters))  # type: ignore[arg-type]
+                inner.register_hook(_keeper(captured, edges, read))  # type: ignore[arg-type]
             )
 
 
 def _keeper(
-    captured: CapturedCall,
-    edges: list[tuple[int, Edge]],
-    inputs: list[Edge | None],
-    parameters: Mapping[str, Tensor],
+    captured: CapturedCall, edges: list[tuple[int, Edge]], read: Mapping[str, Edge | None]
 ) -> Callable[[tuple[Tensor | None, ...], Any], None]:
-    """Adds a node's results to the gradients of the inputs and parameters that they belong to."""
-    destinations: list[tuple[int, dict[Any, Tensor], Any]] = []
-    for position, edge in edges:
-        destinations += [
-            (position, captured.input_gradients, index)
-            for index, known in enumerate(inputs)
-            if known == edge
-        ]
-        variable = getattr(edge[0], "variable", None)
-        destinations += [
-            (position, captured.parameter_gradients, name)
-            for name, parameter in parameters.items()
-            if parameter is variable
-        ]
+    """Return a hook that adds a node's results to the gradients of the operands they belong to."""
+    destinations = [
+        (position, symbol)
+        for position, edge in edges
+        for symbol, known in read.items()
+        if known == edge
+    ]
 
     def keep(results: tuple[Tensor | None, ...], _: Any) -> None:
-        for position, gradients, name in destinations:
+        for position, symbol in destinations:
             result = results[position]
             if result is not None:
-                before = gradients.get(name)
-                gradients[name] = result.clone() if before is None else before + result
+                before = captured.gradients.get(symbol)
+                captured.gradients[symbol] = result.clone() if before is None else before + result
 
     return keep
 
 
+# What torch's batch norms keep of a batch, by the names that they have in an explanation.
+_STATISTICS = {"mean": "_saved_result1", "inverse_std": "_saved_result2"}
+
+
+def _leaving_edges(start: Node, foreign: set[Node]) -> dict[Node, list[tuple[int, Edge]]]:
+    """Return where autograd's graph leaves a call: of each of its nodes, the edges that do."""
+    leaving: dict[Node, list[tuple[int, Edge]]] = {}
+    seen, waiting = {start}, [start]
+    while waiting:
+        node = waiting.pop()
+        for position, (behind, number) in enumerate(node.next_functions):
+            if behind is None:
+                continue
+            if behind in foreign or hasattr(behind, "variable"):
+                leaving.setdefault(node, []).append((position, (behind, number)))
+            elif behind not in seen:
+                seen.add(behind)
+                waiting.append(behind)
+    return leaving
+
+
+def _batch_statistics(node: Node) -> dict[str, Tensor]:
+    """Return what a batch norm in train mode keeps; nothing for every other node."""
+    if "BatchNorm" not in node.name():
+        return {}
+    found = {name: getattr(node, saved, None) for name, saved in _STATISTICS.items()}
+    return {name: t.detach().clone() for name, t in found.items() if t is not None and t.numel()}
+
+
+def _edge_of(tensor: Tensor) -> Edge | None:
+    """Return where its gradient arrives; None where it has none, or none is asked for."""
+    if not tensor.requires_grad or not torch.is_grad_enabled():
+        return None
+    edge = get_gradient_edge(tensor)
+    return edge.node, edge.output_nr
+
+
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
-
-
-def _exact_or_none(tensor: Tensor | None) -> Floats | None:
-    return None if tensor is None else exact(tensor)
 
 
 def _exact_all(tensors: Mapping[str, Tensor]) -> dict[str, Floats]:

@@ -1,23 +1,12 @@
-"""Parts that every kind's explanation is put together from: places, factors and values."""
+"""Parts that every explanation is put together from: places, factors and values."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.explain.captured import Captured
-from layerscope.explain.notation import DL_DY
-from layerscope.explain.values import (
-    Factor,
-    Floats,
-    Indices,
-    Origin,
-    Position,
-    Terms,
-    Value,
-    indexed,
-)
+from layerscope.explain.operation import Captured
+from layerscope.explain.values import Factor, Floats, Indices, Origin, Position, Terms, Value
 
 
 def grid(*indices: Indices) -> Indices:
@@ -62,12 +51,12 @@ def single(symbol: str, array: Floats, position: Position) -> Factor:
 
 
 def constant(symbol: str, value: float) -> Factor:
-    """A number without an index, the same in all terms."""
+    """Return a number without an index, the same in all terms."""
     return Factor(symbol, np.asarray(value, dtype=np.float64))
 
 
 def derived(factor: Factor, text: str, *arguments: Floats | float) -> Factor:
-    """The same factor, with how it comes from other numbers.
+    """Return the same factor, with how it comes from other numbers.
 
     Args:
         text: see Origin.
@@ -78,17 +67,17 @@ def derived(factor: Factor, text: str, *arguments: Floats | float) -> Factor:
 
 
 def derived_constant(symbol: str, value: float, text: str, *arguments: float) -> Factor:
-    """A number without an index, with how it comes from other numbers."""
+    """Return a number without an index, with how it comes from other numbers."""
     return derived(constant(symbol, value), text, *arguments)
 
 
 def one_over(symbol: str, count: int) -> Factor:
-    """1 over how many there are."""
+    """Return 1 over how many there are."""
     return derived_constant(symbol, 1 / count, f"1/{count}")
 
 
 def product(*factors: Factor, is_padding: NDArray[np.bool_] | None = None) -> Terms:
-    """As many terms as the first factor has values.
+    """Return as many terms as the first factor has values.
 
     Another factor of one value that has a place is the same in all terms. Between others, a sum
     that a factor comes from stands in brackets.
@@ -106,7 +95,7 @@ def _bracketed(factor: Factor) -> Factor:
 
 
 def _is_sum(text: str) -> bool:
-    """Whether a sign stands outside of all brackets."""
+    """Tell whether a sign stands outside of all brackets."""
     depth = 0
     for character in text:
         depth += (character in "([") - (character in ")]")
@@ -133,63 +122,5 @@ def total(
     actual: float | None = None,
     note: str = "",
 ) -> Value:
-    """A sum of terms in a layer."""
-    return Value(name, captured.spec.key, "sum", groups, actual, captured.dtype, note)
-
-
-def number_at(array: Floats | None, position: Position) -> float | None:
-    """None where there is no array."""
-    return None if array is None else float(array[position])
-
-
-def input_gradient_at(captured: Captured, position: Position) -> float | None:
-    """Autograd's dL/dx of the first input; None where autograd gives none."""
-    return number_at(next(iter(captured.input_gradients), None), position)
-
-
-def parameter_gradient_at(captured: Captured, name: str, position: Position) -> float | None:
-    """Autograd's dL/dw or dL/db; None where the parameter is frozen."""
-    return number_at(captured.parameter_gradients.get(name), position)
-
-
-def output_gradient(captured: Captured) -> Floats:
-    """dL/dy, in an explanation that `where_used` lets through."""
-    assert captured.output_gradient is not None
-    return captured.output_gradient
-
-
-def where_used(
-    symbol: str, explain: Callable[[Captured, Position], tuple[Value, ...]]
-) -> Callable[[Captured, Position], tuple[Value, ...]]:
-    """A gradient's explanation; no terms at all where L does not depend on the layer's output.
-
-    Args:
-        symbol: the gradient's: `dL/dx`.
-    """
-
-    def explained(captured: Captured, position: Position) -> tuple[Value, ...]:
-        if captured.output_gradient is not None:
-            return explain(captured, position)
-        note = "L does not depend on what this layer returns."
-        return (total(captured, indexed(symbol, position), (), None, note),)
-
-    return explained
-
-
-def weight_gradient_name(position: Position) -> str:
-    """`dL/dw[0,0,1,1]`."""
-    return indexed("dL/dw", position)
-
-
-def bias_gradient(
-    captured: Captured, position: Position, where: Indices, note: str = ""
-) -> tuple[Value, ...]:
-    """dL/db of a bias that is added at these places of the output."""
-    terms = product(gathered(DL_DY, output_gradient(captured), where))
-    actual = parameter_gradient_at(captured, "bias", position)
-    return (total(captured, indexed("dL/db", position), (terms,), actual, note),)
-
-
-def has_bias(captured: Captured) -> bool:
-    """Whether the call adds one."""
-    return "bias" in captured.parameters
+    """Return a sum of terms in a layer."""
+    return Value(name, captured.operation.key, "sum", groups, actual, captured.dtype, note)

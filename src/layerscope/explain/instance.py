@@ -33,8 +33,9 @@ _CONV3_READS = (0.5479, 0.1062, 0.4359, 0.3585)
 _CONV_OUT_READS = ((0.4418, 0.6091), (0.6356, 0.6736))
 
 
-# That the input, or all layers together, may have. Each is looked at, and those that make up the
-# gradient of a weight are written down: 2^26 take a minute or two and some gigabytes.
+# Upper bound on the numbers in the input, and in all layers together. Each is looked at, and those
+# that make up the gradient of a weight are written down: 2^26 take a minute or two and some
+# gigabytes.
 MAX_NUMBERS = 2**26
 
 

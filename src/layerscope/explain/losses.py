@@ -4,30 +4,54 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from layerscope.explain.captured import CapturedLoss
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.factors import (
     derived,
     derived_constant,
     every_place,
     gathered,
-    number_at,
     one_over,
     places,
     product,
     single,
 )
-from layerscope.explain.kinds.softmax import (
-    MAXIMUM_NOTE,
+from layerscope.explain.families.softmax import (
     PROBABILITY,
     exponential_factor,
+    largest_of,
     one_over_z,
 )
 from layerscope.explain.notation import plain
 from layerscope.explain.values import Factor, Floats, Indices, Terms, Value, indexed
 
 LAYER = "loss"
+
+
+@dataclass(frozen=True, eq=False)
+class CapturedLoss:
+    """The loss of a step, the mean over the batch.
+
+    Args:
+        kind: `cross_entropy` or `mse`.
+        outputs: (N, num_classes), the network's.
+        target: (N,), the class of each image.
+        label_smoothing: of cross_entropy; 0 for none.
+        value: L.
+        gradient: dL/d(outputs), as autograd gives it.
+        probabilities: (N, num_classes), the framework's softmax of the outputs in their dtype; None
+            where it is not known.
+    """
+
+    kind: str
+    dtype: torch.dtype
+    outputs: Floats
+    target: tuple[int, ...]
+    label_smoothing: float
+    value: float
+    gradient: Floats
+    probabilities: Floats | None = None
 
 
 def explain_loss(captured: CapturedLoss, image: int | None = None) -> tuple[Value, ...]:
@@ -41,7 +65,7 @@ def explain_loss(captured: CapturedLoss, image: int | None = None) -> tuple[Valu
 
 
 def loss_formulas(kind: str, label_smoothing: float = 0.0) -> tuple[GeneralFormula, ...]:
-    """Of `cross_entropy` or `mse`: L and dL/dy, and what is computed on the way."""
+    """Return L and dL/dy of `cross_entropy` or `mse`, and what is computed on the way."""
     return _LOSSES[kind].formulas(label_smoothing)
 
 
@@ -61,7 +85,7 @@ def _sum(
 
 @dataclass(frozen=True, eq=False)
 class _Softmax:
-    """Of one image's outputs: each step as a value."""
+    """The softmax of one image's outputs: each step as a value."""
 
     largest: Value
     z: Value
@@ -76,7 +100,7 @@ def _softmax(captured: CapturedLoss, image: int) -> _Softmax:
     where = places(image, np.arange(captured.outputs.shape[1]))
     scores = gathered("y", captured.outputs, where)
     name = indexed("max", (image,))
-    largest = Value(name, LAYER, "max", (product(scores),), None, captured.dtype, MAXIMUM_NOTE)
+    largest = largest_of(name, LAYER, scores, captured.dtype)
     terms = product(exponential_factor("y", scores, largest.computed))
     z = _sum(captured, indexed("Z", (image,)), (terms,))
     classes = range(len(where))
@@ -89,7 +113,8 @@ def _probability(
 ) -> Value:
     score = single("y", captured.outputs, position)
     terms = product(exponential_factor("y", score, largest.computed), one_over_z(z.computed))
-    actual = number_at(captured.probabilities, position)
+    seen = captured.probabilities
+    actual = None if seen is None else float(seen[position])
     return _sum(captured, indexed("p", position), (terms,), actual)
 
 
@@ -224,11 +249,7 @@ def _cross_entropy_formulas(label_smoothing: float) -> tuple[GeneralFormula, ...
         r"\frac{\partial L}{\partial y_{n, c}} = "
         rf"\frac{{1}}{{N}} \left( p_{{n, c}} - {wanted} \right)"
     )
-    return (
-        _SOFTMAX,
-        GeneralFormula("L", latex, where),
-        GeneralFormula("dL/dy", gradient, meaning),
-    )
+    return (_SOFTMAX, GeneralFormula("L", latex, where), GeneralFormula("dL/dy", gradient, meaning))
 
 
 def _mse_formulas(label_smoothing: float) -> tuple[GeneralFormula, ...]:
@@ -239,8 +260,7 @@ def _mse_formulas(label_smoothing: float) -> tuple[GeneralFormula, ...]:
             "$t_{n, c}$ is 1 for the class of image $n$, else 0; the mean over images and classes.",
         ),
         GeneralFormula(
-            "dL/dy",
-            r"\frac{\partial L}{\partial y_{n, c}} = \frac{2}{N C} (y_{n, c} - t_{n, c})",
+            "dL/dy", r"\frac{\partial L}{\partial y_{n, c}} = \frac{2}{N C} (y_{n, c} - t_{n, c})"
         ),
     )
 

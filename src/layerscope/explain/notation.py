@@ -109,7 +109,7 @@ def dimensions(
     wrapped: bool = False,
     transposed: bool = False,
 ) -> Dimensions:
-    """Of a convolution or pooling with these settings.
+    """Return the dimensions of a convolution or pooling with these settings.
 
     Args:
         transposed: an input's window are the outputs that it adds to.
@@ -170,6 +170,11 @@ def size_letters(dims: int) -> str:
 def output_letters(dims: int) -> str:
     """i and j of an image."""
     return _WINDOWS[dims]
+
+
+def coordinate_letters(dims: int) -> str:
+    """r and q of an image."""
+    return _COORDINATES[dims]
 
 
 def outputs(dims: Dimensions) -> tuple[str, ...]:

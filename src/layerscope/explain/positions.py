@@ -1,5 +1,6 @@
 """Where a layer's numbers are explained: what the user chose, checked, or the default."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -7,22 +8,28 @@ from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.explanation import Settings
+from layerscope.explain.families import explainer_of
+from layerscope.explain.operation import Operation
 from layerscope.explain.values import Position
-from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 
 
 @dataclass(frozen=True)
 class Places:
-    """Positions in one layer; None where it has none."""
+    """Positions in one layer.
+
+    Args:
+        operands: by symbol, of each whose gradient is explained.
+    """
 
     output: Position
-    input: Position
-    weight: Position | None
-    bias: Position | None
+    operands: Mapping[str, Position]
 
 
-def check_choice(network: NetworkCalls, settings: Settings) -> None:
+def check_choice(operations: Mapping[str, Operation | None], settings: Settings) -> None:
     """Check that the chosen layer and positions are there.
+
+    Args:
+        operations: what the first call of each layer computes; None where it is not explained.
 
     Raises:
         UserError: naming what there is instead.
@@ -33,39 +40,41 @@ def check_choice(network: NetworkCalls, settings: Settings) -> None:
             if position is not None:
                 raise UserError(f"{name}={list(position)}: say of which layer, layer=...")
         return
-    specs = {spec.key: spec for spec in reversed(network.layers)}  # of the first calls
-    spec = specs.get(settings.layer)
-    if spec is None:
-        raise UserError(_unknown_layer(settings.layer, [*reversed(specs)]))
-    _check("position", settings.position, spec.output_shape, f"{spec.key} returns")
-    if spec.inputs:
-        _check("input_position", settings.input_position, spec.input_shape, f"{spec.key} reads")
-    weight = spec.parameters.get("weight")
+    if settings.layer not in operations:
+        raise UserError(_unknown_layer(settings.layer, [*operations]))
+    operation = operations[settings.layer]
+    explainer = None if operation is None else explainer_of(operation)
+    if operation is None or explainer is None:
+        return
+    key, read = operation.key, operation.shapes.get(explainer.input)
+    _check("position", settings.position, operation.output_shape, f"{key} returns")
+    if read is not None:
+        _check("input_position", settings.input_position, read, f"{key} reads")
+    weight = operation.shapes.get("w")
     if weight is not None:
-        has_weight = f"{spec.key} has a weight of"
-        _check("weight_position", settings.weight_position, weight.shape, has_weight)
+        _check("weight_position", settings.weight_position, weight, f"{key} has a weight of")
     elif settings.weight_position is not None:
         position = list(settings.weight_position)
-        raise UserError(f"weight_position={position}: {spec.key} has no weight, leave it out")
+        raise UserError(f"weight_position={position}: {key} has no weight, leave it out")
 
 
-def places(spec: DescribedCall, explainer: Explainer, settings: Settings) -> Places:
-    """The chosen positions; where none is chosen, the defaults that follow from the output's."""
-    output = settings.position or default_position(spec.output_shape)
-    weight = settings.weight_position
-    if weight is None and explainer.first_weight is not None and "weight" in spec.parameters:
-        weight = explainer.first_weight(spec, output)
-    has_bias = explainer.bias is not None and "bias" in spec.parameters
+def places(operation: Operation, explainer: Explainer, settings: Settings) -> Places:
+    """Return the chosen positions; where none is chosen, those that follow from the output's."""
+    output = settings.position or default_position(operation.output_shape)
+    chosen = {explainer.input: settings.input_position, "w": settings.weight_position}
+    symbols = (explainer.input, *explainer.others, "w", "b")
     return Places(
-        output=output,
-        input=settings.input_position or explainer.first_input(spec, output),
-        weight=weight,
-        bias=explainer.bias(spec, output) if has_bias and explainer.bias is not None else None,
+        output,
+        {
+            symbol: chosen.get(symbol) or explainer.first(operation, symbol, output)
+            for symbol in symbols
+            if symbol in operation.shapes
+        },
     )
 
 
 def default_position(shape: Shape) -> Position:
-    """The first image's first channel; of a map, the place (1, 1) if it is that large."""
+    """Return the first image's first channel; of a map, the place (1, 1) if it is that large."""
     return tuple(0 if dim < 2 else min(1, size - 1) for dim, size in enumerate(shape))
 
 

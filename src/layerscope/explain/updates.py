@@ -24,7 +24,7 @@ _SYMBOLS: Mapping[str, str] = {"weight": "w", "bias": "b"}
 
 @dataclass(frozen=True, eq=False)
 class _Element:
-    """Of a parameter that is updated for the first time.
+    """An element of a parameter that is updated for the first time.
 
     Args:
         symbol: `w` or `b`.
@@ -64,7 +64,7 @@ class _Element:
 def updates_of(
     call: CapturedCall, weight: Position | None, bias: Position | None, learning_rate: float
 ) -> tuple[Update, ...]:
-    """Of the weight and the bias at these positions, those that got a gradient.
+    """Return the updates of the weight and the bias at these positions that got a gradient.
 
     The gradient is everything that the step gave the parameter, other calls of the layer included.
     """
@@ -72,7 +72,7 @@ def updates_of(
     chosen: tuple[tuple[Parameter, Position | None], ...]
     chosen = (("weight", weight), ("bias", bias))
     for parameter, position in chosen:
-        if position is not None and parameter in call.whole_gradients:
+        if position is not None and _SYMBOLS[parameter] in call.whole_gradients:
             found += [
                 _sgd(call, parameter, position, learning_rate),
                 _adam(call, parameter, position, learning_rate),
@@ -149,8 +149,8 @@ def _step(
     **arguments: object,
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     """A copy of the parameter after torch's own first step, and the optimizer's state, exact."""
-    copy = call.parameters[parameter].clone().requires_grad_()
-    copy.grad = call.whole_gradients[parameter].clone()
+    copy = call.operands[_SYMBOLS[parameter]].clone().requires_grad_()
+    copy.grad = call.whole_gradients[_SYMBOLS[parameter]].clone()
     made = optimizer([copy], **arguments)  # type: ignore[call-arg]
     made.step()
     state = {n: t.double().cpu() for n, t in made.state[copy].items() if isinstance(t, Tensor)}
@@ -158,13 +158,13 @@ def _step(
 
 
 def _element(call: CapturedCall, parameter: str, position: Position) -> _Element:
-    tensor = call.parameters[parameter]
+    tensor = call.operands[_SYMBOLS[parameter]]
     return _Element(
         layer=call.key,
         symbol=_SYMBOLS[parameter],
         position=position,
         value=float(exact(tensor)[position]),
-        gradient=float(exact(call.whole_gradients[parameter])[position]),
+        gradient=float(exact(call.whole_gradients[_SYMBOLS[parameter]])[position]),
         dtype=tensor.dtype,
     )
 
@@ -178,7 +178,7 @@ def _rest(symbol: str, beta: float) -> Factor:
 
 
 def _correction(symbol: str, beta: float) -> Factor:
-    """Of the first step, in which beta is raised to the power of 1."""
+    """Return it for the first step, in which beta is raised to the power of 1."""
     return derived_constant(symbol, 1 / (1 - beta), f"1/(1 − {plain(beta)})")
 
 

@@ -96,12 +96,12 @@ class Value:
 
     @property
     def num_terms(self) -> int:
-        """Of all groups."""
+        """How many terms all groups have."""
         return sum(group.num_terms for group in self.groups)
 
     @property
     def products(self) -> Floats:
-        """Of all groups, in order."""
+        """The terms of all groups, in order."""
         return np.concatenate([group.products for group in self.groups] or [np.zeros(0)])
 
     @property
@@ -119,7 +119,7 @@ class Value:
 
     @property
     def cancels(self) -> bool:
-        """Whether nothing is left of the terms but rounding: then ulp of the sum mean nothing.
+        """Tell whether nothing is left of the terms but rounding: then ulp of the sum mean nothing.
 
         Each term is known to a unit of the network's dtype, independent of the others; what they
         are made of was added up in float32 at least, which moves all of them alike.
@@ -128,11 +128,11 @@ class Value:
             return False
         products, magnitude = self.products, self.magnitude
         apart = torch.finfo(self.dtype).eps * math.sqrt(math.fsum(products**2))
-        alike = _ALIKE * _summing_eps(self.dtype) * magnitude
+        alike = _ALIKE * summing_eps(self.dtype) * magnitude
         return magnitude > 0 and abs(self.computed) <= apart + alike
 
     def agrees(self, more_roundings: float = 0.0, least: float = 0.0) -> bool | None:
-        """Whether computed and actual differ by rounding only; None without an actual value.
+        """Tell whether computed and actual differ by rounding only; None without an actual value.
 
         At most 16 + √(number of terms) roundings of the sum of the terms' absolute values.
 
@@ -154,8 +154,8 @@ _ALIKE = 8
 _ROUNDINGS = 16
 
 
-def _summing_eps(dtype: torch.dtype) -> float:
-    """Of the dtype in which sums of this one are added up."""
+def summing_eps(dtype: torch.dtype) -> float:
+    """Return the eps of the dtype in which sums of this one are added up."""
     return torch.finfo(torch.float32 if dtype.itemsize < 4 else dtype).eps
 
 

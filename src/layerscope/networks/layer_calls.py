@@ -5,7 +5,7 @@ module adds one word for what it computes, the same for a module and for the fun
 calls (nn.MaxPool2d and F.max_pool2d are both `max_pool`), and the settings of that computation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun, FunctionRecord, LayerCall, TensorRecord, dry_run
+from layerscope.dry_run.records import tensor_records
 from layerscope.layers.calls import unwrapped
-from layerscope.operations import family_of_function, parameter_names
+from layerscope.operations import bound_arguments, family_of_function, parameter_names
 
 _CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 _POOL = ("kernel_size", "stride", "padding", "ceil_mode")
@@ -58,7 +59,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "flatten": {"start_dim": 0, "end_dim": -1},
     "cat": {"dim": 0},
 }
-_SYNONYMS = {"axis0": "dim0", "axis1": "dim1"}  # of swapaxes
 _SIZES = ("kernel_size", "stride", "padding", "output_padding", "dilation")
 
 # nn.ReLU6 calls hardtanh; alpha dropout of whole channels is no dropout as the others are.
@@ -72,9 +72,14 @@ class DescribedCall(LayerCall):
     Args:
         kind: `conv2d`, `batch_norm`, `add`, ...; the layer's type where no one word says it.
         geometry: the settings of its kind: `kernel_size`, `stride`, `groups`, ...
+        functions: of torch that lead from what it reads to what it returns, in order; those that
+            only make a weight are none of them.
+        numbers: which of the functions that ran inside these are, from 0.
     """
 
     kind: str = ""
+    functions: tuple[FunctionRecord, ...] = ()
+    numbers: tuple[int, ...] = ()
     geometry: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -179,7 +184,23 @@ def _described(
     else:
         geometry = {} if function is None else _function_geometry(kind, function)
     own = {each.name: getattr(call, each.name) for each in fields(LayerCall)}
-    return DescribedCall(**own, kind=kind, geometry=MappingProxyType(_expanded(kind, geometry)))
+    numbers = tuple(_leading_numbers(call, functions))
+    return DescribedCall(
+        **own,
+        kind=kind,
+        geometry=MappingProxyType(_expanded(kind, geometry)),
+        functions=tuple(functions[number] for number in numbers),
+        numbers=numbers,
+    )
+
+
+def _leading_numbers(call: LayerCall, functions: Sequence[FunctionRecord]) -> Iterator[int]:
+    reached = {tensor.storage for tensor in call.inputs}
+    for number, function in enumerate(functions):
+        read = tensor_records((function.args, function.kwargs))
+        if reached.intersection(tensor.storage for tensor in read):
+            reached.update(tensor.storage for tensor in function.outputs)
+            yield number
 
 
 def _main_function(
@@ -243,13 +264,9 @@ def _function_geometry(kind: str, function: FunctionRecord) -> dict[str, Any]:
 
 def _bound(function: FunctionRecord) -> dict[str, Any]:
     """Return the arguments by name, of a function that has others than tensors."""
-    args, names = function.args, parameter_names(function.name)
-    if len(names) < 2:
+    if len(parameter_names(function.name)) < 2:
         return {}
-    if function.name == "permute" and len(args) > 1 and isinstance(args[1], int):
-        args = (args[0], args[1:])  # x.permute(0, 2, 1)
-    bound = {**dict(zip(names, args, strict=False)), **function.kwargs}
-    return {_SYNONYMS.get(name, name): value for name, value in bound.items()}
+    return bound_arguments(function.name, function.args, function.kwargs)
 
 
 def _weight_geometry(

@@ -1,5 +1,8 @@
 """Facts about torch's functions and ATen operations, with one file for each family."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch.utils.flop_counter import flop_registry
 
 from layerscope.operations import (
@@ -42,6 +45,7 @@ __all__ = [
     "Invocation",
     "SavedRole",
     "Window",
+    "bound_arguments",
     "counted_by_dispatcher",
     "dispatcher_count",
     "family_costs",
@@ -81,6 +85,9 @@ _DISPATCHER: dict[str, Count] = {
     if name in _REGISTERED
 }
 
+# Other names of arguments: those of swapaxes, of numpy, of a tensor's own methods.
+_SYNONYMS = {"axis0": "dim0", "axis1": "dim1", "axis": "dim", "self": "input"}
+
 
 def family_of_function(name: str) -> Family | None:
     """Return the family of a function by its name; None if it has none."""
@@ -101,6 +108,15 @@ def parameter_names(name: str) -> tuple[str, ...]:
     """Return the names of a function's positional arguments that its family knows."""
     family = _BY_FUNCTION.get(name)
     return () if family is None else family.parameters
+
+
+def bound_arguments(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a function's arguments by name, as far as its family names them."""
+    names = parameter_names(name) or ("input",)
+    if name == "permute" and len(args) > 1 and isinstance(args[1], int):
+        args = (args[0], args[1:])  # x.permute(0, 2, 1)
+    bound = {**dict(zip(names, args, strict=False)), **kwargs}
+    return {_SYNONYMS.get(argument, argument): value for argument, value in bound.items()}
 
 
 def counted_by_dispatcher(base_name: str) -> bool:

@@ -43,6 +43,7 @@ def _resampling(name: str, taps: int) -> Family:
         name="interpolate",
         functions=(name.strip("_"),),
         operations=(f"aten::{name}",),
+        parameters=("input", "output_size", "align_corners", "scale_factors"),
         forward=Cost(resampling_flops, sizes),
         input_gradient=Cost(resampling_flops, sizes),
         fvcore=_per_output(4) if name == "upsample_bilinear2d" else None,
@@ -64,6 +65,7 @@ FAMILIES = (
             name="interpolate",
             functions=(name.strip("_"),),
             operations=(f"aten::{name}",),
+            parameters=("input", "output_size", "scale_factors"),
             fvcore=_per_output(1) if name == "upsample_nearest2d" else None,
             fvcore_beyond=_per_output(1),
         )

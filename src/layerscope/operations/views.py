@@ -66,6 +66,7 @@ _PARAMETERS = {
     "stack": ("tensors", "dim"),
     "chunk": ("input", "chunks", "dim"),
     "split": ("input", "split_size", "dim"),
+    "pad": ("input", "pad", "mode", "value"),
 }
 
 # These copy, make or choose values, and compute none.

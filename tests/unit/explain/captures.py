@@ -1,14 +1,15 @@
-"""A layer run by torch in float64, as the engine would capture it."""
-
-from types import MappingProxyType
+"""Layers run by torch in one step, as the engine captures them."""
 
 import numpy as np
 import torch
 
-from layerscope.explain.captured import Captured
+from layerscope.config.schema import MSEConfig
+from layerscope.explain.capture import capture_step
 from layerscope.explain.explainer import Explainer
-from layerscope.explain.kinds import EXPLAINERS
-from layerscope.networks.layer_calls import network_calls
+from layerscope.explain.families import explainer_of, operation_in
+from layerscope.explain.operation import Captured
+from layerscope.measure import Step
+from layerscope.networks.layer_calls import calls_by_layer, network_calls
 
 
 class Network(torch.nn.Module):
@@ -22,35 +23,37 @@ class Network(torch.nn.Module):
         return self.layer(*tensors)
 
 
-def captured(layer, shape, seed=0, *, image=None, statistics=()):
-    """One call with random numbers, its gradients those of a random dL/dy."""
+class Rows(Network):
+    """The same, its output as rows of numbers."""
+
+    def forward(self, *tensors):
+        made = super().forward(*tensors)
+        return made.reshape(len(made) if made.dim() > 1 else 1, -1)
+
+
+def captured(layer, shape, seed=0, *, image=None, dtype=torch.float64, which=-1):
+    """The last call of a layer that makes the output, with random numbers and autograd's gradients.
+
+    Args:
+        which: another one of the layers, counted without the reshaping of the output.
+    """
     generator = torch.Generator().manual_seed(seed)
-    network = Network(layer).double()
-    spec = network_calls(network, shape, torch.float64).layers[-1]
-    x = torch.randn(shape, generator=generator, dtype=torch.float64) if image is None else image
-    x.requires_grad_()
-    parameters = dict(layer.named_parameters()) if isinstance(layer, torch.nn.Module) else {}
-    buffers = dict(layer.named_buffers()) if isinstance(layer, torch.nn.Module) else {}
-    buffers = {name: array.numpy().copy() for name, array in buffers.items()}
-    y = network(x)
-    dl_dy = torch.randn(y.shape, generator=generator, dtype=torch.float64)
-    dx, *dp = torch.autograd.grad(y, [x, *parameters.values()], dl_dy)
-    return Captured(
-        spec=spec,
-        dtype=torch.float64,
-        inputs=(x.detach().numpy(),),
-        output=y.detach().numpy(),
-        output_gradient=dl_dy.numpy(),
-        input_gradients=(dx.numpy(),),
-        parameters={name: p.detach().numpy() for name, p in parameters.items()},
-        parameter_gradients=dict(zip(parameters, (g.numpy() for g in dp), strict=True)),
-        buffers=buffers,
-        statistics=MappingProxyType(dict(statistics)),
-    )
+    network = Rows(layer).to(dtype)
+    if image is None:
+        image = torch.randn(shape, generator=generator, dtype=torch.float64)
+    step = Step(network, (image.to(dtype),))
+    calls = calls_by_layer(network_calls(network, step.args[0]).layers)
+    operations = {key: tuple(map(operation_in, found)) for key, found in calls.items()}
+    found = capture_step(step, MSEConfig(name="mse"), 0, operations)
+    key = [key for key in operations if key != "reshape"][which]
+    assert operations[key][0] is not None, key
+    return found.calls[key].arrays(operations[key][0])
 
 
 def explainer(call: Captured) -> Explainer:
-    return EXPLAINERS[call.spec.kind]
+    found = explainer_of(call.operation)
+    assert found is not None, call.operation.name
+    return found
 
 
 def positions(shape, seed=0, count=6):
@@ -60,28 +63,27 @@ def positions(shape, seed=0, count=6):
     return [(0,) * len(shape), tuple(size - 1 for size in shape), *some]
 
 
-def assert_agrees(value, what=""):
+def assert_agrees(value, what="", within=1e-12):
     """The terms add up to what torch has, within rounding."""
-    assert value.actual is not None, what
-    allowed = 1e-12 * max(value.magnitude, abs(value.actual), 1e-300)
+    assert value.actual is not None, (what, value.name)
+    allowed = within * max(value.magnitude, abs(value.actual), 1e-300)
     assert abs(value.computed - value.actual) <= allowed, (what, value.name, value.computed)
 
 
-def assert_explained(call, seed=0, count=6):
+def assert_explained(call, seed=0, count=6, within=1e-12):
     """Every quantity of the layer at several positions."""
-    kind = explainer(call)
+    kind, operation = explainer(call), call.operation
+    assert kind.refuses(operation) is None
+    assert {kind.input, *kind.others, "w", "b"} & call.operands.keys() <= call.gradients.keys()
     for position in positions(call.output.shape, seed, count):
         *_, value = kind.output(call, position)
-        assert_agrees(value, call.spec.geometry)
-        first = kind.first_input(call.spec, position)
-        assert all(0 <= i < n for i, n in zip(first, call.inputs[0].shape, strict=True))
-    for position in positions(call.inputs[0].shape, seed, count):
-        *_, value = kind.input_gradient(call, position)
-        assert_agrees(value, call.spec.geometry)
-    for name, explain in (("weight", kind.weight_gradient), ("bias", kind.bias_gradient)):
-        if name not in call.parameters:
-            continue
-        assert explain is not None
-        for position in positions(call.parameters[name].shape, seed, count):
-            *_, value = explain(call, position)
-            assert_agrees(value, call.spec.geometry)
+        assert_agrees(value, operation, within)
+        for symbol in {kind.input, *kind.others, "w", "b"} & call.operands.keys():
+            first = kind.first(operation, symbol, position)
+            shape = call.operands[symbol].shape
+            assert all(0 <= i < n for i, n in zip(first, shape, strict=True)), (symbol, first)
+    for symbol, array in call.operands.items():
+        if symbol in (kind.input, *kind.others, "w", "b"):
+            for position in positions(array.shape, seed, count):
+                *_, value = kind.gradient(call, symbol, position)
+                assert_agrees(value, operation, within)

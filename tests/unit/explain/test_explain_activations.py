@@ -24,6 +24,13 @@ from torch import nn
         nn.Softplus(),
         nn.Softplus(2.0, threshold=1.0),
         nn.Mish(),
+        nn.SELU(),
+        nn.CELU(),
+        nn.CELU(1.5),
+        nn.PReLU(),
+        nn.PReLU(3),
+        nn.GLU(-2),
+        nn.GLU(2),
         nn.Softmax(1),
         nn.Softmax(-1),
         nn.LogSoftmax(0),
@@ -48,7 +55,7 @@ def test_hardsigmoid_whose_slope_pytorch_takes_in_float32():
     call = captured(nn.Hardsigmoid(), (1, 1), image=torch.ones(1, 1, dtype=torch.float64))
     (y,) = explainer(call).output(call, (0, 0))
     assert_agrees(y)
-    (gradient,) = explainer(call).input_gradient(call, (0, 0))
+    (gradient,) = explainer(call).gradient(call, "x", (0, 0))
     assert gradient.computed == pytest.approx(gradient.actual, rel=2**-24)
 
 
@@ -73,6 +80,7 @@ def test_hardsigmoid_whose_slope_pytorch_takes_in_float32():
         lambda x: x.mean(),
         lambda x: x.sum((0, 2)),
         lambda x: F.dropout(x, 0.4, training=True),
+        lambda x: F.glu(torch.cat([x, x.relu()], 1), 1),
     ],
 )
 def test_functions(function):
@@ -86,5 +94,5 @@ def test_the_maximum_with_zero(value):
     (y,) = explainer(call).output(call, (0, 0))
     assert y.reduction == "max"
     assert sorted(y.products.tolist()) == sorted([value, 0.0])
-    (gradient,) = explainer(call).input_gradient(call, (0, 0))
+    (gradient,) = explainer(call).gradient(call, "x", (0, 0))
     assert gradient.computed == gradient.actual

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from layerscope.base.errors import UserError
 from layerscope.config.schema import CrossEntropyConfig, MSEConfig
 from layerscope.explain.capture import capture_step
+from layerscope.explain.families import operation_in
 from layerscope.measure import Step
-from layerscope.networks.layer_calls import network_calls
+from layerscope.networks.layer_calls import calls_by_layer, network_calls
 
 PLAIN = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
 
@@ -20,11 +21,16 @@ PLAIN = CrossEntropyConfig(name="cross_entropy", label_smoothing=0.0)
 def captured(network, shape, loss=PLAIN, target=0, wanted=None):
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(shape, generator=generator, dtype=torch.float64)
-    step = capture_step(Step(network.double(), (image,)), loss, target, wanted)
-    specs = {}
-    for spec in network_calls(network, shape, torch.float64).layers:
-        specs.setdefault(spec.key, spec)
-    return {key: call.arrays(specs[key]) for key, call in step.calls.items()}, step
+    step = Step(network.double(), (image,))
+    specs = calls_by_layer(network_calls(network, shape, torch.float64).layers)
+    operations = {key: tuple(map(operation_in, calls)) for key, calls in specs.items()}
+    found = capture_step(step, loss, target, operations, wanted)
+    arrays = {
+        key: call.arrays(operations[key][0])
+        for key, call in found.calls.items()
+        if operations[key][0] is not None
+    }
+    return arrays, found
 
 
 class Residual(nn.Module):
@@ -55,39 +61,39 @@ class Shared(nn.Module):
 def test_each_summand_gets_its_own_part():
     calls, _ = captured(Residual(), (4, 3))
     add = calls["add"]
-    for part in add.input_gradients:
+    for part in add.gradients.values():
         np.testing.assert_array_equal(part, add.output_gradient)
     first = calls["first"]
-    weight = first.output_gradient.T @ first.inputs[0]
-    np.testing.assert_allclose(first.parameter_gradients["weight"], weight, atol=1e-15)
+    weight = first.output_gradient.T @ first.operands["x"]
+    np.testing.assert_allclose(first.gradients["w"], weight, atol=1e-15)
 
 
 def test_an_input_is_what_it_was_before_the_layer_overwrote_it():
     calls, _ = captured(Residual(), (4, 3))
     relu = calls["relu"]
-    assert (relu.inputs[0] < 0).any()
-    np.testing.assert_array_equal(relu.output, np.maximum(relu.inputs[0], 0))
-    mask = relu.inputs[0] > 0
-    np.testing.assert_array_equal(relu.input_gradients[0], relu.output_gradient * mask)
+    assert (relu.operands["x"] < 0).any()
+    np.testing.assert_array_equal(relu.output, np.maximum(relu.operands["x"], 0))
+    mask = relu.operands["x"] > 0
+    np.testing.assert_array_equal(relu.gradients["x"], relu.output_gradient * mask)
 
 
 def test_an_output_is_what_the_layer_returned_though_the_next_one_overwrites_it():
     network = nn.Sequential(nn.Linear(3, 5), nn.ReLU(inplace=True), nn.Linear(5, 2))
     calls, _ = captured(network, (4, 3))
     assert (calls["0"].output < 0).any()
-    np.testing.assert_array_equal(calls["0"].output, calls["1"].inputs[0])
-    np.testing.assert_array_equal(calls["0"].output_gradient, calls["1"].input_gradients[0])
+    np.testing.assert_array_equal(calls["0"].output, calls["1"].operands["x"])
+    np.testing.assert_array_equal(calls["0"].output_gradient, calls["1"].gradients["x"])
 
 
 def test_a_shared_layers_first_call_has_its_own_part_only():
     network = Shared()
     calls, step = captured(network, (4, 3))
     call = calls["layer"]
-    own = call.output_gradient.T @ call.inputs[0]
-    np.testing.assert_allclose(call.parameter_gradients["weight"], own, atol=1e-15)
-    whole = step.calls["layer"].whole_gradients["weight"]
+    own = call.output_gradient.T @ call.operands["x"]
+    np.testing.assert_allclose(call.gradients["w"], own, atol=1e-15)
+    whole = step.calls["layer"].whole_gradients["w"]
     assert not np.allclose(whole.numpy(), own)
-    image = torch.tensor(call.inputs[0])
+    image = torch.tensor(call.operands["x"])
     F.cross_entropy(network(image), torch.zeros(4, dtype=torch.long)).backward()
     torch.testing.assert_close(whole, network.layer.weight.grad)
 
@@ -96,7 +102,7 @@ def test_what_passes_a_tensor_through_passes_its_gradient_through():
     network = nn.Sequential(nn.Dropout(), nn.Linear(3, 2), nn.Flatten()).eval()
     calls, _ = captured(network, (4, 3))
     for key in ("0", "2"):
-        np.testing.assert_array_equal(calls[key].input_gradients[0], calls[key].output_gradient)
+        np.testing.assert_array_equal(calls[key].gradients["x"], calls[key].output_gradient)
 
 
 def test_a_function_that_views_and_overwrites_is_still_captured():
@@ -109,7 +115,7 @@ def test_a_function_that_views_and_overwrites_is_still_captured():
             return self.layer(F.relu_(x.flatten(1) * 1))
 
     calls, step = captured(Net(), (2, 2, 2))
-    np.testing.assert_array_equal(calls["relu"].output, np.maximum(calls["relu"].inputs[0], 0))
+    np.testing.assert_array_equal(calls["relu"].output, np.maximum(calls["relu"].operands["x"], 0))
     assert not any(call.is_overwritten for call in step.calls.values())
 
 
@@ -117,12 +123,12 @@ def test_a_view_that_is_overwritten_has_no_gradient_and_says_so():
     network = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Flatten(), nn.ReLU(inplace=True))
     calls, step = captured(network, (3, 1, 2, 2))
     flatten = calls["1"]
-    np.testing.assert_array_equal(flatten.output, flatten.inputs[0].reshape(3, 4))
+    np.testing.assert_array_equal(flatten.output, flatten.operands["x"].reshape(3, 4))
     assert flatten.output_gradient is None
     assert {key for key, call in step.calls.items() if call.is_overwritten} == {"1"}
     np.testing.assert_array_equal(
         calls["0"].output_gradient[..., 0, 0],
-        calls["2"].output_gradient * (calls["2"].inputs[0] > 0),
+        calls["2"].output_gradient * (calls["2"].operands["x"] > 0),
     )
 
 
@@ -137,9 +143,8 @@ def test_a_branch_without_influence_has_no_gradient():
 
     calls, _ = captured(Net(), (4, 3))
     assert calls["unused"].output_gradient is None
-    assert calls["unused"].input_gradients == (None,)
-    assert calls["unused"].parameter_gradients == {}
-    assert calls["used"].parameter_gradients.keys() == {"weight", "bias"}
+    assert calls["unused"].gradients == {}
+    assert calls["used"].gradients.keys() == {"x", "w", "b"}
 
 
 def test_batch_norms_numbers_on_the_way_are_the_frameworks():
@@ -147,11 +152,11 @@ def test_batch_norms_numbers_on_the_way_are_the_frameworks():
     norm.running_mean += 5
     calls, _ = captured(nn.Sequential(norm), (6, 3))
     call = calls["0"]
-    (x,) = call.inputs
+    x = call.operands["x"]
     np.testing.assert_allclose(call.statistics["mean"], x.mean(0), atol=1e-14)
     inverse = 1 / np.sqrt(x.var(0) + norm.eps)
     np.testing.assert_allclose(call.statistics["inverse_std"], inverse, rtol=1e-13)
-    np.testing.assert_array_equal(call.buffers["running_mean"], np.full(3, 5.0))
+    np.testing.assert_array_equal(call.operands["running_mean"], np.full(3, 5.0))
     np.testing.assert_array_equal(norm.running_mean, torch.full((3,), 5.0))
 
 
@@ -172,7 +177,7 @@ def test_the_network_is_left_as_it_was_also_after_an_error():
 def test_frozen_parameters_have_their_gradients_too():
     network = nn.Sequential(nn.Linear(3, 2)).requires_grad_(False)
     calls, _ = captured(network, (4, 3))
-    assert calls["0"].parameter_gradients.keys() == {"weight", "bias"}
+    assert calls["0"].gradients.keys() == {"x", "w", "b"}
 
 
 def test_only_what_is_wanted_is_kept():
@@ -180,7 +185,7 @@ def test_only_what_is_wanted_is_kept():
     some, _ = captured(network, (4, 3), wanted=frozenset({"1"}))
     every, _ = captured(network, (4, 3))
     assert some.keys() == {"1"}
-    np.testing.assert_array_equal(some["1"].input_gradients[0], every["1"].input_gradients[0])
+    np.testing.assert_array_equal(some["1"].gradients["x"], every["1"].gradients["x"])
 
 
 @pytest.mark.parametrize("loss", [PLAIN, MSEConfig(name="mse")])

@@ -5,8 +5,9 @@ import torch
 from captures import Network
 from latex2mathml.converter import convert
 from torch import nn
+from torch.nn import functional as F
 
-from layerscope.explain.kinds import EXPLAINERS
+from layerscope.explain.families import explainer_of, operation_in
 from layerscope.explain.losses import loss_formulas
 from layerscope.networks.layer_calls import network_calls
 
@@ -67,12 +68,30 @@ LAYERS = [
     (lambda x: torch.cat([x, x.clone()], 1), (2, 3)),
     (lambda x: x.mean((2, 3)), (2, 3, 4, 4)),
     (lambda x: x - x[:, :1].clone(), (2, 3)),
+    (lambda x: x * 2.5, (2, 3)),
+    (lambda x: x + 1, (2, 3)),
+    (lambda x: torch.add(x, x.clone(), alpha=2), (2, 3)),
+    (lambda x: x @ x.clone(), (3, 3)),
+    (lambda x: torch.bmm(x, x.mT), (2, 3, 4)),
+    (lambda x: F.scaled_dot_product_attention(x, x.clone(), x.relu()), (2, 3, 4)),
+    (lambda x: F.scaled_dot_product_attention(x, x + 1, x * 2, is_causal=True, scale=0.5), (2, 3)),
+    (nn.PReLU(), (2, 3)),
+    (nn.GLU(), (2, 4)),
+    (nn.SELU(), (2, 3)),
+    (nn.CELU(2.0), (2, 3)),
+    (nn.RMSNorm(3), (2, 3)),
+    (nn.RMSNorm((3, 4), eps=1e-3), (2, 3, 4)),
+    (nn.InstanceNorm2d(3, affine=True), (2, 3, 4, 4)),
+    (nn.Upsample(scale_factor=2), (2, 3, 4, 4)),
+    (nn.Upsample(scale_factor=2, mode="bilinear"), (2, 3, 4, 4)),
 ]
 
 
 def formulas_of(layer, shape):
     spec = network_calls(Network(layer), shape).layers[-1]
-    return {formula.quantity: formula for formula in EXPLAINERS[spec.kind].formulas(spec)}
+    operation = operation_in(spec)
+    assert operation is not None
+    return {formula.quantity: formula for formula in explainer_of(operation).formulas(operation)}
 
 
 def passages(formulas):

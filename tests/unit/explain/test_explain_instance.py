@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from layerscope.explain.captured import Captured
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
+from layerscope.explain.families import explainer_of, operation_in
 from layerscope.explain.instance import random_image, worked_image, worked_network
-from layerscope.explain.kinds import EXPLAINERS
+from layerscope.explain.operation import Captured
 from layerscope.networks.layer_calls import network_calls
 from layerscope.networks.tiny_cnn import TinyCNN
 
@@ -109,26 +109,20 @@ def test_the_printed_operands_give_the_printed_result(key):
     field = np.array(FIELDS[key])
     spec = next(s for s in network_calls(TinyCNN(), (1, 1, 8, 8)).layers if s.key == key)
     (_, position), (printed, _) = next(item for item in RESULTS.items() if item[0][0] == key)
-    image = np.zeros(spec.input_shape)
-    if spec.geometry["padding"] in (0, (0, 0)):  # then the window at (0, 0) begins there
+    operation = operation_in(spec)
+    assert operation is not None
+    operands = {symbol: np.zeros(shape) for symbol, shape in operation.shapes.items()}
+    image = operands["x"]
+    if operation.get("padding") in (0, (0, 0)):  # then the window at (0, 0) begins there
         position = (0, 0, 0, 0)
     image[0, : len(field), : field.shape[1], : field.shape[2]] = field
-    parameters = {name: np.zeros(tensor.shape) for name, tensor in spec.parameters.items()}
     if key in FILTERS:
-        parameters["weight"][0], parameters["bias"][0] = FILTERS[key]
-    captured = Captured(
-        spec=spec,
-        dtype=torch.float32,
-        inputs=(image,),
-        output=np.zeros(spec.output_shape),
-        output_gradient=None,
-        input_gradients=(None,),
-        parameters=parameters,
-        parameter_gradients={},
-        buffers={},
-        statistics={},
-    )
-    (value,) = EXPLAINERS[spec.kind].output(captured, position)
+        operands["w"][0], operands["b"][0] = FILTERS[key]
+    output = np.zeros(spec.output_shape)
+    captured = Captured(operation, torch.float32, operands, output, None, {}, {})
+    explainer = explainer_of(operation)
+    assert explainer is not None
+    (value,) = explainer.output(captured, position)
     assert value.computed == pytest.approx(printed, abs=FROM_PRINTED[key])
 
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from captures import assert_agrees
 
-from layerscope.explain.captured import CapturedLoss
-from layerscope.explain.losses import explain_loss
+from layerscope.explain.losses import CapturedLoss, explain_loss
 
 
 def captured_loss(kind, smoothing=0.0, scale=1.0):

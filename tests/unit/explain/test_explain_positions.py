@@ -1,18 +1,22 @@
-from types import SimpleNamespace
-
 import pytest
 from torch import nn
 
 from layerscope.base.errors import UserError
+from layerscope.explain.explainer import Explainer
 from layerscope.explain.explanation import Settings
+from layerscope.explain.families import operation_in
 from layerscope.explain.positions import check_choice, default_position, places
 from layerscope.networks.layer_calls import network_calls
+
+
+def operations_of(network, shape=(5, 1, 4, 4)):
+    return {spec.key: operation_in(spec) for spec in network_calls(network, shape).layers}
 
 
 @pytest.fixture(scope="module")
 def network():
     layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
-    return network_calls(layers, (5, 1, 4, 4))
+    return operations_of(layers)
 
 
 def chosen(**keys):
@@ -52,7 +56,7 @@ def test_a_near_miss_is_suggested():
     network = nn.Sequential()
     network.add_module("conv1", nn.Conv2d(1, 2, 3))
     with pytest.raises(UserError, match="did you mean conv1"):
-        check_choice(network_calls(network, (1, 1, 4, 4)), chosen(layer="conf1"))
+        check_choice(operations_of(network, (1, 1, 4, 4)), chosen(layer="conf1"))
 
 
 def test_what_is_there_passes(network):
@@ -61,16 +65,17 @@ def test_what_is_there_passes(network):
 
 
 def test_chosen_places_win_and_the_others_follow_the_outputs(network):
-    explainer = SimpleNamespace(
-        first_input=lambda spec, position: ("input", position),
-        first_weight=lambda spec, position: ("weight", position),
-        bias=lambda spec, position: ("bias", position),
+    explainer = Explainer(
+        formulas=lambda operation: (),
+        output=lambda captured, position: (),
+        gradient=lambda captured, symbol, position: (),
+        first=lambda operation, symbol, position: (symbol, position),
     )
-    conv, relu = network.layers[:2]
+    conv, relu, *_ = network.values()
     found = places(conv, explainer, chosen(layer="0", position=(1, 0, 0, 0)))
-    assert found.weight == ("weight", (1, 0, 0, 0))
-    assert found.bias == ("bias", (1, 0, 0, 0))
+    assert found.operands["w"] == ("w", (1, 0, 0, 0))
+    assert found.operands["b"] == ("b", (1, 0, 0, 0))
     found = places(conv, explainer, chosen(layer="0", weight_position=(1, 0, 2, 2)))
-    assert (found.output, found.weight) == ((0, 0, 1, 1), (1, 0, 2, 2))
-    assert found.input == ("input", (0, 0, 1, 1))
-    assert places(relu, explainer, chosen()).weight is None
+    assert (found.output, found.operands["w"]) == ((0, 0, 1, 1), (1, 0, 2, 2))
+    assert found.operands["x"] == ("x", (0, 0, 1, 1))
+    assert places(relu, explainer, chosen()).operands.keys() == {"x"}

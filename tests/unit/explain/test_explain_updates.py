@@ -15,8 +15,8 @@ RATE = 0.05
 def call():
     torch.manual_seed(0)
     weight, bias = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
-    made = CapturedCall("fc", (), {"weight": weight, "bias": bias}, {})
-    made.whole_gradients = {"weight": torch.randn(2, 3).double(), "bias": torch.randn(2).double()}
+    made = CapturedCall("fc", {}, {"w": weight, "b": bias})
+    made.whole_gradients = {"w": torch.randn(2, 3).double(), "b": torch.randn(2).double()}
     return made
 
 
@@ -36,8 +36,8 @@ def test_each_parameter_gets_one_step_of_each_optimizer(call):
 
 def test_the_numbers_are_the_formulas_and_torchs(call):
     sgd, adam, *_ = updates_of(call, (1, 2), (0,), RATE)
-    w = call.parameters["weight"][1, 2].item()
-    g = call.whole_gradients["weight"][1, 2].item()
+    w = call.operands["w"][1, 2].item()
+    g = call.whole_gradients["w"][1, 2].item()
     (after,) = sgd.values
     assert after.name == "w_new[1,2]"
     assert after.computed == pytest.approx(w - RATE * g, rel=1e-15)
@@ -58,7 +58,7 @@ def test_the_numbers_are_the_formulas_and_torchs(call):
 
 
 def test_float32_is_off_by_few_units_in_the_last_place(call):
-    single = CapturedCall("fc", (), {n: t.float() for n, t in call.parameters.items()}, {})
+    single = CapturedCall("fc", {}, {n: t.float() for n, t in call.operands.items()})
     single.whole_gradients = {n: t.float() for n, t in call.whole_gradients.items()}
     for update in updates_of(single, (0, 0), (1,), RATE):
         assert all(value.ulps is None or value.ulps < 8 for value in update.values)
@@ -68,6 +68,6 @@ def test_float32_is_off_by_few_units_in_the_last_place(call):
 
 
 def test_the_parameters_are_copies(call):
-    before = call.parameters["weight"].clone()
+    before = call.operands["w"].clone()
     updates_of(call, (0, 0), (1,), RATE)
-    assert torch.equal(call.parameters["weight"], before)
+    assert torch.equal(call.operands["w"], before)

@@ -1,3 +1,0 @@
-from layerscope.explain.kinds.registry import EXPLAINERS, refusal
-
-__all__ = ["EXPLAINERS", "refusal"]
