@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src/layerscope"
 # What runs a command; the other files of the room are commands or what commands share.
-COMMANDS = ("train", "evaluate", "predict", "profile", "explain")
+COMMANDS = ("train", "evaluate", "predict", "profile", "explain", "audit")
 
 
 def imports(path):
@@ -53,3 +53,41 @@ def test_the_rooms_below_import_nothing_of_commands():
         if name.startswith("layerscope.commands") and path.parent != SOURCE / "commands"
     ]
     assert above == []
+
+
+def rooms():
+    """Which rooms each room imports, those that are imported inside functions too."""
+    graph = {}
+    for path in SOURCE.rglob("*.py"):
+        room, *inside = path.relative_to(SOURCE).parts
+        if not inside:
+            continue  # the package's own file, which names the homes of the public calls
+        needed = graph.setdefault(room, set())
+        for name, _ in imports(path):
+            first, _, rest = name.partition(".")
+            if first == "layerscope" and rest.partition(".")[0] in HOUSE - {room}:
+                needed.add(rest.partition(".")[0])
+    return graph
+
+
+HOUSE = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+
+
+def test_there_are_no_cycles_between_rooms():
+    left = rooms()
+    while left:
+        free = {room for room, needed in left.items() if not needed & left.keys()}
+        assert free, f"these need each other: {sorted(left)}"
+        for room in free:
+            del left[room]
+
+
+def test_instruments_know_no_theory():
+    """An instrument that did could not disagree with it."""
+    assert rooms()["measure"] == {"base", "layers"}
+
+
+def test_the_architecture_names_every_room():
+    text = (SOURCE.parents[1] / "docs/architecture.md").read_text()
+    told = {line.split("/")[0].strip() for line in text.splitlines() if line.startswith("  ")}
+    assert told >= HOUSE

@@ -27,8 +27,8 @@ from layerscope.layers.calls import function_name, is_operation
 from layerscope.layers.tensors import tensors_in
 from layerscope.measure import Step
 from layerscope.networks import first_output
+from layerscope.networks.losses import loss_of
 from layerscope.operations import owns_its_operations
-from layerscope.training.losses import loss_of
 
 Edge = tuple[Node, int]  # a node, and which of its outputs
 

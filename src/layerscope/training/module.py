@@ -18,9 +18,9 @@ from layerscope.data.batches import Batch
 from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
 from layerscope.networks import first_output
+from layerscope.networks.losses import loss_of
 from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
 from layerscope.training.hardware import run_environment
-from layerscope.training.losses import loss_of
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.schedules import rate_at
 from layerscope.training.stop_request import StopRequest
