@@ -39,7 +39,7 @@ from layerscope.dry_run.saving import SavingHooks
 from layerscope.dry_run.specification import specification
 from layerscope.layers.calls import Call, CallObserver, CallTracker, function_name, is_operation
 from layerscope.layers.tensors import tensors_in
-from layerscope.operations import owns_its_operations, parameter_names
+from layerscope.operations import drops_results, owns_its_operations, parameter_names
 
 aten = torch.ops.aten
 
@@ -297,7 +297,8 @@ class Recorder(CallObserver):
                 return inside(*args, **kwargs)
         start, first_storage = len(self.operations), len(self.storages)
         result = function(*args, **kwargs)
-        if len(self.operations) > start + 1:
+        # Python code sees all results of a single operation before it drops some.
+        if len(self.operations) > start + 1 or drops_results(self.function_name):
             for storage in self.storages[first_storage:]:
                 if storage.freed is not None and storage.operation is not None:
                     storage.is_scratch = True

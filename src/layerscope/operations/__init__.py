@@ -48,6 +48,7 @@ __all__ = [
     "bound_arguments",
     "counted_by_dispatcher",
     "dispatcher_count",
+    "drops_results",
     "family_costs",
     "family_of_function",
     "family_of_operation",
@@ -102,6 +103,11 @@ def family_of_operation(base_name: str) -> Family | None:
 def owns_its_operations(name: str) -> bool:
     """Tell whether a function owns the cost of the operations inside it."""
     return name in _BY_FUNCTION
+
+
+def drops_results(name: str | None) -> bool:
+    """Tell whether a function's compiled code frees what it does not return."""
+    return name in _BY_FUNCTION and _BY_FUNCTION[name].drops_results
 
 
 def parameter_names(name: str) -> tuple[str, ...]:

@@ -131,6 +131,8 @@ class Family:
         profiler_backward: torch.profiler counts a product for each factor's gradient.
         has_backends: torch chooses one of several kernels, which save and count differently.
         by_cudnn: cuDNN computes it on a GPU, with its own switch for the precision of float32.
+        drops_results: compiled code frees the results that it does not return, so that Python
+            never sees them: max-pool's indices.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Family:
     profiler_backward: bool = False
     has_backends: bool = False
     by_cudnn: bool = False
+    drops_results: bool = False
 
     def formulas(self, call: Invocation) -> tuple[Formula, ...]:
         """Return a formula for each quantity with something to compute."""

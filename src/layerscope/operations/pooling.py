@@ -59,6 +59,7 @@ def _max_pool(dims: int) -> Family:
     return Family(
         name="max_pool",
         functions=(f"max_pool{dims}d", f"max_pool{dims}d_with_indices"),
+        drops_results=True,
         operations=(f"aten::max_pool{dims}d_with_indices",),
         parameters=(*_POOL, "dilation", "ceil_mode"),
         forward=Cost(max_pool_flops, _window_sizes(dims)),
