@@ -1,9 +1,10 @@
 """Tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from layerscope.report.document.escape import escaped
-from layerscope.report.profile.cells import Table, row_texts
+from layerscope.report.document import Document, Table
+from layerscope.report.markdown import to_markdown
 
 
 def pipes(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:
@@ -15,14 +16,4 @@ def pipes(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) ->
 
 def table_markdown(table: Table) -> str:
     """The total in bold, the note below."""
-    columns = [(escaped(column.title), column.is_number) for column in table.columns]
-    rows = [[escaped(text) for text in row_texts(table, row)] for row in table.rows]
-    if table.total is not None:
-        rows.append([f"**{escaped(text)}**" for text in row_texts(table, table.total)])
-    parts = [pipes(columns, rows), escaped(table.note)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def titled_table(table: Table, level: int = 3) -> str:
-    """Under a heading of its own."""
-    return f"{'#' * level} {escaped(table.title)}\n\n{table_markdown(table)}"
+    return to_markdown(Document("", (replace(table, title=""),))).rstrip("\n")

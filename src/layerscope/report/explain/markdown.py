@@ -6,6 +6,7 @@ from math import prod
 
 from layerscope.explain.explanation import Explanation, LayerExplanation
 from layerscope.explain.values import Value
+from layerscope.report.document import Table
 from layerscope.report.document.escape import escaped
 from layerscope.report.document.headings import with_contents
 from layerscope.report.document.tables import table_markdown
@@ -21,7 +22,6 @@ from layerscope.report.explain.pattern_line import is_in_a_row, pattern_line
 from layerscope.report.explain.summary import class_of, loss_words
 from layerscope.report.explain.updates import updates_section
 from layerscope.report.explain.value_block import value_markdown
-from layerscope.report.profile.cells import Table
 from layerscope.report.profile.tables import (
     backward_of_block,
     forward_of_block,

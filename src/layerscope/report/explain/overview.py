@@ -9,7 +9,7 @@ from layerscope.dry_run import Shape
 from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
 from layerscope.report.document.page import resource
 from layerscope.report.explain.explained_settings import settings_short
-from layerscope.report.profile.svg import element, label, shortened
+from layerscope.report.svg import element, label, shortened
 from layerscope.theory.table import CostTable, LayerCost
 
 WIDTH = 360

@@ -21,7 +21,7 @@ from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.roofline import WHY_ABOVE
 from layerscope.reconcile.rows import Row
 from layerscope.report.profile.lines import LayerLine, added, layer_lines, layer_seconds
-from layerscope.report.profile.row_text import holds
+from layerscope.report.profile.rows import holds
 
 NUM_LEADERS = 5
 # A total that is small by nature would make all of its reasons look large.

@@ -6,7 +6,7 @@ profile.json, the Markdown and the HTML page write the same tables.
 from collections.abc import Sequence
 
 from layerscope.base.formatting import at_least, count_exact
-from layerscope.report.profile.cells import BLANK, Cell, Column, Sum, Table
+from layerscope.report.document import BLANK, Cell, Column, Sum, Table
 from layerscope.theory.table import CostTable, LayerCost, Total
 
 _LAYER = Column("layer", "layer", "text")
@@ -26,7 +26,7 @@ _GRADIENT = (
 
 
 def walkthrough_tables(costs: CostTable) -> tuple[Table, ...]:
-    """In the walkthrough's order; gradients in the order in which backward computes them."""
+    """Return them in the walkthrough's order; gradients in that in which backward computes them."""
     blocks = costs.blocks()
     return (
         *(forward_of_block(block, layers) for block, layers in blocks),
@@ -36,7 +36,7 @@ def walkthrough_tables(costs: CostTable) -> tuple[Table, ...]:
 
 
 def summary_tables(costs: CostTable) -> tuple[Table, ...]:
-    """Those of the whole network: both passes, parameters, memory, computation, types."""
+    """Return both passes, parameters, memory, computation and types of the whole network."""
     return (
         _forward(costs),
         _backward(costs),
@@ -48,8 +48,8 @@ def summary_tables(costs: CostTable) -> tuple[Table, ...]:
 
 
 def forward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
-    """What its layers make, and their sum."""
-    return Table(
+    """Return what its layers make, and their sum."""
+    return _table(
         f"forward:{block.name}",
         f"Forward, {block.name}",
         (_LAYER, _OUTPUT_SHAPE, _OUTPUT_BYTES, _PARAMETERS, _FORWARD),
@@ -71,7 +71,7 @@ def _forward(costs: CostTable) -> Table:
         for c in costs.layers
     ]
     total = costs.total()
-    return Table(
+    return _table(
         "forward",
         "Forward pass",
         (_LAYER, _INPUT_SHAPE, _OUTPUT_SHAPE, _OUTPUT_BYTES, _PARAMETERS, _FORWARD),
@@ -84,8 +84,8 @@ def _forward(costs: CostTable) -> Table:
 
 
 def backward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
-    """The gradients of its layers, the last layer's first, and their sum."""
-    return Table(
+    """Return the gradients of its layers, the last layer's first, and their sum."""
+    return _table(
         f"backward:{block.name}",
         f"Backward, {block.name}",
         (_LAYER, *_GRADIENT),
@@ -95,7 +95,7 @@ def backward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
 
 
 def _backward(costs: CostTable) -> Table:
-    return Table(
+    return _table(
         "backward",
         "Backward pass",
         (_LAYER, *_GRADIENT),
@@ -130,7 +130,7 @@ def _parameters(costs: CostTable) -> Table:
         return (total.name, *sizes)
 
     types = [each for each in costs.by_type() if each.num_parameters or each.buffer_bytes]
-    return Table(
+    return _table(
         "parameters",
         "Parameters and buffers",
         (
@@ -150,7 +150,7 @@ def _memory(costs: CostTable) -> Table:
     outputs = total.output_bytes + costs.input_bytes
     parameters, gradients = total.parameter_bytes, total.gradient_bytes
     ours = total.parameter_gradient_bytes
-    return Table(
+    return _table(
         "memory",
         f"Memory, batch of {costs.input_shape[0] if costs.input_shape else 1:,}",
         (
@@ -181,7 +181,7 @@ def _computation(total: Total) -> Table:
         part = _part(flops, forward + backward, total.lower_bound)
         return (name, Sum(flops, total.lower_bound), part)
 
-    return Table(
+    return _table(
         "computation",
         "Computational cost of a step",
         (
@@ -208,7 +208,7 @@ def _by_type(costs: CostTable) -> Table:
             total.output_bytes,
         )
 
-    return Table(
+    return _table(
         "types",
         "Breakdown by type of layer",
         (
@@ -242,3 +242,14 @@ def _unless_unknown(flops: int, total: Total) -> Cell:
 def _part(part: int, whole: int, lower_bound: bool) -> float | None:
     """Unknown where the whole is."""
     return None if lower_bound or not whole else part / whole
+
+
+def _table(
+    key: str,
+    title: str,
+    columns: tuple[Column, ...],
+    rows: tuple[tuple[Cell, ...], ...],
+    total: tuple[Cell, ...],
+    note: str = "",
+) -> Table:
+    return Table(columns, rows, total, title, note, key)
