@@ -128,7 +128,7 @@ def _span(span: Span, line: str) -> str:
         case str():
             return _escaped(span)
         case Code(text):
-            return f"`{text}`"
+            return _code(text)
         case Math(latex):
             return f"${latex}$"
         case Strong(text):
@@ -137,6 +137,13 @@ def _span(span: Span, line: str) -> str:
             return f"~~{inline(text, line)}~~"
         case Break():
             return line
+
+
+def _code(text: str) -> str:
+    """Return a name between as many backticks as it does not hold itself."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " * (len(fence) > 1)
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _escaped(text: str) -> str:

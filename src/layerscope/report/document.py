@@ -65,7 +65,8 @@ Span = str | Code | Math | Strong | Struck | Break
 Text = str | tuple[Span, ...]
 
 _MARKUP = re.compile(
-    r"`(?P<code>[^`]+)`|\$(?P<math>[^$]+)\$|\*\*(?P<strong>.+?)\*\*|~~(?P<struck>.+?)~~"
+    r"(?P<fence>`+) ?(?P<code>.+?) ?(?P=fence)(?!`)|\$(?P<math>[^$]+)\$"
+    r"|\*\*(?P<strong>.+?)\*\*|~~(?P<struck>.+?)~~"
 )
 
 
@@ -107,7 +108,7 @@ def joined(texts: Iterable[Text | Span], separator: Text = "") -> Text:
 
 
 def plain(text: Text) -> str:
-    """Return what a reader sees of a text that has no formula."""
+    """Return the letters of a text, without its formulas."""
     return "".join(_plain_span(span) for span in spans_of(text))
 
 
@@ -117,8 +118,8 @@ def _plain_span(span: Span) -> str:
             return span
         case Code(text):
             return text
-        case Math(latex):
-            return latex
+        case Math():
+            return ""
         case Break():
             return "\n"
         case Strong(text) | Struck(text):
