@@ -61,10 +61,15 @@ def share(part: float | None) -> str:
     """0.4512 as `45.1 %`; a small one keeps its first digit."""
     if part is None:
         return UNKNOWN
-    percent = 100 * part
-    if percent == 0 or abs(percent) >= 0.095:
-        return f"{percent:.1f} %"
-    return f"{percent:.2g} %" if abs(percent) >= 0.001 else "< 0.001 %"
+    hundredths = 100 * part
+    if hundredths == 0 or abs(hundredths) >= 0.095:
+        return f"{hundredths:.1f} %"
+    return f"{hundredths:.2g} %" if abs(hundredths) >= 0.001 else "< 0.001 %"
+
+
+def percent(part: float | None) -> str:
+    """0.8365 as `83.65 %`, an accuracy."""
+    return UNKNOWN if part is None else f"{100 * part:.2f} %"
 
 
 def rate(per_second: float | None, unit: str) -> str:

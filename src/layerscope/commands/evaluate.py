@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from layerscope.base.errors import UserError
 from layerscope.base.files import write_json
+from layerscope.base.formatting import percent
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.schema import EvaluateConfig
@@ -17,7 +18,7 @@ from layerscope.data.module import ImageData, count_images
 from layerscope.data.store import Provenance
 from layerscope.report.plots import save_confusion, save_examples
 from layerscope.report.tables import Row, write_table
-from layerscope.report.terminal import Screen, percent, percent_or_unknown
+from layerscope.report.terminal import Screen
 from layerscope.training.callbacks.prepare_process import prepare_process
 from layerscope.training.hardware import uses_gpu
 from layerscope.training.provenance import describe_run, prepare_data
@@ -160,8 +161,8 @@ def _show(
             (
                 row["class"],
                 f"{row['num_images']:,}",
-                percent_or_unknown(row["recall"]),
-                percent_or_unknown(row["precision"]),
+                percent(row["recall"]),
+                percent(row["precision"]),
             )
             for row in classes
         ],

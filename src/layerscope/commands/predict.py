@@ -8,13 +8,14 @@ import torch
 from numpy.typing import NDArray
 
 from layerscope.base.errors import UserError
+from layerscope.base.formatting import percent
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.pictures import network_input, read_photo
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.compose import path_value
 from layerscope.config.schema import PredictConfig
 from layerscope.networks import build_network, first_output
-from layerscope.report.terminal import Screen, percent
+from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import load_weights
 from layerscope.training.seen import preprocessing_of
 

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
+from layerscope.base.formatting import bytes_exact, percent
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.compose import without_places
@@ -32,12 +33,13 @@ from layerscope.layers import untouched
 from layerscope.networks import build_network, check_deterministic, check_network
 from layerscope.networks.layer_calls import blank_image
 from layerscope.reconcile import INSTRUMENTS, Settings, profile_network
-from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
+from layerscope.reconcile.layer_table import layer_table
+from layerscope.report.layer_table import save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.sweep import finish_sweep
-from layerscope.report.terminal import Screen, complain, mebibytes, percent
+from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
 from layerscope.training.callbacks.early_stopping import early_stopping
@@ -381,7 +383,7 @@ def _panel(
         ("validation accuracy", percent(results["val/acc"])),
         ("training time", f"{results['train_seconds']:.1f} s in {results['epochs']} epochs"),
         ("speed", f"{results['images_per_second']:,.0f} images/s"),
-        ("saved for backward", f"{mebibytes(saved)} at batch {batch_size}"),
+        ("saved for backward", f"{bytes_exact(saved)} at batch {batch_size}"),
         ("checkpoint", str(directory / "checkpoints" / BEST)),
         *profile,
         ("all files", str(directory)),

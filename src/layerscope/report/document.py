@@ -18,6 +18,7 @@ from layerscope.base.formatting import (
     count_exact,
     count_short,
     number,
+    percent,
     rate,
     seconds_short,
     shapes_tuple,
@@ -130,7 +131,7 @@ def _plain_span(span: Span) -> str:
 
 Shape = tuple[int, ...]
 Unit = Literal[
-    "text", "shapes", "count", "bytes", "flops", "share", "seconds", "signed", "number",
+    "text", "shapes", "count", "bytes", "flops", "share", "percent", "seconds", "signed", "number",
     "byte_rate", "flop_rate",
 ]  # fmt: skip
 
@@ -218,6 +219,8 @@ def _figure(value: float, unit: Unit, short: bool) -> str:
             return bytes_short(int(value)) if short else bytes_exact(int(value))
         case "share":
             return share(value)
+        case "percent":
+            return percent(value)
         case "seconds":
             return seconds_short(value)
         case "signed":

@@ -270,23 +270,3 @@ def _rich_table(columns: Sequence[_ShownColumn], has_total: bool) -> RichTable:
 def complain(line: str) -> None:
     """One line on stderr, without what a terminal would take for a command."""
     sys.stderr.write("".join(c if c.isprintable() else "?" for c in line) + "\n")
-
-
-def percent(share: float) -> str:
-    """0.8365 as 83.65 %."""
-    return f"{100 * share:.2f} %"
-
-
-def percent_or_unknown(share: float | None) -> str:
-    """What is not known is not 0."""
-    return "unknown" if share is None else percent(share)
-
-
-def mebibytes(count: int) -> str:
-    """With the exact count beside it."""
-    return f"{count / 2**20:.2f} MiB ({count:,} B)"
-
-
-def count_or_unknown(count: int | None) -> str:
-    """Thousands separated; what is not known is not 0."""
-    return "unknown" if count is None else f"{count:,}"

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from layerscope.base.errors import UserError
+from layerscope.base.formatting import count_exact
 from layerscope.reconcile import Call, Profile, Row, Settings, profile_network
-from layerscope.report.terminal import Screen, complain, count_or_unknown
+from layerscope.report.terminal import Screen, complain
 from layerscope.zoo.networks import GROUPS, Entry, Group
 
 # `train` is the mode of all networks; the others are for some. channels_last changes the network
@@ -434,7 +435,7 @@ def _cells(name: str, results: Sequence[Result]) -> tuple[str, ...]:
 def _row_line(row: Mapping[str, Any]) -> str:
     what = f"{row['layer']} ({row['type']}) {row['quantity']} by {row['instrument']}"
     if row["predicted"] is None:
-        return f"{what}: no theory, measured {count_or_unknown(row['measured'])}"
+        return f"{what}: no theory, measured {count_exact(row['measured'])}"
     return f"{what}: predicted {row['predicted']:,}, measured {row['measured']:,}"
 
 

@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from layerscope.base.errors import NonFiniteLoss
+from layerscope.base.formatting import percent
 from layerscope.data.batches import Batch
 from layerscope.report.tables import GrowingTable
-from layerscope.report.terminal import Screen, complain, percent
+from layerscope.report.terminal import Screen, complain
 from layerscope.training.checkpoint_files import open_plain
 from layerscope.training.checkpoint_folder import CheckpointFolder
 from layerscope.training.history import HISTORY_KEY, METRICS, TIMING, Best, History
