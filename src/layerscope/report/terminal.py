@@ -206,6 +206,9 @@ def _plain(span: Span) -> str:
             return f"~{terminal_text(text)}~"
 
 
+_LEAST_NAME = 8  # columns of a terminal
+
+
 @dataclass(frozen=True)
 class _ShownColumn:
     """A column of a table, written out."""
@@ -260,6 +263,7 @@ def _rich_table(columns: Sequence[_ShownColumn], has_total: bool) -> RichTable:
             justify="right" if is_number else "left",
             overflow="fold",
             no_wrap=is_number,  # names give way, figures do not
+            min_width=None if is_number else min(each.width, _LEAST_NAME),
             footer=RichText(each.total),
         )
     for row in zip(*(each.cells for each in columns), strict=True):
