@@ -91,7 +91,7 @@ def markup(text: str) -> Text:
             case _, inner:
                 spans.append(Struck(markup(inner)))
     spans.append(text[end:])
-    return joined(span for span in spans if span != "")
+    return joined(spans)
 
 
 def spans_of(text: Text) -> tuple[Span, ...]:
@@ -104,7 +104,10 @@ def joined(texts: Iterable[Text | Span], separator: Text = "") -> Text:
     spans: list[Span] = []
     for place, text in enumerate(texts):
         for part in (separator, text) if place else (text,):
-            spans += spans_of(part) if isinstance(part, (str, tuple)) else (part,)
+            spans += spans_of(part) if isinstance(part, str | tuple) else (part,)
+    spans = [span for span in spans if span != ""]
+    if not spans:
+        return ""
     return spans[0] if len(spans) == 1 and isinstance(spans[0], str) else tuple(spans)
 
 
