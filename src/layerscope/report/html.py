@@ -226,11 +226,9 @@ def _cell(cell: Cell, column: Column, is_card: bool) -> str:
 
 def _hint(cell: Cell, column: Column) -> str:
     """Return the exact figure, where a cell has three digits of it."""
-    if isinstance(cell, Shown):
-        exact = cell.hint
-    else:
-        exact = plain(cell_text(cell, column, brief=False)) if column.brief else ""
-    return f' title="{escape(exact)}"' if exact else ""
+    exact = cell_text(cell, column, brief=False) if column.brief else ""
+    exact = cell.hint if isinstance(cell, Shown) else plain(exact)
+    return f' title="{escape(exact)}"' if exact not in ("", cell_text(cell, column)) else ""
 
 
 def _layer_table(table: Table) -> str:

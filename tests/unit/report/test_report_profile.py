@@ -262,12 +262,10 @@ class TestReasons:
 class TestLeaders:
     def test_the_most_expensive_layers_and_their_shares(self, profile):
         saved, flops, time = leaders(profile)
-        assert [leader.layer for leader in saved.layers[:3]] == [
-            "block1.conv", "block1.relu", "block1.pool",
-        ]  # fmt: skip
-        assert (saved.layers[0].amount, saved.layers[0].share) == ("4.00 MiB", "21.0 %")
-        assert flops.layers[0].layer == "block2.conv"
-        assert len(time.layers) == 5
+        assert [row[0] for row in saved.rows[:3]] == ["block1.conv", "block1.relu", "block1.pool"]
+        assert [*map(cell_text, saved.rows[0][1:], saved.columns[1:])] == ["4.00 MiB", "21.0 %"]
+        assert flops.rows[0][0] == "block2.conv"
+        assert len(time.rows) == 5
 
     def test_without_a_clock_there_is_no_time(self, profile):
         titles = [each.title for each in leaders(unmeasured(profile))]

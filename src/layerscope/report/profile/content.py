@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from layerscope.audit import Audit
@@ -37,6 +38,7 @@ from layerscope.report.document import (
     Space,
     Table,
     Text,
+    cell_text,
     columns_in,
     joined,
 )
@@ -44,7 +46,6 @@ from layerscope.report.latex import general_latex, substituted_latex
 from layerscope.report.profile.audit import audit_line
 from layerscope.report.profile.charts import layer_bars, memory_timeline, roofline
 from layerscope.report.profile.findings import (
-    Leaders,
     bound_by,
     key_figures,
     leaders,
@@ -122,7 +123,7 @@ def profile_document(profile: Profile, audit: Audit | None = None) -> Document:
             *_time(profile),
             Heading(2, "Theory"),
             *(
-                Folded(table.title, (_untitled(table),), level=3)
+                Folded(table.title, (replace(table, title=""),), level=3)
                 for table in walkthrough_tables(profile.costs)
             ),
             Folded("Formulas", (_formulas(profile),), level=3),
@@ -180,10 +181,6 @@ def _sentences(*sentences: str | None) -> list[Block]:
     return [Paragraph(sentence) for sentence in sentences if sentence]
 
 
-def _untitled(table: Table) -> Table:
-    return Table(table.columns, table.rows, table.total, note=table.note, key=table.key)
-
-
 # The answer -----------------------------------------------------------------------------------
 
 
@@ -193,7 +190,7 @@ def _notes(profile: Profile) -> list[Block]:
 
 def _answer(profile: Profile) -> Iterator[Block]:
     yield from _verdict(profile)
-    yield Beside(tuple(_leaders(each) for each in leaders(profile)))
+    yield Beside(tuple(replace(each, title=f"Most {each.title}") for each in leaders(profile)))
 
 
 def _verdict(profile: Profile) -> Iterator[Block]:
@@ -204,12 +201,6 @@ def _verdict(profile: Profile) -> Iterator[Block]:
         hidden = len(open_rows) - len(shown)
         yield Bullets((*shown, *([f"and {hidden:,} more"] if hidden else [])))
     yield Facts(peak_lines(profile))
-
-
-def _leaders(found: Leaders) -> Table:
-    columns = (*columns_in("text", "layer"), *columns_in("number", "amount", "share"))
-    rows = tuple((each.layer, each.amount, each.share) for each in found.layers)
-    return Table(columns, rows, title=f"Most {found.title}")
 
 
 # Layers ---------------------------------------------------------------------------------------
@@ -536,9 +527,15 @@ def profile_summary(
 
 def _all_leaders(profile: Profile) -> Table:
     rows = [
-        (found.title if place == 0 else "", fold_name(each.layer), each.amount, each.share)
+        (
+            *(found.title if place == 0 else "", fold_name(str(name))),
+            *(
+                cell_text(cell, column)
+                for cell, column in zip(cells, found.columns[1:], strict=True)
+            ),
+        )
         for found in leaders(profile)
-        for place, each in enumerate(found.layers)
+        for place, (name, *cells) in enumerate(found.rows)
     ]
     columns = (*columns_in("text", "most", "layer"), *columns_in("number", "amount", "share"))
     return Table(columns, tuple(rows), title="the most expensive layers")
