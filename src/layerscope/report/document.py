@@ -353,12 +353,14 @@ class Folded:
 
     Args:
         level: of the heading that a Markdown document has in its place; 0: it folds there too.
+        page_only: too long for a text that cannot hide it.
     """
 
     title: str
     blocks: tuple["Block", ...]
     level: int = 0
     is_open: bool = False
+    page_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from layerscope.operations import Formula
+if TYPE_CHECKING:  # whose room imports torch, for which a terminal's first line does not wait
+    from layerscope.operations import Formula
 
 # Writing LaTeX --------------------------------------------------------------------------------
 
 
-def general_latex(formula: Formula, coloured: bool = False) -> str:
+def general_latex(formula: "Formula", coloured: bool = False) -> str:
     """Return the formula with its symbols, without dollar signs.
 
     Args:
@@ -25,7 +26,7 @@ def general_latex(formula: Formula, coloured: bool = False) -> str:
     return _Writer(tuple(formula.arguments), coloured, None).written(formula)
 
 
-def substituted_latex(formula: Formula, coloured: bool = False) -> str:
+def substituted_latex(formula: "Formula", coloured: bool = False) -> str:
     """Return the formula with each symbol's number, not evaluated, and the result behind it."""
     line = _Writer(tuple(formula.arguments), coloured, formula.arguments).written(formula)
     return f"{line} = {latex_count(formula.value)}"
@@ -134,7 +135,7 @@ class _Writer:
     coloured: bool
     numbers: Mapping[str, int] | None
 
-    def written(self, formula: Formula) -> str:
+    def written(self, formula: "Formula") -> str:
         return self.write(_expression(formula.function, self.order))
 
     def write(self, expression: Any) -> str:

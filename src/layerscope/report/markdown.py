@@ -61,7 +61,7 @@ def _block(block: Block, document: Sequence[Block]) -> Iterator[str]:
             yield from _table(block)
         case Beside(tables):
             yield "\n\n".join("\n\n".join(_table(table)) for table in tables)
-        case Folded():
+        case Folded(page_only=False):
             yield from _folded(block)
         case Contents(title):
             links = listed(document, block)

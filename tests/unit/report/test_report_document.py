@@ -1,6 +1,8 @@
 """One document, and what each writer makes of it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -213,6 +215,15 @@ def test_our_own_sentences_are_marked():
         *("a ", Code("b"), " ", Math("c"), " ", Strong(("d ", Code("e"))), " ", Struck("f")),
     )
     assert markup("`` a`b ``") == (Code("a`b"),)
+
+
+def test_a_terminals_first_line_waits_for_nothing_large():
+    code = (
+        "import sys, layerscope.report.terminal, layerscope.report.sweep;"
+        "print({'torch', 'sympy', 'latex2mathml', 'numpy', 'matplotlib'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_only_the_writers_know_a_format():

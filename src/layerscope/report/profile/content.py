@@ -206,13 +206,12 @@ def _verdict(profile: Profile) -> Iterator[Block]:
 # Layers ---------------------------------------------------------------------------------------
 
 
-def _layer_columns(profile: Profile, brief: bool) -> tuple[Column, ...]:
-    """Return the columns of the layer table; `brief` is how a terminal shows parameters."""
+def _layer_columns(profile: Profile) -> tuple[Column, ...]:
     columns = (
         Column("layer", "layer"),
         Column("type", "type", rank=4),
         Column("output", "output", rank=7),
-        Column("parameters", "params", "count", brief, rank=6),
+        Column("parameters", "params", "count", True, rank=6),
         Column("output_bytes", "output B", "bytes", True, rank=5),
         Column("saved_bytes", "saved B", "bytes", True),
         Column("forward_flops", "fwd FLOP", "flops", True, rank=2),
@@ -252,8 +251,8 @@ def _layers(profile: Profile) -> Iterator[Block]:
         rows.setdefault(row.layer, []).append(row)
     yield Paragraph("Of the whole batch; output: the shape of one sample.", "quiet")
     lines = layer_lines(profile)
-    total = folded("total", lines)
-    columns = _layer_columns(profile, brief=False)
+    total = _line_cells(folded("total", lines), profile)
+    columns = _layer_columns(profile)
     if profile.times:
         columns += (
             Column("rate", "fwd FLOP/s", "flops", True),
@@ -263,7 +262,7 @@ def _layers(profile: Profile) -> Iterator[Block]:
     yield Table(
         columns,
         tuple(_cells(line, profile, times, rows.get(line.name, ())) for line in lines),
-        (*_line_cells(total, profile), *[BLANK] * (3 if profile.times else 1)),
+        ("total", *total[1:], *[BLANK] * (3 if profile.times else 1)),
         key="layer",
         details=tuple(
             tuple(_details(profile, costs.get(line.name), times, rows.get(line.name, ())))
@@ -277,8 +276,7 @@ def _layers(profile: Profile) -> Iterator[Block]:
             f"Folded at depth {depth} of {deepest}: {len(at_depth):,} lines",
             (
                 Table(
-                    _layer_columns(profile, brief=False),
-                    tuple(_line_cells(line, profile) for line in at_depth),
+                    _layer_columns(profile), tuple(_line_cells(each, profile) for each in at_depth)
                 ),
             ),
         )
@@ -293,11 +291,7 @@ def _cells(
     timing = times.get(line.name)
     cells = _line_cells(line, profile)
     if profile.times:
-        known = timing is not None
-        cells += (
-            timing.flops_per_second if known else None,
-            timing.roofline_fraction if known else None,
-        )
+        cells += (timing.flops_per_second, timing.roofline_fraction) if timing else (None, None)
     return (*cells, len({reason.code for row in rows for reason in row.reasons}))
 
 
@@ -487,7 +481,8 @@ def _audit(audit: Audit) -> Iterator[Block]:
         if cells:
             rows = tuple((c.where, c.paraphrase, c.printed, c.right) for c in cells)
             title = f"{words} figures: {len(cells):,}"
-            yield Folded(title, (Table(columns, rows),), is_open=name == "wrong")
+            inside = (Table(columns, rows),)
+            yield Folded(title, inside, 0, name == "wrong", page_only=name == "agrees")
 
 
 # On a terminal --------------------------------------------------------------------------------
@@ -549,9 +544,9 @@ def _layers_at(profile: Profile, depth: int | None, command: str) -> Iterator[Bl
     shown = shortened_lines(lines) if depth is None else lines
     total = _line_cells(folded("total", lines), profile)
     yield Table(
-        _layer_columns(profile, brief=True),
+        _layer_columns(profile),
         tuple(_named_rows(shown, profile)),
-        (total[0], "", "", *total[3:]),
+        ("total", "", "", *total[3:]),
         title=_layers_title(profile, chosen, deepest),
     )
     if len(shown) < num_layers:
