@@ -36,7 +36,7 @@ class LayerTable:
 
     @property
     def num_parameters(self) -> int:
-        """Shared ones once."""
+        """Sum over the layers, shared ones once."""
         return sum(row.num_parameters for row in self.rows)
 
     @property
@@ -51,7 +51,7 @@ class LayerTable:
 
     @property
     def fvcore_count(self) -> int | None:
-        """None where fvcore could not count."""
+        """Sum of fvcore's counts; None where it could not count."""
         return _sum([row.fvcore_count for row in self.rows])
 
 

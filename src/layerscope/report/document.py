@@ -45,14 +45,14 @@ class Math:
 
 @dataclass(frozen=True)
 class Strong:
-    """What is stressed."""
+    """Stressed text."""
 
     text: "Text"
 
 
 @dataclass(frozen=True)
 class Struck:
-    """What is wrong, as it was printed."""
+    """Text that is wrong, as it was printed."""
 
     text: "Text"
 
@@ -141,7 +141,7 @@ Unit = Literal[
 
 @dataclass(frozen=True)
 class Column:
-    """What stands below it, under one name in files and another on paper.
+    """A column of a table, with one name in files and another on paper.
 
     Args:
         brief: three digits of its figures; a page has the exact ones behind them.
@@ -171,7 +171,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Blank:
-    """Nothing belongs here, which is not the same as unknown."""
+    """A cell in which nothing belongs, which is not the same as unknown."""
 
 
 @dataclass(frozen=True)
@@ -349,7 +349,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Folded:
-    """What is shown when it is opened.
+    """Blocks that are shown when they are opened.
 
     Args:
         level: of the heading that a Markdown document has in its place; 0: it folds there too.

@@ -68,7 +68,7 @@ class Screen:
         return self._console.width
 
     def say(self, line: str) -> None:
-        """One line, as it is."""
+        """Print one line, as it is."""
         self._console.print(RichText(line))
 
     def show(self, *blocks: Block) -> None:
@@ -112,7 +112,7 @@ class Screen:
         num_text_columns: int = 1,
         total: Sequence[str] | None = None,
     ) -> None:
-        """The first columns are text, the others numbers, right-aligned; the total stands apart."""
+        """Show rows of text; all but the first columns are numbers, and the total stands apart."""
         typed = [
             Column("", name, "text" if place < num_text_columns else "number")
             for place, name in enumerate(columns)
@@ -127,7 +127,7 @@ class Screen:
         )
 
     def _table(self, table: Table) -> None:
-        """Where it is too wide, with short figures; where these are, without some columns."""
+        """Show short figures where it is too wide, and fewer columns where these are too."""
         if table.title:
             self.say(wrapped(table.title, width=self.width))
         columns = _columns(table, None)
@@ -138,7 +138,7 @@ class Screen:
             self._paragraph(terminal_text(table.note))
 
     def panel(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
-        """Label and value, a line each."""
+        """Show label and value, a line each."""
         width = max(len(label) for label, _ in facts)
         lines = RichText("\n".join(f"{label:<{width}}  {value}" for label, value in facts))
         if self.is_rich:
@@ -171,7 +171,7 @@ class TextScreen(Screen):
 
     @property
     def text(self) -> str:
-        """Everything so far, no space at the ends of lines."""
+        """Return what was shown so far, without spaces at the ends of lines."""
         return "\n".join(line.rstrip() for line in self._file.getvalue().split("\n")).rstrip("\n")
 
     @property
@@ -272,5 +272,5 @@ def _rich_table(columns: Sequence[_ShownColumn], has_total: bool) -> RichTable:
 
 
 def complain(line: str) -> None:
-    """One line on stderr, without what a terminal would take for a command."""
+    """Print a line on stderr, without what a terminal would take for a command."""
     sys.stderr.write("".join(c if c.isprintable() else "?" for c in line) + "\n")

@@ -376,7 +376,7 @@ SizeFunction = Callable[..., Number]
 
 @dataclass(frozen=True)
 class SizeRule:
-    """How the output's size along some dimensions is found.
+    """Rule by which the output's size along some dimensions is found.
 
     Args:
         formulas: one per dimension; `quantity` is the symbol of the size.

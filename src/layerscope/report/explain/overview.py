@@ -158,7 +158,7 @@ def _drawn_row(row: _Row, y: float, largest: "_Largest") -> str:
 
 
 def _room(beside: str, letter: float, letter_beside: float) -> int:
-    """How many letters fit on a line on which something stands at the right."""
+    """Return how many letters fit on a line on which something stands at the right."""
     return max(3, int((_RIGHT - _LEFT - 8 - letter_beside * len(beside)) / letter))
 
 

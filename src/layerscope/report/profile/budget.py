@@ -28,7 +28,7 @@ Key = tuple[str, str, str]  # layer, quantity, instrument
 
 @dataclass(frozen=True)
 class Figures:
-    """What can be compared of one row.
+    """Figures of one row that can be compared.
 
     Args:
         theory: the textbook's figure of the whole layer, whether the instrument counts it or not;
@@ -41,7 +41,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a saved profile.json says.
+    """A saved profile.json.
 
     Args:
         layers: in order, without `total`.
@@ -55,7 +55,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Change:
-    """How a layer, or the total, differs from its budget.
+    """Difference of a layer, or of the total, from its budget.
 
     Args:
         quantity: empty for a layer that is new or has vanished, as are the figures.

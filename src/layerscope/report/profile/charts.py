@@ -271,7 +271,7 @@ Place = tuple[str, str | None]  # phase and layer
 
 @dataclass(frozen=True)
 class Point:
-    """So many bytes were allocated there."""
+    """Bytes that were allocated at one place."""
 
     place: Place
     num_bytes: int

@@ -333,7 +333,7 @@ def key_figures(profile: Profile) -> tuple[tuple[str, str], ...]:
 
 
 def _flops(count: int, lower_bound: bool) -> str:
-    """At least 0 is no more than not knowing."""
+    """Write a total; at least 0 is no more than not knowing."""
     if lower_bound and not count:
         return UNKNOWN
     short = count_short(count)

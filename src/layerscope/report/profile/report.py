@@ -58,7 +58,7 @@ class ProfileReport:
 
     @property
     def comparisons(self) -> Comparisons:
-        """How many rows were compared, and how many of them are unexplained."""
+        """Counts of rows that were compared, and of those that are unexplained."""
         return self.profile.comparisons
 
     def __str__(self) -> str:
