@@ -21,7 +21,7 @@ PYTHON = "3.12"  # of that machine
 PURE = (
     *("hydra-core", "omegaconf", "antlr4-python3-runtime", "fvcore", "iopath", "yacs", "termcolor"),
     *("pydantic", "annotated-types", "typing-inspection", "pooch", "platformdirs", "lightning"),
-    *("mdit-py-plugins", "latex2mathml", "portalocker", "tabulate"),
+    *("latex2mathml", "portalocker", "tabulate"),
 )
 COMPILED = ("pydantic-core",)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")

@@ -6,7 +6,7 @@ import torch
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import Settings
 from layerscope.networks.cifar_cnn import CifarCNN
-from layerscope.report.explain.document import write_document
+from layerscope.report.explain.report import write_document
 
 pytestmark = pytest.mark.browser
 

@@ -33,7 +33,8 @@ from layerscope.layers import preserve_state
 from layerscope.networks import build_network, check_deterministic, check_network
 from layerscope.networks.layer_calls import blank_image
 from layerscope.reconcile import INSTRUMENTS, ProfileSettings, profile_network
-from layerscope.report.layer_table import layer_table, save_layer_table, show_layer_table
+from layerscope.reconcile.layer_table import layer_table
+from layerscope.report.layer_table import save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
 from layerscope.report.profile.report import ProfileReport

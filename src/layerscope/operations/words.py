@@ -1,7 +1,8 @@
-"""Names for saved tensors that operations make beside their outputs."""
+"""Operations in words: what autograd saves of them, and the short names of what layers compute."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,44 @@ _ROLES: tuple[tuple[_Applies, SavedRole], ...] = (
     (lambda name, result, function: function == "cross_entropy" and result == 1, _SUM),
     (lambda name, _, __: name in ("clone", "contiguous", "_unsafe_view"), _COPY),
 )
+
+
+Group = Literal["weights", "norm", "activation", "pool", "other"]
+
+_SHORT_NAMES = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "Conv"),
+    "batch_norm": "BatchNorm",
+    "relu": "ReLU",
+    "max_pool": "MaxPool",
+    "avg_pool": "AvgPool",
+    "adaptive_avg_pool": "AdaptiveAvgPool",
+    "adaptive_max_pool": "AdaptiveMaxPool",
+    "linear": "FC",
+    "flatten": "Flatten",
+    "dropout": "Dropout",
+    "softmax": "Softmax",
+}
+_ACTIVATIONS = frozenset({"relu", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax"})
+
+
+def short_name(kind: str, output_shape: Sequence[int]) -> str | None:
+    """Return what the walkthrough's patterns call a layer; None where they have no word.
+
+    Args:
+        kind: what the layer computes (`conv2d`, `batch_norm`).
+        output_shape: with batch and channels.
+    """
+    if kind == "adaptive_avg_pool" and set(output_shape[2:]) == {1}:
+        return "GlobalAvgPool"
+    return _SHORT_NAMES.get(kind)
+
+
+def group_of(kind: str) -> Group:
+    """Return the group of layers that a drawing of a network shows alike."""
+    if kind.startswith("conv") or kind == "linear":
+        return "weights"
+    if kind in ("batch_norm", "layer_norm", "group_norm"):
+        return "norm"
+    if kind.endswith("_pool"):
+        return "pool"
+    return "activation" if kind in _ACTIVATIONS else "other"

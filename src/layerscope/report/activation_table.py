@@ -27,7 +27,7 @@ class ActivationTable:
         self._has_peak = False
 
     def resume(self, step: int) -> None:
-        """With the records of the steps before this one that the directory already has."""
+        """Keep the records of earlier steps that the directory already has."""
         if not self._path.is_file() or not (self._directory / JSON_FILE).is_file():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)

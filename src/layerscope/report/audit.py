@@ -5,6 +5,7 @@ from pathlib import Path
 from layerscope.audit import Audit, verdict_counts
 from layerscope.base.files import write_json
 from layerscope.base.formatting import wrapped
+from layerscope.report.document import Table, columns_in
 from layerscope.report.terminal import Screen
 
 _PLACES = {"table": "in tables", "text": "in the running text", "claim": "in claims"}
@@ -37,9 +38,12 @@ def show_audit(screen: Screen, title: str, audit: Audit) -> None:
     """Print every figure that is not right, and what holds in the place of each sentence."""
     off = [cell for cell in audit.cells if cell.verdict != "agrees"]
     if off:
-        columns = ("where", "what", "verdict", "printed", "right")
-        rows = [(c.where, c.paraphrase, c.verdict, c.printed, c.right) for c in off]
-        screen.table(title, columns, rows, num_text_columns=3)
+        columns = (
+            *columns_in("text", "where", "what", "verdict"),
+            *columns_in("number", "printed", "right"),
+        )
+        rows = tuple((c.where, c.paraphrase, c.verdict, c.printed, c.right) for c in off)
+        screen.show(Table(columns, rows, title=title))
     for finding in audit.findings:
         for text in (f"- {finding.claim}", f"  Right: {finding.right}", f"  {finding.why}"):
             screen.say(wrapped(text, indent="  ", width=screen.width))

@@ -55,7 +55,7 @@ def save_confusion(path: Path, counts: NDArray[np.int64], names: Sequence[str]) 
 
 
 def save_svg(path: Path, figure: Figure) -> None:
-    """Without the date and with fixed identifiers, which matplotlib draws at random otherwise."""
+    """Write without a date and with fixed identifiers, which matplotlib draws at random."""
     buffer = BytesIO()
     with mpl.rc_context({"svg.hashsalt": "layerscope", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

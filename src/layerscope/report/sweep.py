@@ -7,7 +7,7 @@ from typing import Any
 
 from layerscope.base.errors import RunFailed
 from layerscope.base.files import write_json
-from layerscope.base.formatting import bytes_short, count_exact, percent
+from layerscope.report.document import Column, Table
 from layerscope.report.tables import write_table
 from layerscope.report.terminal import Screen
 
@@ -29,12 +29,12 @@ COLUMNS = (
 
 
 def save_failure(job: Path, overrides: Sequence[str], reason: str) -> None:
-    """What a job that did not finish leaves for the sweep's table."""
+    """Write what a job that did not finish leaves for the sweep's table."""
     write_json(job / FAILURE_FILE, {"overrides": list(overrides), "reason": reason})
 
 
 def forget_failure(job: Path) -> None:
-    """Of an earlier try of a job that has now finished."""
+    """Remove the record of an earlier try of a job that has now finished."""
     (job / FAILURE_FILE).unlink(missing_ok=True)
 
 
@@ -50,7 +50,7 @@ def finish_sweep(directory: Path) -> int:
 
 
 def _job_folders(directory: Path) -> list[Path]:
-    """Wherever hydra.sweep.subdir puts them: those that have begun."""
+    """Return those that have begun, wherever hydra.sweep.subdir puts them."""
     begun = {path.parent for name in ("run.json", FAILURE_FILE) for path in directory.rglob(name)}
     return sorted(begun, key=lambda folder: (len(folder.name), folder.name))
 
@@ -87,26 +87,30 @@ def _best_first(record: dict[str, Any]) -> tuple[bool, float, int]:
     return (accuracy is None, -(accuracy or 0.0), record["job"])
 
 
+_SHOWN = (
+    Column("", "overrides"),
+    Column("", "parameters", "count", rank=3),
+    Column("", "MACs/image", "count", rank=2),
+    Column("", "saved", "bytes", brief=True, rank=1),
+    Column("", "val acc", "percent"),
+    Column("", "test acc", "percent"),
+    Column("", "seconds", "number", rank=4),
+)
+
+
 def _show(directory: Path, records: list[dict[str, Any]]) -> None:
-    screen = Screen()
     shared = set.intersection(*(set(record["overrides"]) for record in records))
-    screen.table(
-        "sweep, best validation accuracy first",
-        ("overrides", "parameters", "MACs/image", "saved", "val acc", "test acc", "seconds"),
-        [
-            (
-                " ".join(o for o in record["overrides"] if o not in shared) or "-",
-                count_exact(record["num_parameters"]),
-                count_exact(record["macs"]),
-                bytes_short(record["saved_bytes"]),
-                percent(record["val/acc"]),
-                percent(record["test/acc"]),
-                f"{record['seconds']:.1f}",
-            )
-            for record in records
-            if record["status"] == "finished"
-        ],
-    )
+    rows = [
+        (
+            " ".join(o for o in record["overrides"] if o not in shared) or "-",
+            *(record[name] for name in ("num_parameters", "macs", "saved_bytes")),
+            *(record["val/acc"], record["test/acc"], f"{record['seconds']:.1f}"),
+        )
+        for record in records
+        if record["status"] == "finished"
+    ]
+    screen = Screen()
+    screen.show(Table(_SHOWN, tuple(rows), title="sweep, best validation accuracy first"))
     for record in records:
         if record["status"] == "failed":
             screen.say(f"failed: job {record['job']}, {record['reason']}")

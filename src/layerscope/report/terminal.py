@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import StringIO
 
 from rich.box import SIMPLE as SIMPLE_HEAD_AND_FOOT
@@ -10,10 +11,36 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
 
-PLAIN_WIDTH = 100
+from layerscope.base.formatting import WIDTH as PLAIN_WIDTH
+from layerscope.base.formatting import wrapped
+from layerscope.report.document import (
+    Beside,
+    Block,
+    Break,
+    Bullets,
+    Code,
+    Column,
+    Contents,
+    Facts,
+    Figure,
+    Folded,
+    Formula,
+    Heading,
+    Math,
+    Paragraph,
+    Space,
+    Span,
+    Strong,
+    Struck,
+    Table,
+    Text,
+    cell_text,
+    spans_of,
+)
+from layerscope.report.latex import plain_formula
 
 
 class Screen:
@@ -41,8 +68,41 @@ class Screen:
         return self._console.width
 
     def say(self, line: str) -> None:
-        """One line, as it is."""
-        self._console.print(Text(line))
+        """Print one line, as it is."""
+        self._console.print(RichText(line))
+
+    def show(self, *blocks: Block) -> None:
+        """Show what a report says, no line wider than the screen as far as words can be broken."""
+        for block in blocks:
+            match block:
+                case Heading(_, text):
+                    self.say(wrapped(terminal_text(text), width=self.width))
+                case Paragraph(text, role):
+                    self._paragraph(("Note: " if role == "note" else "") + terminal_text(text))
+                case Bullets(items):
+                    for item in items:
+                        self._paragraph(f"  {terminal_text(item)}")
+                case Facts(pairs):
+                    for name, text in pairs:
+                        self._paragraph(f"{name.capitalize()}: {terminal_text(text)}.")
+                case Formula(latex):
+                    self._paragraph(f"    {plain_formula(latex)}")
+                case Table():
+                    self._table(block)
+                case Beside(tables):
+                    self.show(*tables)
+                case Folded(title, inside):
+                    self.show(Heading(2, title), *inside)
+                case Figure(alt):
+                    self._paragraph(alt)
+                case Space():
+                    self.say("")
+                case Contents():
+                    pass
+
+    def _paragraph(self, text: str) -> None:
+        for line in text.split("\n"):
+            self.say(wrapped(line, "  ", self.width))
 
     def table(
         self,
@@ -51,40 +111,40 @@ class Screen:
         rows: Sequence[Sequence[str]],
         num_text_columns: int = 1,
         total: Sequence[str] | None = None,
-        tight: bool = False,
     ) -> None:
-        """The first columns are text, the others numbers, right-aligned; the total stands apart.
-
-        `tight`: one space between columns, for tables that would not fit otherwise.
-        """
-        table = Table(
-            title=Text(title),
-            title_justify="left",
-            box=SIMPLE_HEAD if total is None else SIMPLE_HEAD_AND_FOOT,
-            pad_edge=False,
-            padding=(0, 0) if tight else (0, 1),
-            show_footer=total is not None,
-        )
-        for number, column in enumerate(columns):
-            table.add_column(
-                column,
-                justify="left" if number < num_text_columns else "right",
-                overflow="fold",
-                no_wrap=tight and number >= num_text_columns,  # names give way, figures do not
-                footer="" if total is None else Text(total[number]),
+        """Show rows of text; all but the first columns are numbers, and the total stands apart."""
+        typed = [
+            Column("", name, "text" if place < num_text_columns else "number")
+            for place, name in enumerate(columns)
+        ]
+        self.show(
+            Table(
+                tuple(typed),
+                tuple(tuple(row) for row in rows),
+                None if total is None else tuple(total),
+                title,
             )
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self._console.print(table)
+        )
+
+    def _table(self, table: Table) -> None:
+        """Show short figures where it is too wide, and fewer columns where these are too."""
+        if table.title:
+            self.say(wrapped(table.title, width=self.width))
+        columns = _columns(table, None)
+        if len(_fitting(columns, self.width)) < len(columns):
+            columns = _fitting(_columns(table, True), self.width)
+        self._console.print(_rich_table(columns, table.total is not None))
+        if table.note:
+            self._paragraph(terminal_text(table.note))
 
     def panel(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
-        """Label and value, a line each."""
+        """Show label and value, a line each."""
         width = max(len(label) for label, _ in facts)
-        lines = Text("\n".join(f"{label:<{width}}  {value}" for label, value in facts))
+        lines = RichText("\n".join(f"{label:<{width}}  {value}" for label, value in facts))
         if self.is_rich:
             self._console.print(Panel(lines, title=title, title_align="left", expand=False))
         else:
-            self._console.print(Text(title), lines, sep="\n")
+            self._console.print(RichText(title), lines, sep="\n")
 
     def progress(self) -> Progress:
         """A bar for the batches of an epoch; invisible where output is plain."""
@@ -111,7 +171,7 @@ class TextScreen(Screen):
 
     @property
     def text(self) -> str:
-        """Return everything so far, without spaces at the ends of lines."""
+        """Return what was shown so far, without spaces at the ends of lines."""
         return "\n".join(line.rstrip() for line in self._file.getvalue().split("\n")).rstrip("\n")
 
     @property
@@ -127,6 +187,90 @@ class TextScreen(Screen):
         )
 
 
+def terminal_text(text: Text) -> str:
+    """Return a text without colour or weight; a formula in plain letters."""
+    return "".join(_plain(span) for span in spans_of(text))
+
+
+def _plain(span: Span) -> str:
+    match span:
+        case str():
+            return span
+        case Math(latex):
+            return plain_formula(latex)
+        case Break():
+            return "\n"
+        case Strong(text) | Code(text):
+            return terminal_text(text)
+        case Struck(text):
+            return f"~{terminal_text(text)}~"
+
+
+_LEAST_NAME = 8  # columns of a terminal
+
+
+@dataclass(frozen=True)
+class _ShownColumn:
+    """A column of a table, written out."""
+
+    column: Column
+    title: str
+    cells: tuple[str, ...]
+    total: str
+
+    @property
+    def width(self) -> int:
+        texts = (self.title, self.total, *self.cells)
+        return max(len(line) for text in texts for line in text.split("\n"))
+
+
+def _columns(table: Table, brief: bool | None) -> list[_ShownColumn]:
+    """Write out the cells, with short figures where `brief` is true."""
+    total = table.total or ("",) * len(table.columns)
+    return [
+        _ShownColumn(
+            column,
+            terminal_text(column.title),
+            tuple(terminal_text(cell_text(row[place], column, brief)) for row in table.rows),
+            terminal_text(cell_text(total[place], column, brief)),
+        )
+        for place, column in enumerate(table.columns)
+    ]
+
+
+def _fitting(columns: Sequence[_ShownColumn], width: int) -> list[_ShownColumn]:
+    """Leave out columns of the highest ranks until the others fit."""
+    shown = list(columns)
+    while sum(column.width + 1 for column in shown) + 1 > width:
+        last = max(shown, key=lambda each: each.column.rank)
+        if last.column.rank == 0:
+            break
+        shown.remove(last)
+    return shown
+
+
+def _rich_table(columns: Sequence[_ShownColumn], has_total: bool) -> RichTable:
+    table = RichTable(
+        box=SIMPLE_HEAD_AND_FOOT if has_total else SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 0),
+        show_footer=has_total,
+    )
+    for each in columns:
+        is_number = each.column.is_number
+        table.add_column(
+            RichText(each.title),
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=is_number,  # names give way, figures do not
+            min_width=None if is_number else min(each.width, _LEAST_NAME),
+            footer=RichText(each.total),
+        )
+    for row in zip(*(each.cells for each in columns), strict=True):
+        table.add_row(*map(RichText, row))
+    return table
+
+
 def complain(line: str) -> None:
-    """One line on stderr, without what a terminal would take for a command."""
+    """Print a line on stderr, without what a terminal would take for a command."""
     sys.stderr.write("".join(c if c.isprintable() else "?" for c in line) + "\n")

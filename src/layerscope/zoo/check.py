@@ -407,7 +407,7 @@ def show_results(results: Sequence[Result], screen: Screen) -> None:
     for result in results:
         groups.setdefault(result.group, []).append(result)
     rows = [_cells(name, group) for name, group in groups.items()]
-    screen.table("the zoo, batch 2", COLUMNS, rows, total=_cells("total", results), tight=True)
+    screen.table("the zoo, batch 2", COLUMNS, rows, total=_cells("total", results))
     for result in results:
         if result.is_left:
             screen.say(_line(result))

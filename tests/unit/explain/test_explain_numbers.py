@@ -16,13 +16,18 @@ from layerscope.explain.values import Factor, Origin, Terms, Value
 from layerscope.library.explain import explain
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
-from layerscope.report.document.page import html_page
-from layerscope.report.explain.markdown import explanation_markdown
-from layerscope.report.explain.numbers import full, short
-from layerscope.report.explain.report import ExplanationReport
-from layerscope.report.explain.summary import verdict
-from layerscope.report.explain.terms import common_origins, equation
-from layerscope.report.explain.value_block import value_markdown
+from layerscope.report.document import Beside, Document, Paragraph, Table, columns_in
+from layerscope.report.explain.content import explanation_document
+from layerscope.report.explain.report import ExplanationReport, verdict
+from layerscope.report.explain.values import (
+    common_origins,
+    equation,
+    full,
+    short,
+    value_blocks,
+)
+from layerscope.report.html import to_page
+from layerscope.report.markdown import inline, to_markdown
 
 SHAPE = (4, 1, 6, 6)
 
@@ -83,7 +88,7 @@ def test_agreement_is_measured_by_the_terms():
 
 def test_a_bias_before_a_batch_norm_is_said_to_be_without_effect():
     explanation = explained(Net())
-    markdown = explanation_markdown(explanation, "explain.svg")
+    markdown = to_markdown(explanation_document(explanation))
     assert explanation.layer("conv").bias_removed_by == "bn"
     (value,) = explanation.layer("conv").bias_gradient_values
     assert abs(value.computed) <= 1e-6 * value.magnitude
@@ -136,7 +141,7 @@ def test_the_loss_is_named_with_its_smoothing_and_its_class():
     words = "cross-entropy with label smoothing 0.1 against class 1 (<dog>)"
     assert words in str(ExplanationReport(explanation))
     assert "dL/dy[0,0] cat" in str(ExplanationReport(explanation))
-    markdown = explanation_markdown(explanation, "explain.svg")
+    markdown = to_markdown(explanation_document(explanation))
     assert "The classes: 0 cat, 1 &lt;dog&gt;." in markdown
 
 
@@ -147,7 +152,7 @@ def test_a_small_network_is_printed_whole(network, shape):
     explanation = explained(network, shape=shape)
     (image, *_) = explanation.numbers
     assert image.array.shape == (1, *shape[1:])
-    markdown = explanation_markdown(explanation, "explain.svg")
+    markdown = to_markdown(explanation_document(explanation))
     section = markdown[markdown.index("\n## All numbers") : markdown.index("\n## Summary tables")]
     parts = section.split("<details>")[1:]
     assert len(parts) == len(explanation.numbers)
@@ -160,26 +165,26 @@ def test_a_small_network_is_printed_whole(network, shape):
 def test_a_larger_one_is_not():
     explanation = explained(nn.Sequential(nn.Flatten(), nn.Linear(64, 40)), shape=(1, 1, 8, 8))
     assert explanation.numbers == ()
-    assert "All numbers" not in explanation_markdown(explanation, "explain.svg")
+    assert "All numbers" not in to_markdown(explanation_document(explanation))
 
 
 def test_terms_that_are_zero_are_counted():
-    text = equation(value_of([0.0, 0.0, 0.0, 0.5, 0.0, 0.25], 0.75))
+    text = inline(equation(value_of([0.0, 0.0, 0.0, 0.5, 0.0, 0.25], 0.75)))
     assert text == "(3 terms that are 0) + 0.5 + 0 + 0.25 = **0.750000**"
-    text = equation(value_of([0.0] * 90 + [1.0] * 20, 20.0))
+    text = inline(equation(value_of([0.0] * 90 + [1.0] * 20, 20.0)))
     assert "(… 102 more terms, 90 of them 0, that add up to 12.000000)" in text
 
 
 def test_what_a_factor_is_made_of_is_written():
     origin = Origin("e^({} − {})", (np.array([0.5, -1.0]), np.array(-2.0)))
     value = value_of(np.exp([2.5, 1.0]).tolist(), None, origin=origin)
-    first, second = equation(value).split("<br>\n= ")
+    first, second = inline(equation(value)).split("<br>= ")
     assert first == "e^(0.5 − (-2)) + e^(-1 − (-2))"
     assert second.endswith(f"**{full(value.computed)}**")
     shared = Origin("1/√({} + 10^(−5))", (np.array(0.15),))
     group = Terms((Factor("x", np.ones(2)), Factor("s", np.array(2.5819), origin=shared)), 2)
     value = Value("y[0]", "layer", "sum", (group,), None)
-    assert common_origins(value) == "With $s$ = 1/√(0.15 + 10^(−5)) = 2.5819."
+    assert inline(common_origins(value)) == "With $s$ = 1/√(0.15 + 10^(−5)) = 2.5819."
 
 
 def test_numbers_have_six_digits_that_count():
@@ -191,14 +196,15 @@ def test_numbers_have_six_digits_that_count():
 
 
 def test_what_cancels_is_not_told_in_ulp():
-    text = value_markdown(value_of([1.0, -1.0, 1e-9], -3e-8))
+    blocks = tuple(value_blocks(value_of([1.0, -1.0, 1e-9], -3e-8)))
+    text = to_markdown(Document("", blocks))
     assert "ulp of it means nothing" in text
     assert "terms that add up to 2 in absolute value" in text
 
 
-def test_tables_that_follow_each_other_stand_in_a_row():
-    table = "| a |\n| :--- |\n| 1 |"
-    page = html_page(f"{table}\n\n{table}\n\ntext\n\n{table}\n", "title", {})
+def test_small_tables_stand_in_a_row():
+    table = Table(columns_in("number", "a"), (("1",),))
+    page = to_page(Document("title", (Beside((table, table)), Paragraph("text"), table)))
     assert page.count('<div class="row">') == 1
     row = page[page.index('<div class="row">') : page.index("<p>text")]
     assert row.count("<table>") == 2

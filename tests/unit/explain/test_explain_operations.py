@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import layerscope
 from layerscope.explain.families import EXPLAINERS
-from layerscope.report.explain.markdown import explanation_markdown
+from layerscope.report.explain.content import explanation_document
+from layerscope.report.markdown import to_markdown
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference.md"
 
@@ -174,7 +175,7 @@ def test_an_input_that_no_window_reads_has_no_terms_and_is_written():
     explanation = layerscope.explain(network, image=torch.randn(1, 1, 5, 4), **where).explanation
     (value,) = explanation.layer("0").input_gradient_values
     assert (value.num_terms, value.computed, value.actual) == (0, 0.0, 0.0)
-    assert "has no terms" in explanation_markdown(explanation, "explain.svg")
+    assert "has no terms" in to_markdown(explanation_document(explanation))
 
 
 def test_a_position_whose_first_index_is_no_images():

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from layerscope.networks.layer_calls import network_calls
+from layerscope.report.explain.content import is_in_a_row, pattern_line
+from layerscope.report.explain.layers import padding_sentence, size_rule
 from layerscope.report.explain.overview import overview_drawing
-from layerscope.report.explain.pattern_line import is_in_a_row, pattern_line
-from layerscope.report.explain.sizes import padding_sentence, size_rule
 from layerscope.theory import cost_table, textbook_units
 
 LAYERS = (

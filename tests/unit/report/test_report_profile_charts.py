@@ -7,9 +7,8 @@ import pytest
 
 from layerscope.dry_run import Moment
 from layerscope.measure import MemoryPoint, Spread
-from layerscope.report.profile.charts import layer_bars, roofline
-from layerscope.report.profile.svg import Scale, log_scale, plain_tick, rising_scale, staircase
-from layerscope.report.profile.timeline import memory_timeline
+from layerscope.report.profile.charts import layer_bars, memory_timeline, roofline
+from layerscope.report.svg import Scale, log_scale, plain_tick, rising_scale, staircase
 from profile_example import cifar_cnn_profile
 
 

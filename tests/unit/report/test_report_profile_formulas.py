@@ -5,12 +5,7 @@ import pytest
 
 from layerscope.operations import Formula
 from layerscope.operations.convolution import conv_flops
-from layerscope.report.profile.formulas import (
-    general_latex,
-    general_mathml,
-    substituted_latex,
-    substituted_mathml,
-)
+from layerscope.report.latex import general_latex, mathml, plain_formula, substituted_latex
 from profile_example import cifar_cnn_profile
 
 
@@ -49,10 +44,16 @@ def test_numbers_are_put_in_and_never_worked_out():
 
 
 def test_mathml_is_well_formed_and_says_the_same():
-    root = ElementTree.fromstring(substituted_mathml(SIZE))
+    root = ElementTree.fromstring(mathml(substituted_latex(SIZE), display=True))
     assert root.tag == "math"
     assert "".join(root.itertext()) == "⌊32+2×0−1×(3−1)−12⌋+1=15"
-    assert "".join(ElementTree.fromstring(general_mathml(SIZE)).itertext()).startswith("⌊Hin")
+
+
+def test_a_terminal_has_the_formula_in_plain_letters():
+    assert (
+        plain_formula(substituted_latex(SIZE)) == "⌊ (32 + 2 × 0 - 1 × (3 - 1) - 1)/(2) ⌋ + 1 = 15"
+    )
+    assert plain_formula(general_latex(SIZE, coloured=True)).startswith("⌊ (H_in + 2 × p - d ×")
 
 
 def test_every_formula_of_a_network_equals_its_count():
@@ -63,14 +64,16 @@ def test_every_formula_of_a_network_equals_its_count():
         left, right = substituted_latex(formula).split(" = ")
         assert eval(left.replace(r"\times", "*")) == int(right.replace("{,}", ""))
         assert int(right.replace("{,}", "")) == formula.value
-        ElementTree.fromstring(general_mathml(formula))
+        ElementTree.fromstring(mathml(general_latex(formula), display=True))
 
 
 def test_a_symbol_of_many_letters_is_a_word():
     profile = cifar_cnn_profile()
     formula = next(f for f in profile.costs.formulas["fc"] if f.quantity == "macs")
     assert r"\text{in features}" in general_latex(formula)
-    assert re.search("<mtext>in features</mtext>", general_mathml(formula))
+    assert re.search(
+        "<mtext>in&#x000A0;features</mtext>", mathml(general_latex(formula), display=False)
+    )
 
 
 def test_what_cannot_be_written_is_refused():

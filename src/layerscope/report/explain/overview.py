@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from layerscope.base.formatting import shapes_tuple
 from layerscope.dry_run import Shape
 from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
-from layerscope.report.document.page import resource
-from layerscope.report.explain.explained_settings import settings_short
-from layerscope.report.profile.svg import element, label, shortened
+from layerscope.operations.words import group_of
+from layerscope.report.explain.layers import settings_short
+from layerscope.report.html import resource
+from layerscope.report.svg import element, label, shortened
 from layerscope.theory.table import CostTable, LayerCost
 
 WIDTH = 360
@@ -19,21 +20,13 @@ _PICTURE = 62  # of a feature map, at the left
 _LEFT, _RIGHT = 12 + _PICTURE + 8, WIDTH - 14
 _NAME, _WORD, _SMALL = 8.6, 7.9, 7.2  # width of a letter: bold, plain, small
 
-_FAMILIES = {
-    "batch_norm": "norm",
-    "layer_norm": "norm",
-    "group_norm": "norm",
-    "linear": "weights",
-    **dict.fromkeys(("relu", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax"), "activation"),
-}
-
 
 @dataclass(frozen=True)
 class _Row:
     """One line of the drawing."""
 
     name: str
-    family: str
+    group: str
     settings: str
     shape: Shape
     num_parameters: int
@@ -53,7 +46,7 @@ class _Group:
 
 
 def overview_drawing(costs: CostTable, layers: Sequence[DescribedCall], name: str) -> str:
-    """SVG, to stand in a page that has overview.css."""
+    """Return SVG that stands in a page with overview.css."""
     groups = _groups(costs, layers)
     largest = _Largest.of([row.shape for group in groups for row in group.rows])
     parts = [element("rect", width=WIDTH, height=_height(groups), rx=8, class_="paper")]
@@ -80,14 +73,14 @@ def overview_drawing(costs: CostTable, layers: Sequence[DescribedCall], name: st
 
 
 def standalone_drawing(drawing: str) -> str:
-    """As a file of its own, with its style."""
+    """Return it as a file of its own, with its style."""
     style = element("style", overview_style())
     opening, rest = drawing.split(">", 1)
     return f'{opening} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
 
 
 def overview_style() -> str:
-    """CSS."""
+    """Return the drawing's CSS."""
     return resource("overview.css")
 
 
@@ -123,12 +116,8 @@ def _groups(costs: CostTable, layers: Sequence[DescribedCall]) -> tuple[_Group, 
 def _row(cost: LayerCost, spec: DescribedCall, name: str) -> _Row:
     shape = cost.output_shapes[0] if cost.output_shapes else ()
     changes = not cost.input_shapes or shape != cost.input_shapes[0]
-    family = _FAMILIES.get(spec.kind, "other")
-    if spec.kind.startswith("conv"):
-        family = "weights"
-    elif spec.kind.endswith("_pool"):
-        family = "pool"
-    return _Row(name, family, settings_short(spec), shape, cost.num_parameters, changes)
+    group = group_of(spec.kind)
+    return _Row(name, group, settings_short(spec), shape, cost.num_parameters, changes)
 
 
 def _block_row(name: str, members: Sequence[LayerCost]) -> _Row:
@@ -156,7 +145,7 @@ def _drawn_row(row: _Row, y: float, largest: "_Largest") -> str:
     parameters = f"{row.num_parameters:,} parameters" if row.num_parameters else ""
     return "".join(
         (
-            element("rect", x=4, y=y + 2, width=3, height=_ROW - 4, class_=row.family),
+            element("rect", x=4, y=y + 2, width=3, height=_ROW - 4, class_=row.group),
             _picture(row, y, largest) if row.changes_shape else "",
             label(left, y + 17, shortened(row.name, _room(shape, _NAME, _WORD)), class_="name"),
             label(left, y + 33, _cut(row.settings, _room(parameters, _SMALL, _SMALL)), **small),
@@ -169,7 +158,7 @@ def _drawn_row(row: _Row, y: float, largest: "_Largest") -> str:
 
 
 def _room(beside: str, letter: float, letter_beside: float) -> int:
-    """How many letters fit on a line on which something stands at the right."""
+    """Return how many letters fit on a line on which something stands at the right."""
     return max(3, int((_RIGHT - _LEFT - 8 - letter_beside * len(beside)) / letter))
 
 
@@ -208,11 +197,9 @@ def _picture(row: _Row, y: float, largest: _Largest) -> str:
     )
     return "".join(
         (
-            element("rect", x=x, y=top, width=thick, height=height, class_=f"front {row.family}"),
-            element("polygon", points=" ".join((*up, *far)), class_=f"top {row.family}"),
-            element(
-                "polygon", points=" ".join((far[1], far[0], *low)), class_=f"side {row.family}"
-            ),
+            element("rect", x=x, y=top, width=thick, height=height, class_=f"front {row.group}"),
+            element("polygon", points=" ".join((*up, *far)), class_=f"top {row.group}"),
+            element("polygon", points=" ".join((far[1], far[0], *low)), class_=f"side {row.group}"),
         )
     )
 

@@ -11,6 +11,7 @@ from layerscope.base.formatting import share, unit_of
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import EXACT_QUANTITIES
 from layerscope.reconcile.settings import ProfileSettings
+from layerscope.report.document import Cell, Table, columns_in
 from layerscope.report.profile.records import FORMAT, profile_record, settings_record
 from layerscope.report.terminal import Screen
 
@@ -27,7 +28,7 @@ Key = tuple[str, str, str]  # layer, quantity, instrument
 
 @dataclass(frozen=True)
 class Figures:
-    """What can be compared of one row.
+    """Figures of one row that can be compared.
 
     Args:
         theory: the textbook's figure of the whole layer, whether the instrument counts it or not;
@@ -40,7 +41,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a saved profile.json says.
+    """A saved profile.json.
 
     Args:
         layers: in order, without `total`.
@@ -54,7 +55,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Change:
-    """How a layer, or the total, differs from its budget.
+    """Difference of a layer, or of the total, from its budget.
 
     Args:
         quantity: empty for a layer that is new or has vanished, as are the figures.
@@ -179,23 +180,20 @@ def show_budget(screen: Screen, changes: Sequence[Change], tolerance: float) -> 
         elif change.what == "vanished":
             screen.say(f"- {change.layer}: in the budget, but no longer in the network")
     if grown:
-        screen.table(
-            "grew",
-            ("layer", "quantity", "instrument", "budget", "now", "growth"),
-            [_cells(change) for change in grown],
-            num_text_columns=3,
-            tight=True,
+        columns = (
+            *columns_in("text", "layer", "quantity", "instrument"),
+            *columns_in("count", "budget", "now"),
+            *columns_in("share", "growth"),
         )
+        screen.show(Table(columns, tuple(_cells(change) for change in grown), title="grew"))
 
 
-def _cells(change: Change) -> tuple[str, ...]:
-    assert change.budget is not None
-    assert change.now is not None
+def _cells(change: Change) -> tuple[Cell, ...]:
     unit = unit_of(change.quantity)
     growth = "from 0" if change.budget == 0 else f"+{share(change.growth)}"
     return (
         *(change.layer, f"{change.quantity}{f', {unit}' if unit else ''}", change.instrument),
-        *(f"{change.budget:,}", f"{change.now:,}", growth),
+        *(change.budget, change.now, growth),
     )
 
 

@@ -1,6 +1,6 @@
 """What a profile says first: the verdict, the peak, the most expensive layers, the reasons."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerscope.base.formatting import (
@@ -20,8 +20,9 @@ from layerscope.reconcile.peak import LargestBatch, Peak
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.roofline import WHY_ABOVE
 from layerscope.reconcile.rows import Row
+from layerscope.report.document import Column, Table, Unit
 from layerscope.report.profile.lines import LayerLine, added, layer_lines, layer_seconds
-from layerscope.report.profile.row_text import holds
+from layerscope.report.profile.rows import holds
 
 NUM_LEADERS = 5
 # A total that is small by nature would make all of its reasons look large.
@@ -60,57 +61,26 @@ def unexplained_line(row: Row) -> str:
 # The most expensive layers --------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Leader:
-    """A layer among those with the most of something."""
-
-    layer: str
-    amount: str
-    share: str
-
-
-@dataclass(frozen=True)
-class Leaders:
-    """The layers with the most of one quantity, the most first.
-
-    Args:
-        title: of the quantity, with what a reader has to know of it.
-    """
-
-    title: str
-    layers: tuple[Leader, ...]
-
-
-def leaders(profile: Profile) -> tuple[Leaders, ...]:
+def leaders(profile: Profile) -> tuple[Table, ...]:
     """Return the layers with the most saved bytes, FLOPs and, where it was measured, time."""
     lines = layer_lines(profile)
     whole = added(line.flops for line in lines)
     known = " that are known" if whole is None or whole.lower_bound else ""
-    found = [
-        _most("saved bytes", lines, lambda line: line.saved_bytes, lambda n: bytes_short(int(n))),
-        _most(f"FLOPs{known}", lines, _known_flops, count_short),
-        _most("time", lines, lambda line: line.seconds, seconds_short),
-    ]
-    return tuple(each for each in found if each.layers)
-
-
-def _known_flops(line: LayerLine) -> int | None:
-    return None if line.flops is None else line.flops.value
-
-
-def _most(
-    title: str,
-    lines: Sequence[LayerLine],
-    value: Callable[[LayerLine], float | None],
-    text: Callable[[float], str],
-) -> Leaders:
-    values = [(line.name, value(line) or 0) for line in lines]
-    whole = sum(each for _, each in values)
-    most = sorted(values, key=lambda pair: -pair[1])[:NUM_LEADERS]
-    return Leaders(
-        title,
-        tuple(Leader(name, text(each), share(each / whole)) for name, each in most if each),
+    flops = [line.flops.value if line.flops else 0 for line in lines]
+    found = (
+        _most("saved bytes", "bytes", lines, [line.saved_bytes for line in lines]),
+        _most(f"FLOPs{known}", "flops", lines, flops),
+        _most("time", "seconds", lines, [line.seconds or 0 for line in lines]),
     )
+    return tuple(table for table in found if table.rows)
+
+
+def _most(title: str, unit: Unit, lines: Sequence[LayerLine], values: Sequence[float]) -> Table:
+    whole = sum(values)
+    most = sorted(zip(lines, values, strict=True), key=lambda pair: -pair[1])[:NUM_LEADERS]
+    columns = (Column("", "layer"), Column("", "amount", unit, True), Column("", "share", "share"))
+    rows = tuple((line.name, value, value / whole) for line, value in most if value)
+    return Table(columns, rows, title=title)
 
 
 # The reasons ----------------------------------------------------------------------------------
@@ -363,7 +333,7 @@ def key_figures(profile: Profile) -> tuple[tuple[str, str], ...]:
 
 
 def _flops(count: int, lower_bound: bool) -> str:
-    """At least 0 is no more than not knowing."""
+    """Write a total; at least 0 is no more than not knowing."""
     if lower_bound and not count:
         return UNKNOWN
     short = count_short(count)

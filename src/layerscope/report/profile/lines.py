@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from layerscope.dry_run import Shape
 from layerscope.reconcile.comparisons import saved_by_dry_run
 from layerscope.reconcile.profile import LayerTiming, Profile
-from layerscope.report.profile.cells import Sum
+from layerscope.report.document import Sum
 from layerscope.theory.table import LayerCost
 
 
@@ -31,6 +31,7 @@ class LayerLine:
     num_calls: int
     output_shapes: tuple[Shape, ...]
     num_parameters: int
+    output_elements: int
     output_bytes: int
     saved_bytes: int
     forward_flops: Sum | None
@@ -71,6 +72,7 @@ def folded(name: str, lines: Sequence[LayerLine]) -> LayerLine:
         num_calls=0,
         output_shapes=(),
         num_parameters=sum(line.num_parameters for line in lines),
+        output_elements=sum(line.output_elements for line in lines),
         output_bytes=sum(line.output_bytes for line in lines),
         saved_bytes=sum(line.saved_bytes for line in lines),
         forward_flops=added(line.forward_flops for line in lines),
@@ -137,6 +139,7 @@ def _line(cost: LayerCost, saved: Mapping[str, int], seconds: Mapping[str, float
         num_calls=cost.num_calls,
         output_shapes=cost.output_shapes,
         num_parameters=cost.num_parameters,
+        output_elements=cost.output_elements,
         output_bytes=cost.output_bytes,
         saved_bytes=saved.get(cost.layer, 0),
         forward_flops=None if cost.forward_flops is None else Sum(cost.forward_flops),
@@ -148,4 +151,4 @@ def _line(cost: LayerCost, saved: Mapping[str, int], seconds: Mapping[str, float
 def _between(layer: str, saved: Mapping[str, int]) -> LayerLine:
     """Return the line of a module that allocates what is saved between its layers."""
     nothing = Sum(0)
-    return LayerLine(layer, (layer,), "", 1, (), 0, 0, saved[layer], nothing, nothing, None)
+    return LayerLine(layer, (layer,), "", 1, (), 0, 0, 0, saved[layer], nothing, nothing, None)

@@ -1,21 +1,22 @@
 """profile.json and profile.csv."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 from layerscope.base.files import write_json
-from layerscope.base.formatting import amount
+from layerscope.reconcile.account import Account
 from layerscope.reconcile.profile import LayerTiming, Profile
-from layerscope.reconcile.rows import Reason, Row
+from layerscope.reconcile.rows import Row
 from layerscope.reconcile.settings import ProfileSettings
-from layerscope.report.profile.cells import Blank, Cell, Sum, Table
-from layerscope.report.profile.operations import layer_records
+from layerscope.report.document import Blank, Cell, Column, Sum, Table
+from layerscope.report.document import plain as plain_text
+from layerscope.report.profile.rows import flat_record, row_record
 from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.tables import write_table
-from layerscope.theory.table import LayerCost
+from layerscope.theory import LayerCost, Unit
 
 FORMAT = 2
 # Name and dtype in pandas: counts are exact integers, or nothing where they are not known.
@@ -35,12 +36,12 @@ def save_profile_json(path: Path, profile: Profile) -> None:
 
 def save_profile_csv(path: Path, profile: Profile) -> None:
     """Write a row per layer, quantity and instrument, then the totals."""
-    write_table(path, CSV_COLUMNS, [_flat(row) for row in (*profile.rows, *profile.totals)])
+    write_table(path, CSV_COLUMNS, [flat_record(row) for row in (*profile.rows, *profile.totals)])
 
 
 def table_columns(rows: Sequence[Row]) -> tuple[tuple[str, str, list[Any]], ...]:
     """Return name, dtype in pandas and values of each column of the rows."""
-    records = [_flat(row) for row in rows]
+    records = [flat_record(row) for row in rows]
     return tuple((name, dtype, [r[name] for r in records]) for name, dtype in ROW_COLUMNS)
 
 
@@ -67,38 +68,20 @@ def settings_record(settings: ProfileSettings) -> dict[str, Any]:
     return plain(settings) | {"optimizer": settings.optimizer_name}
 
 
-def row_record(row: Row) -> dict[str, Any]:
-    """Return a row as other programs read it."""
-    return {
-        "layer": row.layer,
-        "type": row.type,
-        "quantity": row.quantity,
-        "instrument": row.instrument,
-        "theory": row.theory,
-        "theory_not_counted": row.theory_not_counted,
-        "reasons": [_reason(reason) for reason in row.reasons],
-        "predicted": row.predicted,
-        "measured": row.measured,
-        "unexplained": row.unexplained,
-        "counted": row.counted,
-    }
-
-
-def _reason(reason: Reason) -> dict[str, Any]:
-    """Leave out the source where it is the operations and settings, as nearly everywhere."""
-    return {name: value for name, value in asdict(reason).items() if value is not None}
-
-
 def table_record(table: Table) -> dict[str, Any]:
     """Return rows as objects; null is unknown, a key that is left out has nothing to say there."""
     return {
         "key": table.key,
         "title": table.title,
-        "columns": [asdict(column) for column in table.columns],
+        "columns": [_column(column) for column in table.columns],
         "rows": [_cells(table, row) for row in table.rows],
         "total": None if table.total is None else _cells(table, table.total),
         "note": table.note,
     }
+
+
+def _column(column: Column) -> dict[str, str]:
+    return {"key": column.key, "title": plain_text(column.title), "unit": column.unit}
 
 
 def plain(value: Any) -> Any:
@@ -161,10 +144,79 @@ def _timing(timing: LayerTiming) -> dict[str, Any]:
     return record
 
 
-def _flat(row: Row) -> dict[str, object]:
-    """Return a row without nesting: its reasons are one text."""
-    reasons = "; ".join(
-        f"{reason.code} {amount(reason.amount, row.quantity)}: {reason.text}"
-        for reason in row.reasons
+# Operations -----------------------------------------------------------------------------------
+
+_NO_COSTS = {"macs": 0, "forward_flops": 0}
+
+
+def layer_records(profile: Profile) -> list[dict[str, Any]]:
+    """Return every layer with its operations and the textbook's costs, in execution order.
+
+    What runs between layers stands under the path of the module that runs it, without a type.
+    """
+    operations = operations_by_layer(profile.account)
+    costs = {cost.layer: cost for cost in profile.costs.layers}
+    return [
+        {
+            "layer": layer,
+            "type": type_,
+            "path": costs[layer].path if layer in costs else layer,
+            "operations": operations.get(layer, []),
+            **_layer_costs(costs.get(layer)),
+        }
+        for layer, type_ in profile.account.types.items()
+    ]
+
+
+def operations_by_layer(account: Account) -> Mapping[str, list[dict[str, Any]]]:
+    """Return the forward operations of each layer, in order.
+
+    A function that owns the cost of its operations (`conv2d`, `batch_norm`) lends it to the first
+    of them, so that the operations of a layer add up to the layer. Where such a function runs no
+    operation at all, it stands there itself, by its name.
+    """
+    saved = _saved_by_operation(account)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for unit in account.units:
+        if not unit.backward or unit.operations:
+            found.setdefault(unit.layer, []).extend(_of_unit(account, unit, saved))
+    return found
+
+
+def _of_unit(account: Account, unit: Unit, saved: Mapping[int, int]) -> Iterator[dict[str, Any]]:
+    costs: Mapping[str, int | None] = unit.costs.counts
+    if not unit.operations:
+        yield _operation(unit.name, costs, 0)
+    for number in unit.operations:
+        operation = account.run.operations[number]
+        yield _operation(operation.base_name, costs, saved.get(number, 0))
+        costs = _NO_COSTS
+
+
+def _operation(name: str, costs: Mapping[str, int | None], saved_bytes: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "phase": "forward",
+        "macs": costs["macs"],
+        "flops": costs["forward_flops"],
+        "saved_bytes": saved_bytes,
+    }
+
+
+def _saved_by_operation(account: Account) -> Mapping[int, int]:
+    """Return the bytes that each operation allocated and autograd saved, each storage once."""
+    found: dict[int, int] = {}
+    for number in {record.storage for record in account.run.saved}:
+        storage = account.run.storages[number]
+        if storage.operation is not None:
+            found[storage.operation] = found.get(storage.operation, 0) + storage.num_bytes
+    return found
+
+
+def _layer_costs(cost: LayerCost | None) -> dict[str, Any]:
+    """Return the textbook's costs; null where it knows no layer of this name."""
+    names = (
+        *("num_calls", "num_parameters", "parameter_bytes", "buffer_bytes", "output_elements"),
+        *("output_bytes", "macs", "forward_flops", "backward_flops", "bias_gradient_flops"),
     )
-    return row_record(row) | {"reasons": reasons, "lower_bound": row.lower_bound}
+    return {name: None if cost is None else getattr(cost, name) for name in names}

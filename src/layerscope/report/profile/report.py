@@ -9,12 +9,19 @@ from layerscope.base.files import write_text
 from layerscope.reconcile.profile import Peak, Profile
 from layerscope.reconcile.rows import Comparisons, Row
 from layerscope.report.audit import save_audit
+from layerscope.report.html import fragment, to_page
+from layerscope.report.markdown import to_markdown
+from layerscope.report.profile.content import (
+    input_text,
+    notebook_blocks,
+    profile_document,
+    profile_summary,
+)
 from layerscope.report.profile.records import (
     save_profile_csv,
     save_profile_json,
     table_columns,
 )
-from layerscope.report.profile.summary import input_text, show_profile
 from layerscope.report.terminal import Screen, TextScreen
 from layerscope.theory.table import CostTable
 
@@ -51,12 +58,12 @@ class ProfileReport:
 
     @property
     def comparisons(self) -> Comparisons:
-        """How many rows were compared, and how many of them are unexplained."""
+        """Counts of rows that were compared, and of those that are unexplained."""
         return self.profile.comparisons
 
     def __str__(self) -> str:
         screen = TextScreen()
-        show_profile(screen, self.profile, self.audit)
+        screen.show(*profile_summary(self.profile, self.audit))
         return screen.text
 
     def __repr__(self) -> str:
@@ -65,9 +72,7 @@ class ProfileReport:
 
     def _repr_html_(self) -> str:
         """Return the answer, without the tables: what a notebook shows."""
-        from layerscope.report.profile.answer import notebook_html
-
-        return notebook_html(self.profile)
+        return fragment(notebook_blocks(self.profile))
 
     def show(
         self,
@@ -90,7 +95,7 @@ class ProfileReport:
                 f"depth={depth}: give 1 for the topmost modules, 2 for those below, ..."
             )
         named = {} if command is None else {"command": command}
-        show_profile(screen or Screen(), self.profile, self.audit, depth, **named)
+        (screen or Screen()).show(*profile_summary(self.profile, self.audit, depth, **named))
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the rows as a DataFrame, exact counts as nullable integers.
@@ -112,16 +117,13 @@ class ProfileReport:
 
         The directory is made; each file is written whole or not at all. Returns what was written.
         """
-        # sympy and jinja2 cost memory that a printed report does not need.
-        from layerscope.report.profile.html_page import profile_html
-        from layerscope.report.profile.markdown import profile_markdown
-
+        document = profile_document(self.profile, self.audit)
         folder = Path(directory)
         paths = [folder / f"profile.{end}" for end in ("json", "csv", "md", "html")]
         save_profile_json(paths[0], self.profile)
         save_profile_csv(paths[1], self.profile)
-        write_text(paths[2], profile_markdown(self.profile, self.audit))
-        write_text(paths[3], profile_html(self.profile, self.audit))
+        write_text(paths[2], to_markdown(document))
+        write_text(paths[3], to_page(document))
         if self.audit is not None:
             paths.append(folder / "audit.json")
             save_audit(paths[-1], self.audit)

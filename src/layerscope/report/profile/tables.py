@@ -1,15 +1,17 @@
 """Every table of the walkthrough, for any network: values, not yet text.
 
-profile.json, the Markdown and the HTML page write the same tables.
+A column's key is the name of what it shows of a layer or a total. profile.json, the Markdown and
+the page write the same tables.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from layerscope.base.formatting import at_least, count_exact
-from layerscope.report.profile.cells import BLANK, Cell, Column, Sum, Table
+from layerscope.report.document import BLANK, Cell, Column, Sum, Table
 from layerscope.theory.table import CostTable, LayerCost, Total
 
-_LAYER = Column("layer", "layer", "text")
+_LAYER = Column("layer", "layer")
+_TYPE = Column("type", "type")
 _PARAMETERS = Column("num_parameters", "parameters", "count")
 _FORWARD = Column("forward_flops", "forward FLOPs", "flops")
 _BACKWARD = Column("backward_flops", "backward FLOPs", "flops")
@@ -26,7 +28,7 @@ _GRADIENT = (
 
 
 def walkthrough_tables(costs: CostTable) -> tuple[Table, ...]:
-    """In the walkthrough's order; gradients in the order in which backward computes them."""
+    """Return them in the walkthrough's order; gradients in that in which backward computes them."""
     blocks = costs.blocks()
     return (
         *(forward_of_block(block, layers) for block, layers in blocks),
@@ -36,7 +38,7 @@ def walkthrough_tables(costs: CostTable) -> tuple[Table, ...]:
 
 
 def summary_tables(costs: CostTable) -> tuple[Table, ...]:
-    """Those of the whole network: both passes, parameters, memory, computation, types."""
+    """Return both passes, parameters, memory, computation and types of the whole network."""
     return (
         _forward(costs),
         _backward(costs),
@@ -48,99 +50,71 @@ def summary_tables(costs: CostTable) -> tuple[Table, ...]:
 
 
 def forward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
-    """What its layers make, and their sum."""
+    """Return what its layers make, and their sum."""
+    columns = (_LAYER, _OUTPUT_SHAPE, _OUTPUT_BYTES, _PARAMETERS, _FORWARD)
     return Table(
-        f"forward:{block.name}",
-        f"Forward, {block.name}",
-        (_LAYER, _OUTPUT_SHAPE, _OUTPUT_BYTES, _PARAMETERS, _FORWARD),
-        tuple(
-            (c.layer, c.output_shapes, c.output_bytes, c.num_parameters, c.forward_flops)
-            for c in layers
-        ),
-        ("block total", BLANK, block.output_bytes, block.num_parameters, _forward_flops(block)),
-    )
-
-
-def _forward(costs: CostTable) -> Table:
-    rows: list[tuple[Cell, ...]] = [("input", BLANK, (costs.input_shape,), costs.input_bytes, 0, 0)]
-    rows += [
-        (
-            *(c.layer, c.input_shapes, c.output_shapes),
-            *(c.output_bytes, c.num_parameters, c.forward_flops),
-        )
-        for c in costs.layers
-    ]
-    total = costs.total()
-    return Table(
-        "forward",
-        "Forward pass",
-        (_LAYER, _INPUT_SHAPE, _OUTPUT_SHAPE, _OUTPUT_BYTES, _PARAMETERS, _FORWARD),
-        tuple(rows),
-        (
-            *("total, input included", BLANK, BLANK, total.output_bytes + costs.input_bytes),
-            *(total.num_parameters, _forward_flops(total)),
-        ),
+        columns,
+        _layer_rows(columns, layers),
+        _total_row(columns, block, "block total"),
+        title=f"Forward, {block.name}",
+        key=f"forward:{block.name}",
     )
 
 
 def backward_of_block(block: Total, layers: Sequence[LayerCost]) -> Table:
-    """The gradients of its layers, the last layer's first, and their sum."""
+    """Return the gradients of its layers, the last layer's first, and their sum."""
     return Table(
-        f"backward:{block.name}",
-        f"Backward, {block.name}",
         (_LAYER, *_GRADIENT),
-        tuple(_gradient_row(cost) for cost in reversed(layers)),
-        _gradient_total("block total", block),
+        _layer_rows((_LAYER, *_GRADIENT), reversed(layers)),
+        _total_row((_LAYER, *_GRADIENT), block, "block total"),
+        title=f"Backward, {block.name}",
+        key=f"backward:{block.name}",
+    )
+
+
+def _forward(costs: CostTable) -> Table:
+    columns = (_LAYER, _INPUT_SHAPE, _OUTPUT_SHAPE, _OUTPUT_BYTES, _PARAMETERS, _FORWARD)
+    image = ("input", BLANK, (costs.input_shape,), costs.input_bytes, 0, 0)
+    total = costs.total()
+    return Table(
+        columns,
+        (image, *_layer_rows(columns, costs.layers)),
+        _total_row(
+            columns,
+            total,
+            "total, input included",
+            output_bytes=total.output_bytes + costs.input_bytes,
+        ),
+        title="Forward pass",
+        key="forward",
     )
 
 
 def _backward(costs: CostTable) -> Table:
     return Table(
-        "backward",
-        "Backward pass",
         (_LAYER, *_GRADIENT),
-        tuple(_gradient_row(cost) for cost in reversed(costs.layers)),
-        _gradient_total("total", costs.total()),
+        _layer_rows((_LAYER, *_GRADIENT), reversed(costs.layers)),
+        _total_row((_LAYER, *_GRADIENT), costs.total(), "total"),
+        title="Backward pass",
+        key="backward",
         note="The gradient is that of the layer's input. Every layer computes one here, the first "
         "too, as in the textbook; what this network really skips stands among the reasons.",
     )
 
 
-def _gradient_row(cost: LayerCost) -> tuple[Cell, ...]:
-    return (
-        cost.layer,
-        BLANK if cost.gradient_shape is None else (cost.gradient_shape,),
-        cost.gradient_bytes,
-        cost.parameter_gradient_bytes,
-        cost.backward_flops,
-        cost.bias_gradient_flops,
-    )
-
-
-def _gradient_total(name: str, total: Total) -> tuple[Cell, ...]:
-    return (
-        *(name, BLANK, total.gradient_bytes, total.parameter_gradient_bytes),
-        *(_backward_flops(total), Sum(total.bias_gradient_flops, total.lower_bound)),
-    )
-
-
 def _parameters(costs: CostTable) -> Table:
-    def row(total: Total) -> tuple[Cell, ...]:
-        sizes = (total.num_parameters, total.parameter_bytes, total.buffer_bytes)
-        return (total.name, *sizes)
-
+    columns = (
+        *(_TYPE, _PARAMETERS, Column("parameter_bytes", "parameter bytes", "bytes")),
+        Column("buffer_bytes", "buffer bytes", "bytes"),
+    )
     types = [each for each in costs.by_type() if each.num_parameters or each.buffer_bytes]
+    whole = costs.total()
     return Table(
-        "parameters",
-        "Parameters and buffers",
-        (
-            Column("type", "type", "text"),
-            _PARAMETERS,
-            Column("parameter_bytes", "parameter bytes", "bytes"),
-            Column("buffer_bytes", "buffer bytes", "bytes"),
-        ),
-        tuple(row(each) for each in types),
-        row(costs.total()),
+        columns,
+        tuple(_total_row(columns, each, each.name) for each in types),
+        _total_row(columns, whole, whole.name),
+        title="Parameters and buffers",
+        key="parameters",
         note="Buffers are statistics and counters; they are no parameters.",
     )
 
@@ -151,10 +125,8 @@ def _memory(costs: CostTable) -> Table:
     parameters, gradients = total.parameter_bytes, total.gradient_bytes
     ours = total.parameter_gradient_bytes
     return Table(
-        "memory",
-        f"Memory, batch of {costs.input_shape[0] if costs.input_shape else 1:,}",
         (
-            Column("what", "what", "text"),
+            Column("what", "what"),
             Column("forward_bytes", "forward", "bytes"),
             Column("backward_bytes", "backward", "bytes"),
             Column("total_bytes", "both", "bytes"),
@@ -168,6 +140,8 @@ def _memory(costs: CostTable) -> Table:
             *("total", outputs + parameters, gradients + parameters + ours),
             outputs + gradients + parameters + ours,
         ),
+        title=f"Memory, batch of {costs.input_shape[0] if costs.input_shape else 1:,}",
+        key="memory",
         note="All that is ever written, as the textbook adds it up; the gradients of activations "
         "stand in the backward column. No step holds it at one time: gradients are freed as they "
         "are used, and not every output is kept. See the peak.",
@@ -182,15 +156,15 @@ def _computation(total: Total) -> Table:
         return (name, Sum(flops, total.lower_bound), part)
 
     return Table(
-        "computation",
-        "Computational cost of a step",
         (
-            Column("pass", "pass", "text"),
+            Column("pass", "pass"),
             Column("flops", "FLOPs", "flops"),
             Column("share", "of both", "share"),
         ),
         (row("forward", forward), row("backward", backward)),
         row("total", forward + backward),
+        title="Computational cost of a step",
+        key="computation",
         note="Bias sums are counted apart: "
         f"{at_least(count_exact(total.bias_gradient_flops), total.lower_bound)} additions.",
     )
@@ -198,47 +172,59 @@ def _computation(total: Total) -> Table:
 
 def _by_type(costs: CostTable) -> Table:
     whole = costs.total()
+    columns = (
+        *(_TYPE, Column("num_layers", "layers", "count")),
+        *(_FORWARD, Column("forward_share", "of forward", "share")),
+        *(_BACKWARD, Column("backward_share", "of backward", "share"), _OUTPUT_BYTES),
+    )
 
     def row(total: Total) -> tuple[Cell, ...]:
-        return (
-            *(total.name, total.num_layers, _forward_flops(total)),
-            _part(total.forward_flops, whole.forward_flops, whole.lower_bound),
-            _backward_flops(total),
-            _part(total.backward_flops, whole.backward_flops, whole.lower_bound),
-            total.output_bytes,
-        )
+        forward = _part(total.forward_flops, whole.forward_flops, whole.lower_bound)
+        backward = _part(total.backward_flops, whole.backward_flops, whole.lower_bound)
+        shares = {"forward_share": forward, "backward_share": backward}
+        return _total_row(columns, total, total.name, **shares)
 
+    unknown = ", ".join(whole.unknown)
     return Table(
-        "types",
-        "Breakdown by type of layer",
-        (
-            Column("type", "type", "text"),
-            Column("num_layers", "layers", "count"),
-            *(_FORWARD, Column("forward_share", "of forward", "share")),
-            *(_BACKWARD, Column("backward_share", "of backward", "share")),
-            _OUTPUT_BYTES,
-        ),
-        tuple(row(each) for each in costs.by_type()),
+        columns,
+        tuple(map(row, costs.by_type())),
         row(whole),
-        note=f"Unknown, and missing in the totals: {', '.join(whole.unknown)}."
-        if whole.unknown
-        else "",
+        title="Breakdown by type of layer",
+        key="types",
+        note=f"Unknown, and missing in the totals: {unknown}." if unknown else "",
     )
 
 
-def _forward_flops(total: Total) -> Cell:
-    return _unless_unknown(total.forward_flops, total)
+def _layer_rows(
+    columns: Sequence[Column], layers: Iterable[LayerCost]
+) -> tuple[tuple[Cell, ...], ...]:
+    return tuple(tuple(_of_layer(cost, column.key) for column in columns) for cost in layers)
 
 
-def _backward_flops(total: Total) -> Cell:
-    return _unless_unknown(total.backward_flops, total)
+def _of_layer(cost: LayerCost, name: str) -> Cell:
+    if name == "gradient_shape":
+        return BLANK if cost.gradient_shape is None else (cost.gradient_shape,)
+    return getattr(cost, name)
 
 
-def _unless_unknown(flops: int, total: Total) -> Cell:
-    """At least 0 FLOPs is no more than not knowing."""
-    return None if total.lower_bound and not flops else Sum(flops, total.lower_bound)
+def _total_row(
+    columns: Sequence[Column], total: Total, title: str, **own: Cell
+) -> tuple[Cell, ...]:
+    """Return a total's cells; `own` are those that the total itself does not have."""
+    return (title, *(own.get(c.key) if c.key in own else _of_total(total, c) for c in columns[1:]))
+
+
+def _of_total(total: Total, column: Column) -> Cell:
+    if column.unit == "shapes":
+        return BLANK
+    value = getattr(total, column.key)
+    if column.unit != "flops":
+        return value
+    # At least 0 FLOPs is no more than not knowing.
+    is_unknown = total.lower_bound and not value and column.key != "bias_gradient_flops"
+    return None if is_unknown else Sum(value, total.lower_bound)
 
 
 def _part(part: int, whole: int, lower_bound: bool) -> float | None:
-    """Unknown where the whole is."""
+    """Return a share, unknown where the whole is."""
     return None if lower_bound or not whole else part / whole

@@ -25,7 +25,7 @@ def label(x: float, y: float, words: str, **attributes: str | float | None) -> s
 
 
 def tooltip(words: str) -> str:
-    """What a pointer that rests on the parent is told."""
+    """Return what a pointer that rests on the parent is told."""
     return element("title", escape(words))
 
 
@@ -83,13 +83,13 @@ def plain_tick(text: str) -> str:
 
 
 def rising_scale(high: float, start: float, end: float, about: int = 5) -> Scale:
-    """From 0 to the first round value that is not below `high`."""
+    """Return a scale from 0 to the first round value that is not below `high`."""
     step = _step(high or 1.0, about)
     return Scale(0.0, step * math.ceil((high or 1.0) / step - 1e-9), start, end)
 
 
 def log_scale(values: Sequence[float], start: float, end: float, room: float = 1.6) -> Scale:
-    """Around all of the positive `values`, with a factor `room` on both sides."""
+    """Return a scale around all positive `values`, with a factor `room` on both sides."""
     return Scale(min(values) / room, max(values) * room, start, end, is_log=True)
 
 
