@@ -168,7 +168,7 @@ def _batch_statistics(x: Floats) -> tuple[Floats, Floats]:
 
 
 class BatchNormGradients(NamedTuple):
-    """Of x, of the weight and bias, and of the mean and variance that x went through."""
+    """Gradients of x, of the weight and bias, and of the mean and variance."""
 
     dx: Floats
     dw: Floats

@@ -1,4 +1,4 @@
-"""Which positions of its input a window reads, for convolutions and pooling.
+"""Positions of the input that a window reads, for convolutions and pooling.
 
 For one, two or three spatial dimensions alike: a position, a size and a setting have one entry per
 dimension, and a formula in i, m and k holds in each.
@@ -19,7 +19,7 @@ def count_windows(
     dilation: int = 1,
     ceil_mode: bool = False,
 ) -> int:
-    """How many windows there are along one dimension: put there one by one and counted.
+    """Return the number of windows along one dimension: put there one by one and counted.
 
     Window i reads the positions s·i + d·m − p, m = 0 … k−1. It counts if the last of them is at
     most size + p − 1. With `ceil_mode` it also counts if it hangs over that end by less than one
@@ -45,7 +45,7 @@ def count_transposed(
     output_padding: int = 0,
     dilation: int = 1,
 ) -> int:
-    """How many positions a transposed convolution makes of `size` along one dimension, counted.
+    """Count the positions that a transposed convolution makes of `size` along one dimension.
 
     Input i writes to s·i + d·m, m = 0 … k−1. Of the positions from 0 to the last one written, the
     first p and the last p are dropped; `output_padding` more are put at the end.
@@ -56,7 +56,7 @@ def count_transposed(
 
 @dataclass(frozen=True)
 class Windows:
-    """How a kernel slides over an input."""
+    """The way a kernel slides over an input."""
 
     input_size: Sizes
     kernel_size: Sizes
@@ -67,7 +67,7 @@ class Windows:
 
     @property
     def output_size(self) -> Sizes:
-        """How many windows there are, per dimension."""
+        """Number of windows, per dimension."""
         settings = zip(
             self.input_size,
             self.kernel_size,
@@ -87,11 +87,11 @@ class Windows:
         return tuple(s * i + d * m - p for i, m, s, p, d in settings)
 
     def holds(self, k: Sequence[int]) -> bool:
-        """Whether 0 <= k < input size: an input, no padding."""
+        """Tell whether 0 <= k < input size: an input, no padding."""
         return all(0 <= k < size for k, size in zip(k, self.input_size, strict=True))
 
     def holds_with_padding(self, k: Sequence[int]) -> bool:
-        """Whether −p <= k < input size + p: an input or padding."""
+        """Tell whether −p <= k < input size + p: an input or padding."""
         settings = zip(k, self.input_size, self.padding, strict=True)
         return all(-p <= k < size + p for k, size, p in settings)
 
@@ -113,7 +113,7 @@ class Windows:
 
 
 def adaptive_window(i: Sequence[int], input_size: Sizes, output_size: Sizes) -> tuple[range, ...]:
-    """What output i of an adaptive pooling reads, per dimension.
+    """Return what output i of an adaptive pooling reads, per dimension.
 
     From ⌊i · H_in / H_out⌋ up to, and without, ⌈(i + 1) · H_in / H_out⌉.
     """
