@@ -29,6 +29,7 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 NUM_PIECES = 2
 PIECE_BYTES = 60 * 2**20  # what one call may carry, with room for the rest
 _TILES = 50  # along each side of a picture: 2,500 images
+_NUM_IMAGES = 60_000
 _STORE = Path(tempfile.gettempdir()) / "layerscope-gpu-cifar10"
 
 
@@ -135,8 +136,8 @@ def take_in(piece: Path) -> str:
     shutil.copytree(piece, pieces, dirs_exist_ok=True)
     pictures = sorted(pieces.glob("*.webp"))
     num_images = len(pictures) * _TILES**2
-    if num_images < 60_000:
-        return f"CIFAR-10: {num_images:,} of 60,000 images are here"
+    if num_images < _NUM_IMAGES:
+        return f"CIFAR-10: {num_images:,} of {_NUM_IMAGES:,} images are here"
     for split in ("train", "test"):
         found = [_images(path) for path in pictures if path.name.startswith(split)]
         np.save(_STORE / f"{split}_images.npy", np.concatenate(found))

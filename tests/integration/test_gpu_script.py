@@ -67,9 +67,10 @@ def test_pictures_of_tiles_are_lossless_and_the_last_piece_completes_the_arrays(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(gpu_pack, "_STORE", tmp_path / "store")
-    monkeypatch.setattr(gpu_pack, "_TILES", 100)  # 10,000 images a picture
+    monkeypatch.setattr(gpu_pack, "_TILES", 10)  # 100 images a picture
+    monkeypatch.setattr(gpu_pack, "_NUM_IMAGES", 600)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
     picture = gpu_pack._picture(images)
     pieces = [tmp_path / "piece1", tmp_path / "piece2"]
     for number, piece in enumerate(pieces):
@@ -78,14 +79,14 @@ def test_pictures_of_tiles_are_lossless_and_the_last_piece_completes_the_arrays(
             (piece / f"{name}.webp").write_bytes(picture)
     (pieces[0] / "train_04.webp").write_bytes(picture)
     (pieces[1] / "test_00.webp").write_bytes(picture)
-    for split, count in (("train", 50_000), ("test", 10_000)):
+    for split, count in (("train", 500), ("test", 100)):
         np.save(pieces[0] / f"{split}_labels.npy", np.zeros(count, np.uint8))
-    assert gpu_pack.take_in(pieces[0]) == "CIFAR-10: 30,000 of 60,000 images are here"
+    assert gpu_pack.take_in(pieces[0]) == "CIFAR-10: 300 of 600 images are here"
     assert gpu_pack.take_in(pieces[1]) == f"CIFAR-10 is in {tmp_path / 'store'}"
     assert gpu_pack.data_directory() == tmp_path / "store"
     train = np.load(tmp_path / "store/train_images.npy", mmap_mode="r")
-    assert train.shape == (50_000, 32, 32, 3)
-    assert np.array_equal(train[40_000:], images)
+    assert train.shape == (500, 32, 32, 3)
+    assert np.array_equal(train[400:], images)
 
 
 @pytest.mark.parametrize(

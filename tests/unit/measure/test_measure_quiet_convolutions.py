@@ -56,8 +56,18 @@ def saved_elsewhere(layer, x):
         return layer(x)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    ("run", "dtype"),
+    [
+        *((run, torch.float32) for run in RUNS),
+        ("plainly", torch.float64),
+        *(
+            pytest.param(run, torch.float64, marks=pytest.mark.slow)
+            for run in RUNS
+            if run != "plainly"
+        ),
+    ],
+)
 def test_flops_and_allocations_are_the_profilers_own(run, dtype):
     network = Branches(RUNS[run]).to(dtype)
     step = Step(network, (torch.randn(1, CHANNELS, 6, 6, dtype=dtype, requires_grad=True),))

@@ -435,6 +435,8 @@ NETWORKS: dict[str, Small] = {
     "margin of the true class": rows(lambda net, y: F.multi_margin_loss(y, zeros(4)), shape=(4, 8)),
     "margin of a weighted class": rows(lambda net, y: F.multi_margin_loss(y, zeros(4), weight=torch.ones(8)), shape=(4, 8)),
     "margins of many classes": rows(lambda net, y: F.multilabel_margin_loss(y, zeros(4, 8)), shape=(4, 8)),
+    "likelihood of classes": image(lambda y: F.nll_loss(y.mean((2, 3)).log_softmax(1), torch.zeros(2, dtype=torch.long))),
+    "dropout as an operation": image(lambda y: torch.native_dropout(y, 0.5, True)[0]),
     "likelihood": image(lambda y: F.gaussian_nll_loss(y, torch.zeros_like(y), 1.0)),
     "more losses": rows(lambda net, y: F.multi_margin_loss(y, zeros(4)) + F.multilabel_margin_loss(y, zeros(4, 8)) + F.cosine_embedding_loss(y, y * 2, torch.ones(4)) + F.hinge_embedding_loss(y, torch.ones_like(y)), shape=(4, 8)),
     "distances": image(lambda y: F.mse_loss(y, y * 2) + F.smooth_l1_loss(y, y * 2) + F.l1_loss(y, y * 3) + F.huber_loss(y, y * 2), AUTOCAST),
