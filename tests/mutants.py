@@ -223,9 +223,18 @@ def rule_mutants() -> Iterator[Mutant]:
             rest = getattr(module, attribute) - {name}
             yield Mutant(
                 f"{attribute.strip('_').lower()} without {name}",
-                functools.partial(mock.patch.object, module, attribute, rest),
+                functools.partial(_another_set, module, attribute, rest),
                 lambda met, _n=name: bool(met & {f"loose {_n}", f"loose {_n}_", f"within {_n}"}),
             )
+
+
+@contextmanager
+def _another_set(module: Any, attribute: str, names: frozenset[str]) -> Iterator[None]:
+    """Put another set in place; what was remembered of the old one is forgotten."""
+    with mock.patch.object(module, attribute, names):
+        operations.costs._is_pointwise.cache_clear()
+        yield
+    operations.costs._is_pointwise.cache_clear()
 
 
 def specification_mutants(met: frozenset[str]) -> Iterator[Mutant]:

@@ -307,7 +307,7 @@ WORKED: dict[str, Worked] = {
     "gaussian_nll_loss": per_element(lambda x: F.gaussian_nll_loss(x, ones(2, 3, 4, 5), ones(2, 3, 4, 5)), 6, 4),
     "margin_ranking_loss": per_element(lambda x: F.margin_ranking_loss(x, ones(2, 3, 4, 5), ones(2, 3, 4, 5)), 4, 2),
     "multi_margin_loss": Worked(lambda x: F.multi_margin_loss(x, torch.zeros(4, dtype=torch.long)), (4, 10), 0, 120, 40),
-    "native_dropout": per_element(lambda x: torch.native_dropout(x, 0.5, True)[0], 1, 1),
+    "native_dropout": per_element(lambda x: torch.ops.aten.native_dropout(x, 0.5, True)[0], 1, 1),
     "nll_loss": Worked(lambda x: F.nll_loss(x, torch.zeros(4, dtype=torch.long)), (4, 10), 0, 4, 4),
     "multilabel_margin_loss": Worked(lambda x: F.multilabel_margin_loss(x, torch.zeros(4, 10, dtype=torch.long)), (4, 10), 0, 120, 40),
     "cosine_embedding_loss": Worked(lambda x: F.cosine_embedding_loss(x, ones(4, 10), ones(4)), (4, 10), 0, 280, 240),
