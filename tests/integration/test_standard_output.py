@@ -43,7 +43,11 @@ def written(directory):
     return {path.name for path in directory.iterdir()}
 
 
-@pytest.mark.parametrize("command", [EXPLAIN, PROFILE], ids=lambda command: command[0])
+# The commands share what writes to a terminal.
+SLOW_PROFILE = pytest.param(PROFILE, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", [EXPLAIN, SLOW_PROFILE], ids=lambda command: command[0])
 def test_an_ascii_terminal_shows_a_question_mark(command, tmp_path):
     done = started(
         command,
@@ -56,7 +60,7 @@ def test_an_ascii_terminal_shows_a_question_mark(command, tmp_path):
     assert written(tmp_path / "run") >= FILES[command[0]]
 
 
-@pytest.mark.parametrize("command", [EXPLAIN, PROFILE, TRAIN], ids=lambda command: command[0])
+@pytest.mark.parametrize("command", [EXPLAIN, SLOW_PROFILE, TRAIN], ids=lambda command: command[0])
 def test_a_reader_that_has_gone_costs_no_file(command, tmp_path):
     read, write = os.pipe()
     os.close(read)
