@@ -97,7 +97,7 @@ def _put(layer: nn.Conv2d, channel: int | slice, weight: Any, bias: Any) -> None
 
 
 def _fit_bias(layer: nn.Conv2d, channel: int, inputs: Tensor, wanted: float) -> None:
-    """So that ReLU and average pooling make `wanted` of the last 2×2 window."""
+    """Set the bias with which ReLU and average pooling make `wanted` of the last 2×2 window."""
     assert layer.bias is not None
     before = layer(inputs)[0, channel, -2:, -2:] - layer.bias[channel]
     layer.bias[channel] = _bias_for_mean(before, wanted)

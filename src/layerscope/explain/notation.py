@@ -82,7 +82,7 @@ class Dimension:
 
     @property
     def reader_bounds(self) -> str:
-        """Where the indices of this sum run; empty without one."""
+        """Range of the indices of this sum; empty without one."""
         if not self.sum_over_readers:
             return ""
         cell = rf" for $0 \le {self.cell} \lt {self.kernel_size}$" if self.cell else ""

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import nn
+
+# The base class of convolutions and transposed ones, which have no public one.
 from torch.nn.modules.conv import _ConvNd
 
 from layerscope.base.errors import UserError

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+# torch has no public way to the leaves of nested arguments that are no tensors.
 from torch.utils._pytree import tree_leaves
 
 from layerscope.base.errors import UserError

@@ -2,56 +2,18 @@
 
 from layerscope.operations.family import Family
 
+# Views where nothing has to be converted.
+CONVERSIONS = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda")
 # The textbook stores no output for these views.
 _VIEWS = (
     *("flatten", "unflatten", "view", "view_as", "reshape", "reshape_as", "permute", "transpose"),
     *("swapaxes", "swapdims", "movedim", "moveaxis", "squeeze", "unsqueeze", "expand", "expand_as"),
-    *(
-        "broadcast_to",
-        "broadcast_tensors",
-        "detach",
-        "contiguous",
-        "to",
-        "type",
-        "type_as",
-        "float",
-    ),
-    *(
-        "double",
-        "half",
-        "bfloat16",
-        "cpu",
-        "cuda",
-        "t",
-        "T",
-        "mT",
-        "H",
-        "mH",
-        "real",
-        "imag",
-        "data",
-    ),
-    *(
-        "adjoint",
-        "ravel",
-        "atleast_1d",
-        "atleast_2d",
-        "atleast_3d",
-        "alias",
-        "diagonal",
-        "unfold_view",
-    ),
-    *(
-        "chunk",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "tensor_split",
-        "narrow",
-        "select",
-        "getitem",
-    ),
-    *("hsplit", "vsplit", "dsplit", "view_as_real", "view_as_complex", "positive", "requires_grad"),
+    *("broadcast_to", "broadcast_tensors", "detach", "contiguous", *CONVERSIONS),
+    *("t", "T", "mT", "H", "mH", "real", "imag", "data", "adjoint", "ravel"),
+    *("atleast_1d", "atleast_2d", "atleast_3d", "alias", "diagonal", "unfold_view"),
+    *("chunk", "split", "split_with_sizes", "unbind", "tensor_split", "narrow", "select"),
+    *("getitem", "hsplit", "vsplit", "dsplit", "view_as_real", "view_as_complex", "positive"),
+    "requires_grad",
 )
 
 _PARAMETERS = {

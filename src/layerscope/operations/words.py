@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from layerscope.operations.views import CONVERSIONS
+
 
 @dataclass(frozen=True)
 class SavedRole:
@@ -24,22 +26,8 @@ _AUTOCAST = SavedRole("autocast_copy", "the copy in the precision that autocast 
 _LOG = SavedRole("log_probabilities", "the logarithms of the probabilities")
 _SUM = SavedRole("weight_sum", "the sum of the labels' weights")
 
-_CONVERSIONS = frozenset(
-    {
-        "to",
-        "type",
-        "type_as",
-        "float",
-        "double",
-        "half",
-        "bfloat16",
-        "cpu",
-        "cuda",
-        "long",
-        "int",
-        "bool",
-    }
-)
+# To whole numbers too, which have no gradient.
+_CONVERSIONS = frozenset({*CONVERSIONS, "long", "int", "bool"})
 
 
 def saved_role(operation: str, result: int, function: str | None) -> SavedRole | None:

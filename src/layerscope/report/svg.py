@@ -41,8 +41,14 @@ def staircase(points: Sequence[tuple[float, float]], end: float) -> str:
     return f"M{_short(x)} {_short(y)}{steps}H{_short(end)}"
 
 
-def chart(width: float, height: float, title: str, description: str, *children: str) -> str:
-    """A drawing with a name and a description for those who do not see it."""
+def chart(
+    width: float, height: float, title: str, description: str, *children: str, kind: str = "chart"
+) -> str:
+    """Return a drawing with a name and a description for those who do not see it.
+
+    Args:
+        kind: its class in the style sheets.
+    """
     return element(
         "svg",
         element("title", escape(title)),
@@ -50,7 +56,7 @@ def chart(width: float, height: float, title: str, description: str, *children: 
         *children,
         viewBox=f"0 0 {width} {height}",
         role="img",
-        class_="chart",
+        class_=kind,
         aria_label=title,
     )
 

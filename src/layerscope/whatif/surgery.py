@@ -16,8 +16,9 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import nn
+
+# The base class of batch and instance norms, which have no public one.
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from layerscope.base.errors import UserError
@@ -302,7 +303,7 @@ def _run_again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def is_convolution(module: Any) -> TypeGuard[Any]:
     """Tell whether it is a convolution of any number of dimensions, and no transposed one."""
-    return isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
+    return isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
 def fitted(variant: nn.Module, input_shape: Shape, change: str = "so changed") -> nn.Module:

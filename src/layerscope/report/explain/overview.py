@@ -10,7 +10,7 @@ from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
 from layerscope.operations.words import group_of
 from layerscope.report.explain.layers import settings_short
 from layerscope.report.html import resource
-from layerscope.report.svg import element, label, shortened
+from layerscope.report.svg import chart, element, label, shortened
 from layerscope.theory.table import CostTable, LayerCost
 
 WIDTH = 360
@@ -60,16 +60,7 @@ def overview_drawing(costs: CostTable, layers: Sequence[DescribedCall], name: st
     described = "; ".join(
         f"{row.name}: {shapes_tuple([row.shape])}" for group in groups for row in group.rows
     )
-    return element(
-        "svg",
-        element("title", _text(title)),
-        element("desc", _text(described)),
-        *parts,
-        viewBox=f"0 0 {WIDTH} {_height(groups):.0f}",
-        role="img",
-        class_="overview",
-        aria_label=title,
-    )
+    return chart(WIDTH, round(_height(groups)), title, described, *parts, kind="overview")
 
 
 def standalone_drawing(drawing: str) -> str:
@@ -86,10 +77,6 @@ def overview_style() -> str:
 
 def _height(groups: Sequence[_Group]) -> float:
     return sum(group.height + _GAP for group in groups) - _GAP + 2 * _PAD
-
-
-def _text(words: str) -> str:
-    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _groups(costs: CostTable, layers: Sequence[DescribedCall]) -> tuple[_Group, ...]:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from layerscope.base.errors import NonFiniteLoss
 from layerscope.base.formatting import percent
 from layerscope.data.batches import Batch
+from layerscope.measure.step import synchronize
 from layerscope.report.tables import GrowingTable
 from layerscope.report.terminal import Screen, complain
 from layerscope.training.checkpoint_files import open_plain
@@ -163,6 +164,5 @@ def _refuse_non_finite(scores: dict[str, float], epoch: int, step: int) -> None:
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter()
