@@ -10,6 +10,7 @@ import torch
 from layerscope.audit import Audit, audit_network, read_claims
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.files import write_json
+from layerscope.base.targets import target_of
 from layerscope.commands.network import refuse_groups
 from layerscope.commands.runner import Command, Job, Request, run_command
 from layerscope.config.overrides import key_of
@@ -74,7 +75,7 @@ def check_audit(file: Path | None, request: Request) -> Job:
     config = parse(AuditConfig, {"model": request.values["model"]})
     claims = read_claims(file)
     with torch.random.fork_rng([]):
-        network = build_network(config.model, request.typed("model._target_"))
+        network = build_network(config.model, target_of(request.targets))
     audit = audit_network(network, claims)
     return partial(_save, claims.title or file.name, audit, request.overrides)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.base.errors import UserError
+from layerscope.base.targets import Targets, target_of
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Request
 from layerscope.config.compose import path_value
@@ -26,7 +27,7 @@ class Opened:
     path: Path
     checkpoint: dict[str, Any]
     config: TrainConfig
-    target: str | None
+    targets: Targets
 
 
 def open_checkpoint(request: Request, config_dir: Path) -> Opened:
@@ -44,14 +45,14 @@ def open_checkpoint(request: Request, config_dir: Path) -> Opened:
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
     if "data.dir" not in map(key_of, request.foreign):
         config = config.model_copy(update={"data": _without_writing(config.data)})
-    target = request.typed("model._target_")
+    target = target_of(request.targets)
     network = build_network(config.model, target)
     check_network(network, config.model)
     warning = warning_of_random_buffers(network, config.model, target)
     if warning:
         complain(f"warning: {warning}")
     load_weights(network, checkpoint)
-    return Opened(path, checkpoint, config, target)
+    return Opened(path, checkpoint, config, request.targets)
 
 
 def _without_writing(data: DataConfig) -> DataConfig:

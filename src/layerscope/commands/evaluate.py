@@ -66,7 +66,7 @@ def evaluate(
     screen = Screen()
     prepare_process(opened.config.trainer)
     run = describe_run(opened.config, overrides, provenance)
-    scored, data = score_checkpoint(opened.checkpoint, opened.config, opened.target, directory)
+    scored, data = score_checkpoint(opened.checkpoint, opened.config, opened.targets, directory)
     names = data.preprocessing.view.class_names
     confusion = confusion_counts(scored, len(names))
     classes = per_class(confusion, names)

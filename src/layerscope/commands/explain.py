@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.base.files import write_json
+from layerscope.base.targets import target_of
 from layerscope.commands.network import (
     given_checkpoint,
     network_name,
@@ -55,7 +56,7 @@ def check_explain(request: Request) -> Job:
     checkpoint = given_checkpoint(request)
     config = _parsed(request, checkpoint)
     _check_together(config)
-    network = _network(config, checkpoint, request.typed("model._target_"))
+    network = _network(config, checkpoint, target_of(request.targets))
     settings = replace(
         _settings(config, network_name(config.model, network)),
         class_names=_class_names(checkpoint),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from layerscope.base.errors import UserError
 from layerscope.base.formatting import percent
+from layerscope.base.targets import target_of
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.pictures import network_input, read_photo
 from layerscope.commands.runner import Command, Job, Request
@@ -51,7 +52,7 @@ def check_prediction(config_dir: Path, request: Request) -> Job:
 
 def predict(opened: Opened, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the softmax probabilities (N, num_classes) of images (N, 32, 32, 3)."""
-    network = build_network(opened.config.model, opened.target)
+    network = build_network(opened.config.model, target_of(opened.targets))
     load_weights(network, opened.checkpoint)
     with torch.no_grad():
         outputs = first_output(network.eval()(network_input(opened.checkpoint, images)))

@@ -7,6 +7,7 @@ from typing import Any
 from layerscope.audit import walkthrough_audit
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.files import write_json
+from layerscope.base.targets import target_of
 from layerscope.commands.network import (
     given_checkpoint,
     network_name,
@@ -57,7 +58,7 @@ def check_profile(request: Request) -> Job:
     """
     checkpoint = given_checkpoint(request)
     config = _parsed(request, checkpoint)
-    network = build_network(config.model, request.typed("model._target_"))
+    network = build_network(config.model, target_of(request.targets))
     if checkpoint is not None:
         load_weights(network, checkpoint)
     settings = _settings(config, network_name(config.model, network))

@@ -26,6 +26,7 @@ from layerscope.base.errors import (
 )
 from layerscope.base.output import CLOSED_PIPE, safe_output
 from layerscope.base.signals import Signals, Stopped
+from layerscope.base.targets import Targets
 from layerscope.config.command_line import Arguments, help_text, parse_arguments
 from layerscope.config.compose import Composed, Composer, Values, job_in_errors, open_composer
 from layerscope.config.overrides import key_of, refuse_repeated_keys, value_of
@@ -57,14 +58,14 @@ class Request:
     # Of a sweep's job, whose `overrides` a file may have added to; None: all of them were typed.
     typed_keys: frozenset[str] | None = None
 
-    def typed(self, key: str) -> str | None:
-        """Return the value that the command line itself gives `key`, whatever any file says."""
-        if self.typed_keys is not None and key not in self.typed_keys:
-            return None
-        for override in self.overrides:
-            if key_of(override) == key:
-                return str(value_of(override))
-        return None
+    @property
+    def targets(self) -> Targets:
+        """What the command line itself says, by key, whatever any file says."""
+        return {
+            key: value_of(override)
+            for override in self.overrides
+            if (key := key_of(override)) and (self.typed_keys is None or key in self.typed_keys)
+        }
 
 
 @dataclass(frozen=True)

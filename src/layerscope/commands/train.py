@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
 from layerscope.base.formatting import bytes_exact, percent
+from layerscope.base.targets import target_of
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.compose import without_places
@@ -88,13 +89,17 @@ class Plan:
     """A run that has passed every check."""
 
     config: TrainConfig
-    target: str | None  # of a user's own network, as typed on the command line
     request: Request
     data: Provenance
     start: Start
     num_outputs: int  # tensors that the network returns
     epoch: Epoch
     warnings: tuple[str, ...]
+
+    @property
+    def target(self) -> str | None:
+        """The class of a user's own network."""
+        return target_of(self.request.targets)
 
 
 def command(config_dir: Path) -> Command:
@@ -117,7 +122,7 @@ def check_training(request: Request) -> Job:
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
     if config.resume is not None and config.ckpt_path is not None:
         raise UserError("resume=auto finds its checkpoint itself: leave out ckpt_path")
-    target = request.typed("model._target_")
+    target = target_of(request.targets)
     _check_processes(config, request.in_sweep)
     check_logger(config.logger)
     view_for(config.data, config.model, CLASS_NAMES)
@@ -139,7 +144,7 @@ def check_training(request: Request) -> Job:
         warning_of_random_buffers(network, config.model, target),
     )
     told = tuple(warning for warning in warnings if warning)
-    plan = Plan(config, target, request, provenance, start, num_outputs, epoch, told)
+    plan = Plan(config, request, provenance, start, num_outputs, epoch, told)
     return partial(train, plan)
 
 
@@ -347,7 +352,7 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     history = History.of(read_checkpoint(directory / "checkpoints" / LAST))
     best = read_checkpoint(directory / "checkpoints" / BEST)
     assert history.best is not None, "an epoch has ended"
-    scored, _ = score_checkpoint(best, plan.config, plan.target, directory)
+    scored, _ = score_checkpoint(best, plan.config, plan.request.targets, directory)
     results = {
         "test/acc": scored.accuracy,
         "test/loss": scored.loss,

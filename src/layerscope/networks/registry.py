@@ -1,9 +1,6 @@
 """Networks by name. Nothing that a file names is imported or called here."""
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
+from layerscope.base.targets import import_target
 from layerscope.config.schema import CustomConfig, NetworkBase, TorchvisionConfig
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.pattern import PatternCNN
@@ -85,7 +83,7 @@ def _build_custom(config: CustomConfig, trusted_target: str | None) -> nn.Module
             "this network is a user's own class, which is never taken from a file: "
             f"name it yourself, model._target_={config.target}"
         )
-    target = _import(trusted_target)
+    target = import_target("model._target_", trusted_target)
     shared = {"num_classes": config.num_classes, "input_shape": config.input_shape}
     try:
         signature = inspect.signature(target)
@@ -105,19 +103,3 @@ def _build_custom(config: CustomConfig, trusted_target: str | None) -> nn.Module
             f"model._target_={trusted_target} makes a {type(network).__name__}, not an nn.Module"
         )
     return network
-
-
-def _import(target: str) -> Callable[..., Any]:
-    module_name, _, name = target.rpartition(".")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # sys.path has the script's folder, not the user's.
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (Exception, SystemExit) as error:  # the user's own module may raise anything
-        raise UserError(
-            f"model._target_={target} cannot be imported ({error}): give module.Class, "
-            "with the module installed or in the current directory"
-        ) from error
-    if not callable(found):
-        raise UserError(f"model._target_={target} is not a class")
-    return found

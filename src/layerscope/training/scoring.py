@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed
+from layerscope.base.targets import Targets, target_of
 from layerscope.config.schema import TrainConfig
 from layerscope.data.module import ImageData
 from layerscope.networks import build_network
@@ -38,7 +39,7 @@ class Scored:
 
 
 def score_checkpoint(
-    checkpoint: dict[str, Any], config: TrainConfig, target: str | None, directory: Path
+    checkpoint: dict[str, Any], config: TrainConfig, targets: Targets, directory: Path
 ) -> tuple[Scored, ImageData]:
     """Run the test set through the checkpoint's network; return the scores and the data.
 
@@ -47,10 +48,10 @@ def score_checkpoint(
 
     Args:
         config: the checkpoint's own, or that with the user's overrides.
-        target: see networks.build_network.
+        targets: classes of the user's own, see base/targets.py.
         directory: one that Lightning may write into.
     """
-    network = build_network(config.model, target)
+    network = build_network(config.model, target_of(targets))
     load_weights(network, checkpoint)
     module = Classifier(network, config)
     if config.trainer.channels_last:

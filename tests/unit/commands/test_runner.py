@@ -29,8 +29,8 @@ def test_keys_of_overrides():
 
 def test_what_was_typed_is_told_from_what_a_file_says():
     request = Request({"model": {"_target_": "file.Net"}}, ("seed=1",))
-    assert request.typed("model._target_") is None
-    assert Request({}, ("+model._target_=a.B",)).typed("model._target_") == "a.B"
+    assert "model._target_" not in request.targets
+    assert Request({}, ("+model._target_=a.B",)).targets["model._target_"] == "a.B"
 
 
 def test_one_line_drops_what_is_hydras_own():
