@@ -35,6 +35,7 @@ from layerscope.config.compose import (
     CONFIG_DIR,
     Composed,
     Composer,
+    EngineFailed,
     Values,
     job_in_errors,
     open_composer,
@@ -293,6 +294,8 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
             composer.run_sweep(overrides, directory, run_job)
         except _SweepEnded as end:
             raise end.error from end
+        except EngineFailed as error:
+            raise RunFailed(f"{one_line(error)}; {how_to_resume}") from error
         return command.finish_sweep(directory)
 
 
@@ -309,7 +312,7 @@ class _SweepEnded(BaseException):
     """Carries what ends a sweep past Hydra, which goes on after any Exception of a job."""
 
     def __init__(self, error: Terminated | Interrupted | RunFailed) -> None:
-        super().__init__(str(error))
+        super().__init__(error)  # which pickles: an engine's processes send it
         self.error = error
 
 
