@@ -214,6 +214,8 @@ def _run_one(
     overrides: list[str],
     file: Path | None,
 ) -> int:
+    if file is not None:
+        _say_start(command)  # reading the file imports torch
     own = command.composed(overrides, file)
     foreign = tuple(override for override in overrides if override not in own)
     refuse_unknown_keys(foreign, TrainConfig)
@@ -253,7 +255,7 @@ def _run_one(
 
 def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides: list[str]) -> int:
     if command.finish_sweep is None:
-        raise UserError("only scripts/train.py sweeps: leave out -m")
+        raise UserError("only train sweeps: leave out -m")
     sweep = composer.sweep(overrides)
     directory = sweep.directory
     resumes = _resumes(sweep.values, overrides, "hydra.sweep.dir")
