@@ -91,7 +91,7 @@ def help_text(
     values = composer.shown_values(overrides)
     sentences = groups_with_sentences(schema) | ({"experiment": EXPERIMENT} if sweeps else {})
     groups = {
-        f"{group}={'|'.join(options)}": sentence
+        f"{group}={' | '.join(options)}": sentence
         for group, sentence in sentences.items()
         if len(options := composer.options(group)) > 1
     }
@@ -121,5 +121,8 @@ def _value_at(values: Mapping[str, Any], key: str) -> Any:
 
 def _section(title: str, entries: Mapping[str, str], width: int) -> list[str]:
     indent = " " * 6
-    lines = [f"  {name}\n{wrapped(indent + text, indent, width)}" for name, text in entries.items()]
+    lines = [
+        f"{wrapped(f'  {name}', '    ', width)}\n{wrapped(indent + text, indent, width)}"
+        for name, text in entries.items()
+    ]
     return ["", f"{title}:", *lines] if lines else []
