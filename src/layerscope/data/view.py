@@ -66,8 +66,16 @@ def see_images(images: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
     seen = np.empty((len(images), size, size, 1 if view.grayscale else 3), np.uint8)
     for start in range(0, len(images), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        seen[rows] = _see(torch.from_numpy(np.array(images[rows])), size, view.grayscale).numpy()
+        seen[rows] = see_pixels(torch.from_numpy(np.array(images[rows])), view).numpy()
     return seen
+
+
+def see_pixels(images: Tensor, view: View) -> Tensor:
+    """Do the same as `see_images` with a tensor (N, S, S, 3) of uint8, all at once."""
+    size = min(view.image_size, images.shape[1])
+    if size == images.shape[1] and not view.grayscale:
+        return images
+    return _see(images, size, view.grayscale)
 
 
 def see_labels(labels: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
