@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+import layerscope
 from layerscope import record_activations
 from layerscope.base.errors import UserError
 from layerscope.callbacks import ActivationMemory
@@ -181,6 +182,11 @@ def hooks_of(module):
 def module():
     torch.manual_seed(0)
     return Plain()
+
+
+def test_the_package_has_it():
+    assert layerscope.callbacks.ActivationMemory is ActivationMemory
+    assert "callbacks" not in layerscope.__all__  # an import of all names imports no Lightning
 
 
 def test_the_files_say_what_a_step_saves_and_the_run_stays_as_it_was(module, tmp_path):
