@@ -333,7 +333,8 @@ class ActivationRecorder(CallObserver):
         return saved
 
     def _unpack(self, saved: _SavedHandle) -> torch.Tensor:
-        self._read()
+        if self._has_run:  # else it is the backward pass of something else
+            self._read()
         if (
             saved.tensor._version != saved.version
         ):  # With hooks, autograd does not check this itself.

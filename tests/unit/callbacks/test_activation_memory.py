@@ -109,7 +109,7 @@ class Skipping(Inner):
 
 
 class Adversarial(L.LightningModule):
-    """Two networks and two optimizers."""
+    """Two networks, two optimizers, three backward passes."""
 
     def __init__(self):
         super().__init__()
@@ -121,6 +121,8 @@ class Adversarial(L.LightningModule):
 
     def training_step(self, batch, batch_idx):
         images, _ = batch
+        penalty = sum(p.square().sum() for p in self.generator.parameters())
+        self.manual_backward(penalty)  # no module has run yet
         for_discriminator, for_generator = self.optimizers()
         noise = torch.randn(len(images), 5)
         made = self.generator(noise)
@@ -274,7 +276,10 @@ def test_several_processes_count_the_same(module, tmp_path, monkeypatch):
         monkeypatch.setenv(name, "0")
         monkeypatch.delenv(name)
     fit(module, ActivationMemory(directory=tmp_path / "one"))
-    fit(module, ActivationMemory(directory=tmp_path / "ddp"), strategy="ddp")
+    try:
+        fit(module, ActivationMemory(directory=tmp_path / "ddp"), strategy="ddp")
+    finally:
+        torch.distributed.destroy_process_group()
     assert memory(tmp_path / "ddp") == memory(tmp_path / "one")
 
 
