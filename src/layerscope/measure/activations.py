@@ -60,8 +60,7 @@ class ActivationRecord:
     """The layers in the order of their first calls, the input and the peak.
 
     Args:
-        input_bytes: bytes of the tensors that the network was called with, without those that its
-            layers had made in an earlier call; in no other total.
+        input_bytes: bytes of the tensors that the network was called with; in no other total.
         peak_bytes: see `_PeakMemory`; None if the device does not report it.
     """
 
@@ -137,7 +136,8 @@ class ActivationRecorder(CallObserver):
 
     Args:
         is_forward: tells whether a call of this module, outside of any other, belongs to the
-            forward pass; default: of the network itself.
+            forward pass; default: of the network itself. What such modules give each other is no
+            input.
         needs_graph: refuse a record of saved bytes that nobody holds any more.
 
     Raises:
@@ -151,6 +151,7 @@ class ActivationRecorder(CallObserver):
         needs_graph: bool = False,
     ) -> None:
         self.tracker = track_calls(network, self, is_forward=is_forward)
+        self._has_parts = is_forward is not None
         self._needs_graph = needs_graph
         self._owners = StorageOwners(self.tracker)
         self._state = _LayerState(self.tracker.network)
@@ -285,7 +286,7 @@ class ActivationRecorder(CallObserver):
         self._input_bytes += sum(
             tensor.nbytes
             for tensor in tensors_in((args, kwargs))
-            if not any(self._owners.owner_of(identity, None) for identity in storages_in(tensor))
+            if not (self._has_parts and self._is_made_by_layer(tensor))
         )
         self._state.forward_began()
         network = self.tracker.network
@@ -345,6 +346,10 @@ class ActivationRecorder(CallObserver):
                 f"version {saved.version} instead"
             )
         return saved.tensor
+
+    def _is_made_by_layer(self, tensor: torch.Tensor) -> bool:
+        owners = (self._owners.owner_of(identity, None) for identity in storages_in(tensor))
+        return any(owner is not None for owner in owners)
 
     def _end(self) -> None:
         """End the forward pass, unless the backward pass has."""

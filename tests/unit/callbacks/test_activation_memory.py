@@ -273,7 +273,7 @@ def test_two_networks_up_to_the_first_backward_pass(tmp_path):
 def test_several_processes_count_the_same(module, tmp_path, monkeypatch):
     """DDP calls `training_step` as the LightningModule's forward."""
     for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"):
-        monkeypatch.setenv(name, "0")
+        monkeypatch.setenv(name, "0")  # so that what Lightning sets is gone after the test
         monkeypatch.delenv(name)
     fit(module, ActivationMemory(directory=tmp_path / "one"))
     try:
