@@ -242,11 +242,12 @@ class ActivationRecorder(CallObserver):
                 "another recorder is at work, and torch tells only one what autograd saves: record "
                 "a module that contains both, or one after the other"
             )
-        _running.recorder = self
-        self._was_entered = self._active = True
+        self._was_entered = True
         self._peak.start()
         self.tracker.__enter__()
         self._hooks.__enter__()
+        self._active = True
+        _running.recorder = self
         return self
 
     def __exit__(
