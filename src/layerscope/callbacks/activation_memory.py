@@ -71,7 +71,6 @@ class ActivationMemory(L.Callback):
         self._table: ActivationTable | None = None
         self._recorder: ActivationRecorder | None = None
         self._is_warm = False  # a full step has run in this process
-        self._why_no_record = ""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the directory, and refuse what cannot be recorded."""
@@ -117,11 +116,11 @@ class ActivationMemory(L.Callback):
         if self._recorder is None:
             return
         recorder, self._recorder = self._recorder, None
-        # Asked before the block ends: only a backward pass, or what comes before it, has ended the
-        # forward pass by now.
-        self._why_no_record = recorder.why_no_record
+        # Asked before the block ends, which ends the forward pass too: a record that is there now
+        # was ended by a backward pass.
+        has_record = not recorder.why_no_record
         recorder.__exit__()
-        if self._why_no_record:
+        if not has_record:
             return
         record = recorder.record
         if not is_warm:
@@ -136,9 +135,9 @@ class ActivationMemory(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Warn if no step could be recorded."""
-        if trainer.is_global_zero and self._why_no_record and not self._records.has_records:
+        if trainer.is_global_zero and not self._records.has_records:
             rank_zero_warn(
-                "ActivationMemory has recorded no step: in none did a module of "
+                "ActivationMemory has recorded no step: in none with a full batch did a module of "
                 f"{type(pl_module).__name__} run before a backward pass"
             )
 
