@@ -57,6 +57,7 @@ def test_loading_a_network_imports_no_lightning(finished, tmp_path):
         "import sys, layerscope\n"
         f"network = layerscope.load({str(finished / 'checkpoints/best.ckpt')!r})\n"
         "assert not network.training\n"
+        "layerscope.with_preprocessing(network), layerscope.record_activations(network)\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('lightning', 'hydra')])"
     )
     done = start("-c", code, cwd=tmp_path)
