@@ -22,6 +22,7 @@ from layerscope.report.document import (
     Folded,
     Formula,
     Heading,
+    Link,
     Math,
     Paragraph,
     Shown,
@@ -145,8 +146,8 @@ def _block(block: Block) -> str:
             return _figure(block)
         case Table():
             return _layer_table(block) if block.details else _table(block)
-        case Beside(tables):
-            return f'<div class="row">\n{"".join(map(_table, tables))}</div>\n'
+        case Beside(inside):
+            return f'<div class="row">\n{"".join(map(_block, inside))}</div>\n'
         case Folded(title, inside, _, is_open):
             opening = "<details open>" if is_open else "<details>"
             body = "".join(_blocks(inside))
@@ -270,7 +271,7 @@ def _layer_table(table: Table) -> str:
         "A pointer that rests on a short figure is shown the exact one.</p>\n"
         '<p><button type="button" id="expand" aria-pressed="false">Open all</button></p>\n'
     )
-    return hint + _scrolled(f'<table id="{table.key}-table">', parts, table)
+    return hint + _scrolled(f'<table id="{table.key}-table" class="sortable">', parts, table)
 
 
 def _button(title: Text) -> str:
@@ -302,6 +303,8 @@ def _span(span: Span) -> str:
             return f"<code>{escape(text, quote=False)}</code>"
         case Math(latex):
             return mathml(latex, False)
+        case Link(text):
+            return f'<a href="{escape(span.address)}">{escape(text)}</a>'
         case Strong(text):
             return f"<strong>{inline(text)}</strong>"
         case Struck(text):
