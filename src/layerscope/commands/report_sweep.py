@@ -16,10 +16,12 @@ def check_report(request: Request) -> Job:
     """Read the runs, and only then let anything be written.
 
     Raises:
-        UserError: there is no sweep.
+        UserError: there is no sweep, or a key is given.
     """
     if request.file is None:
         raise UserError("there is nothing to report on: give a sweep's directory, report-sweep DIR")
+    if request.overrides:
+        raise UserError(f"report-sweep has no keys: leave out {request.overrides[0]}")
     return partial(_save, request.file, sweep_results(request.file, has_ended=False))
 
 

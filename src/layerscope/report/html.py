@@ -44,7 +44,8 @@ from layerscope.report.latex import mathml
 _LONG_CELL = 48  # characters of a sentence that is broken into lines
 # A product, or a number and its unit, is not torn apart at a line's end.
 _TOGETHER = re.compile(
-    r"(?<=[\dd]) (?=× [-\dp])|(?<=[\dd] ×) (?=[-\dp])|(?<=\d) (?=(?:[KMG]i)?B\b)"
+    r"(?<=[\dd]) (?=× [-\dp])|(?<=[\dd] ×) (?=[-\dp])"
+    r"|(?<=\d) (?=(?:(?:[KMGT]i)?B|[mµn]?s|[kMGTP])\b|%)"
 )
 _CLASSES = {"good": "verdict holds", "bad": "verdict broken", "note": "note", "quiet": "quiet"}
 _PAGE = """<!doctype html>

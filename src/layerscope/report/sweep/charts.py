@@ -114,9 +114,10 @@ def accuracy_against(sweep: SweepResults, cost: Cost) -> Drawing | None:
     front = sorted((point for point in points if point.is_front), key=lambda point: point.cost)
     parts = [
         _frame(across, up, ("validation accuracy", title), _tick(cost), _percent_tick),
-        _front_line(front, across, up, unit),
         *(_whisker(point, across, up, unit) for point in points),
-        *(_marks(point, cost, across, up, unit) for point in points),
+        *(_marks(point, cost, across, up, unit) for point in points if not point.is_front),
+        _front_line(front, across, up, unit),
+        *(_marks(point, cost, across, up, unit) for point in front),
         _names(points, front, across, up, unit),
     ]
     return Drawing(
@@ -335,7 +336,7 @@ def _drawing(
     across = Scale(min(1, max(epochs) - 1), max(epochs), LEFT, RIGHT, is_whole=True)
     parts = [
         _frame(across, up, (title, "epoch"), lambda v: f"{v:g}", text),
-        *(_path(curve, across, up) for curve in curves),
+        *(_path(curve, across, up) for curve in reversed(curves)),
     ]
     names: dict[int, str] = {}
     for curve in curves:

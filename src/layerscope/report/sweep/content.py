@@ -10,7 +10,6 @@ from layerscope.report.document import (
     Block,
     Bullets,
     Cell,
-    Code,
     Column,
     Document,
     Facts,
@@ -23,10 +22,9 @@ from layerscope.report.document import (
     Table,
     Text,
     columns_in,
-    joined,
     markup,
 )
-from layerscope.report.sweep.charts import folder_link
+from layerscope.report.sweep.charts import MAX_CURVE_POINTS, MAX_CURVES, MAX_RUNS, folder_link
 from layerscope.report.sweep.results import Cost, SweepResults
 from layerscope.report.sweep.runs import Run
 from layerscope.report.sweep.seeds import MeanStd, SeedGroup
@@ -46,7 +44,8 @@ CONVENTIONS = (
     "saved: what autograd holds for the backward pass when the forward pass ends, of one batch of "
     "one process. Measured peak: the most bytes in use in one step, above what was there when it "
     "began. A training run knows it where the device reports it, which a CPU does not; "
-    "`profile=true` measures it on a CPU too.",
+    "`profile=true` measures it on a CPU "
+    "too, without the optimizer's step.",
     "time: seconds spent on training batches. Compare it between runs of one machine only.",
     "Unknown is not 0.",
 )
@@ -80,7 +79,7 @@ def sweep_document(
             Heading(2, "Settings"),
             _settings_table(sweep),
             *_against(sweep, against),
-            *_learning(curves),
+            *_learning(sweep, curves),
             *_left(sweep, "Failed", "reason", sweep.with_status("failed")),
             *_left(sweep, "Not finished", "state", sweep.with_status("unfinished", "not begun")),
             Heading(2, "All runs"),
@@ -105,9 +104,7 @@ def counted(sweep: SweepResults) -> str:
 
 def _shared(sweep: SweepResults) -> Iterator[Block]:
     if sweep.shared:
-        yield Paragraph(
-            joined(("The same in all: ", joined(map(Code, sweep.shared), " "))), "quiet"
-        )
+        yield Paragraph(f"The same in all: {', '.join(sweep.shared)}.", "quiet")
 
 
 def _verdict(sweep: SweepResults) -> Iterator[Block]:
@@ -118,12 +115,8 @@ def _verdict(sweep: SweepResults) -> Iterator[Block]:
     num_seeds = best.val_acc.num_values
     seeds = f"mean of {num_seeds} seeds" if num_seeds > 1 else "one seed"
     yield Paragraph(
-        joined(
-            (
-                *("Best validation accuracy: ", Code(best.name)),
-                f", {_plus_minus(best.val_acc)} ({seeds}); test {_plus_minus(best.test_acc)}.",
-            )
-        ),
+        f"Best validation accuracy: {best.name}, {_plus_minus(best.val_acc)} ({seeds}); "
+        f"test {_plus_minus(best.test_acc)}.",
         "good",
     )
     failed = len(sweep.with_status("failed"))
@@ -198,7 +191,7 @@ def _setting_row(sweep: SweepResults, place: int, group: SeedGroup) -> tuple[Cel
     fronts = [_NAMES[cost.key] for cost in sweep.costs if sweep.is_on_front(cost, place)]
     peak = next(cost for cost in sweep.costs if cost.key in ("peak_bytes", "profile_peak_bytes"))
     return (
-        (Code(group.name),),
+        group.name,
         len(group.finished),
         *(group.val_acc.mean, group.val_acc.std, group.test_acc.mean, group.test_acc.std),
         group.mean(lambda run: run.num_parameters),
@@ -276,7 +269,7 @@ def _runs_table(sweep: SweepResults) -> Table:
 def _own(sweep: SweepResults, run: Run) -> Text:
     """Return the overrides that not all runs have."""
     own = [each for each in run.overrides if each not in sweep.shared]
-    return joined(map(Code, own or run.overrides), " ")
+    return " ".join(own or run.overrides)
 
 
 def _run_link(run: Run) -> Cell:
@@ -307,16 +300,26 @@ def _against(sweep: SweepResults, figures: Sequence[Figure]) -> Iterator[Block]:
             "Joined in the second colour: the Pareto front. A click on a run opens its folder.",
             "quiet",
         )
+    if len(sweep.with_status("finished")) > MAX_RUNS:
+        most = f"{MAX_RUNS:,} runs are drawn: those on the front, then the most accurate settings."
+        yield Paragraph(most, "quiet")
     for cost in sweep.costs:
         unknown = sum(group.mean(cost.value) is None for group in sweep.groups if group.finished)
         if unknown:
-            yield Paragraph(f"{cost.title}: unknown for {unknown:,} settings, not drawn.", "quiet")
+            settings = f"{unknown:,} setting{'s' * (unknown > 1)}"
+            yield Paragraph(f"{cost.title}: unknown for {settings}, not drawn.", "quiet")
 
 
-def _learning(figures: Sequence[Figure]) -> Iterator[Block]:
-    if figures:
-        yield Heading(2, "Learning curves")
-        yield Beside(tuple(figures))
+def _learning(sweep: SweepResults, figures: Sequence[Figure]) -> Iterator[Block]:
+    lengths = [len(run.epochs) for run in sweep.runs if run.epochs]
+    if not figures or not lengths:
+        return
+    yield Heading(2, "Learning curves")
+    yield Beside(tuple(figures))
+    if len(lengths) > MAX_CURVES:
+        yield Paragraph(f"{MAX_CURVES:,} runs are drawn, those of the best settings.", "quiet")
+    if max(lengths) > MAX_CURVE_POINTS:
+        yield Paragraph(f"At most {MAX_CURVE_POINTS:,} epochs of each run are drawn.", "quiet")
 
 
 # On a terminal --------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from layerscope.report.document import Unit
-from layerscope.report.sweep.runs import Run, Status, read_runs
-from layerscope.report.sweep.seeds import SeedGroup, group_by_seed
+from layerscope.report.sweep.runs import Run, Status, printable, read_runs
+from layerscope.report.sweep.seeds import SeedGroup, group_by_seed, shared_overrides
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class SweepResults:
     @cached_property
     def shared(self) -> tuple[str, ...]:
         """The overrides that all runs have."""
-        others = [frozenset(run.overrides) for run in self.runs]
-        return tuple(each for each in self.runs[0].overrides if all(each in o for o in others))
+        return shared_overrides(self.runs)
 
     def with_status(self, *statuses: Status) -> tuple[Run, ...]:
         """Return the runs of these statuses, in order."""
@@ -77,7 +76,7 @@ def sweep_results(directory: Path, has_ended: bool) -> SweepResults:
     )
     fronts = {cost.key: _front(groups, cost) for cost in costs}
     # A name such as `..` or `.` says nothing.
-    return SweepResults(directory.resolve().name, runs, groups, costs, fronts)
+    return SweepResults(printable(directory.resolve().name), runs, groups, costs, fronts)
 
 
 def _flops(run: Run) -> float | None:

@@ -125,12 +125,12 @@ class Run:
     @property
     def job(self) -> str | None:
         """The name of its folder."""
-        return None if self.path is None else _printable(self.path.name)
+        return None if self.path is None else printable(self.path.name)
 
     @property
     def folder(self) -> str | None:
         """The path of its folder as a text."""
-        return None if self.path is None else _printable(self.path.as_posix())
+        return None if self.path is None else printable(self.path.as_posix())
 
     @property
     def seed(self) -> str | None:
@@ -196,7 +196,7 @@ def _read_run(directory: Path, path: Path, has_ended: bool) -> Run:
         overrides = _without_resuming(given)
         epochs = _read_epochs(folder / "metrics.csv")
         if failure is not None:
-            reason = _printable(failure.reason)
+            reason = printable(failure.reason)
             return Run(path, overrides, "failed", reason, epochs=epochs)
         results = _read(folder / "results.json", _Results)
         if results is None and has_ended:
@@ -244,7 +244,7 @@ def _read(path: Path, schema: type[_Read]) -> _Read | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _Unreadable(_printable(f"{path.name}: {where} {first['msg']}")) from error
+        raise _Unreadable(printable(f"{path.name}: {where} {first['msg']}")) from error
 
 
 def _content(path: Path) -> bytes | None:
@@ -292,10 +292,10 @@ def _whole(text: str | None) -> int | None:
 
 
 def _without_resuming(overrides: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_printable(each) for each in overrides if key_of(each) not in _OF_RESUMING)
+    return tuple(printable(each) for each in overrides if key_of(each) not in _OF_RESUMING)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return the text without what a terminal or a page would take for a command."""
     short = text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + " …"
     return "".join(c if c.isprintable() else "?" for c in short)

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from layerscope.report.sweep.runs import Run
 
-ALL = "all"  # name of a group where there is no other
+# Names of a group that has no override of its own: the only one, and one among others.
+ALL, NO_OVERRIDES = "all", "(no overrides)"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class SeedGroup:
 
     Args:
         setting: their overrides without the seed.
-        name: of these the ones that not all groups have; "all" where there is one group only.
+        name: of these the ones that not all groups have; `ALL` or `NO_OVERRIDES` where there are
+            none.
     """
 
     setting: tuple[str, ...]
@@ -86,13 +88,23 @@ def group_by_seed(runs: Sequence[Run]) -> tuple[SeedGroup, ...]:
     members: dict[frozenset[str], list[Run]] = {}
     for run in runs:
         members.setdefault(frozenset(run.setting), []).append(run)
-    shared = frozenset.intersection(*members) if members else frozenset()
+    shared = frozenset(shared_overrides(runs))
+    without = ALL if len(members) == 1 else NO_OVERRIDES
     groups = []
     for group in members.values():
         setting = group[0].setting
         own = " ".join(each for each in setting if each not in shared)
-        groups.append(SeedGroup(setting, own or ALL, tuple(group)))
+        groups.append(SeedGroup(setting, own or without, tuple(group)))
     return tuple(sorted(groups, key=_best_first))
+
+
+def shared_overrides(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the overrides that all runs have; of one whose files are damaged none are known."""
+    known = [run.overrides for run in runs if run.overrides]
+    if not known:
+        return ()
+    sets = [frozenset(overrides) for overrides in known]
+    return tuple(each for each in known[0] if all(each in other for other in sets))
 
 
 def _best_first(group: SeedGroup) -> tuple[bool, float]:
