@@ -18,6 +18,7 @@ from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.report.tables import write_table
 from layerscope.training.checkpoint_files import save_sealed
 from layerscope.training.checkpoints import FACTS_KEY
+from sweep_example import make_job
 
 NAMES = ["<script>alert(1)</script>", "a|b", "=cmd()", "+1", "-1+1", "@x", "[red]x[/blue]", "$\\x$",
          "\tx", "![x](http://127.0.0.1)", "`x`", "\"><img src=x onerror=alert(1)>"]  # fmt: skip
@@ -91,19 +92,9 @@ def test_a_sweep_that_somebody_else_made(tmp_path, capsys):
             reason = {"overrides": [f"a={name}", name], "reason": name}
             (folder / "failure.json").write_text(json.dumps(reason))
             continue
-        totals = {"num_parameters": number + 1, "macs": 1, "saved_bytes": 1}
-        results = {"val/acc": number / 20, "test/acc": 0.5, "train_seconds": 1.0}
-        for file, content in {
-            "config.yaml": {},
-            "run.json": {"command": ["train.py", f"{name}={name}", f"job={name}"]},
-            "results.json": results,
-            "layers.json": {"totals": totals},
-            "activation_memory.json": {"totals": totals},
-        }.items():
-            (folder / file).write_text(json.dumps(content))
-        (folder / "metrics.csv").write_text("epoch,train/loss,val/acc\n0,1.0,0.5\n")
-    os.mkfifo(folder / "profile.json")  # nobody ever writes into it
-    (folder / "loop").symlink_to(tmp_path)
+        make_job(folder / "job", [f"{name}={name}", f"job={name}"], number / 20)
+    os.mkfifo(folder / "job/profile.json")  # nobody ever writes into it
+    (folder / "job/loop").symlink_to(tmp_path)
     assert finish_sweep(tmp_path) == 1
     page, text, drawing = ((tmp_path / f"sweep.{end}").read_text() for end in ("html", "md", "svg"))
     for forbidden in ("<script>alert", "<img src=x", "src=x onerror=alert(1)>", "\x1b"):

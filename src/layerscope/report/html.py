@@ -45,7 +45,7 @@ _LONG_CELL = 48  # characters of a sentence that is broken into lines
 # A product, or a number and its unit, is not torn apart at a line's end.
 _TOGETHER = re.compile(
     r"(?<=[\dd]) (?=× [-\dp])|(?<=[\dd] ×) (?=[-\dp])"
-    r"|(?<=\d) (?=(?:(?:[KMGT]i)?B|[mµn]?s|[kMGTP])\b|%)"
+    r"|(?<=\d) (?=(?:(?:[KMGT]i)?B|[mµn]?s)\b|%)"
 )
 _CLASSES = {"good": "verdict holds", "bad": "verdict broken", "note": "note", "quiet": "quiet"}
 _PAGE = """<!doctype html>

@@ -12,32 +12,9 @@ from layerscope.commands.report_sweep import finish_sweep
 from layerscope.report.sweep import save_failure
 from layerscope.report.sweep.report import save_sweep
 from layerscope.report.sweep.results import pareto_front, sweep_results
+from sweep_example import begin_job, make_job
 
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def begin(folder, overrides, accuracies=()):
-    """Make a job's folder as it is while the job runs."""
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("seed: 0\n")
-    (folder / "run.json").write_text(json.dumps({"command": ["train.py", *overrides]}))
-    rows = "".join(f"{n},{n},2.5,0.1,2.4,{each},0.1\n" for n, each in enumerate(accuracies))
-    header = "epoch,step,train/loss,train/acc,val/loss,val/acc,lr\n"
-    (folder / "metrics.csv").write_text(header + rows)
-
-
-def job(folder, overrides, accuracy, size=10, peak=None, lower_bound=False):
-    """Make the folder of a finished job."""
-    begin(folder, overrides, [accuracy / 2, accuracy])
-    totals = {"num_parameters": size, "macs": 2 * size, "lower_bound": lower_bound}
-    memory = {"saved_bytes": 3 * size, "peak_bytes": peak}
-    results = {"val/acc": accuracy, "test/acc": 0.5, "train_seconds": 1.0}
-    for name, content in {
-        "results.json": results,
-        "layers.json": {"totals": totals},
-        "activation_memory.json": {"batch_size": 8, "totals": memory},
-    }.items():
-        (folder / name).write_text(json.dumps(content))
 
 
 def plan(directory, *overrides):
@@ -59,8 +36,10 @@ def rows_of(path):
 
 
 def test_how_a_command_went_on_is_no_difference_between_its_jobs(tmp_path, capsys):
-    job(tmp_path / "0", ["width=1", "data=synthetic"], 0.5)
-    job(tmp_path / "1", ["width=2", "data=synthetic", "resume=auto", "+allow_changes=true"], 0.25)
+    make_job(tmp_path / "0", ["width=1", "data=synthetic"], 0.5)
+    make_job(
+        tmp_path / "1", ["width=2", "data=synthetic", "resume=auto", "+allow_changes=true"], 0.25
+    )
     (tmp_path / "2").mkdir()
     save_failure(tmp_path / "2", ["width=3", "data=synthetic", "resume=auto"], "a reason")
     assert finish_sweep(tmp_path) == 1
@@ -81,7 +60,7 @@ def test_seeds_are_taken_together(tmp_path):
     for number, (width, seed, accuracy) in enumerate(
         [(1, 0, 0.4), (1, 1, 0.5), (1, 2, 0.6), (2, 0, 0.5), (2, 7, 0.7), (4, 0, 0.3)]
     ):
-        job(tmp_path / str(number), [f"width={width}", f"seed={seed}"], accuracy, size=width)
+        make_job(tmp_path / str(number), [f"width={width}", f"seed={seed}"], accuracy, size=width)
     records = report(tmp_path)
     figures = {
         name: (record["num_seeds"], record["val/acc_mean"], record["val/acc_std"])
@@ -126,11 +105,11 @@ def test_the_front_holds_what_nothing_beats(points, front):
 def test_what_has_not_finished_is_said(tmp_path, capsys):
     """A sweep that still runs, its jobs in folders of their own choice."""
     plan(tmp_path, "model=a,b", "seed=range(2)", "resume=auto")
-    job(tmp_path / "a/0", ["model=a", "seed=0"], 0.5)
-    begin(tmp_path / "a/1", ["model=a", "seed=1"], [0.1, 0.2, 0.3])
+    make_job(tmp_path / "a/0", ["model=a", "seed=0"], 0.5)
+    begin_job(tmp_path / "a/1", ["model=a", "seed=1"], [0.1, 0.2, 0.3])
     with (tmp_path / "a/1/metrics.csv").open("a") as file:
         file.write("3,3,2.")  # a row that is being written
-    job(tmp_path / "a/0/evaluation", ["this=is", "no=job"], 0.9)
+    make_job(tmp_path / "a/0/evaluation", ["this=is", "no=job"], 0.9)
     (tmp_path / "b/0").mkdir(parents=True)
     save_failure(tmp_path / "b/0", ["model=b", "seed=0"], "it broke")
     records = report(tmp_path)
@@ -153,8 +132,8 @@ def test_what_has_not_finished_is_said(tmp_path, capsys):
 
 
 def test_each_point_leads_to_its_run(tmp_path):
-    job(tmp_path / "lr=0.1,x y#?/0", ["lr=0.1", "seed=0"], 0.5)
-    job(tmp_path / "lr=0.1,x y#?/1", ["lr=0.1", "seed=1"], 0.6)
+    make_job(tmp_path / "lr=0.1,x y#?/0", ["lr=0.1", "seed=0"], 0.5)
+    make_job(tmp_path / "lr=0.1,x y#?/1", ["lr=0.1", "seed=1"], 0.6)
     report(tmp_path)
     tree = ET.parse(tmp_path / "sweep.svg")
     links = {link.get("href") for link in tree.iter(f"{SVG}a")}
@@ -165,8 +144,8 @@ def test_each_point_leads_to_its_run(tmp_path):
 
 
 def test_a_cost_that_is_not_known_is_unknown(tmp_path):
-    job(tmp_path / "0", ["width=1"], 0.5, lower_bound=True)
-    job(tmp_path / "1", ["width=2"], 0.6)
+    make_job(tmp_path / "0", ["width=1"], 0.5, lower_bound=True)
+    make_job(tmp_path / "1", ["width=2"], 0.6)
     records = report(tmp_path)
     assert records["0"]["macs_lower_bound"]
     assert "macs" not in records["0"]["pareto"]
@@ -178,13 +157,13 @@ def test_a_cost_that_is_not_known_is_unknown(tmp_path):
 
 
 def test_one_instrument_measures_the_peak_of_all(tmp_path):
-    job(tmp_path / "0", ["width=1"], 0.5)
-    job(tmp_path / "1", ["width=2"], 0.6)
+    make_job(tmp_path / "0", ["width=1"], 0.5)
+    make_job(tmp_path / "1", ["width=2"], 0.6)
     for name, measured in (("0", 1000), ("1", 3000)):
         record = {"peak": {"measured_bytes": measured}}
         (tmp_path / name / "profile.json").write_text(json.dumps(record))
     assert "profile_peak_bytes" in report(tmp_path)["1"]["pareto"]
-    job(tmp_path / "2", ["width=3"], 0.7, peak=500)
+    make_job(tmp_path / "2", ["width=3"], 0.7, peak=500)
     records = report(tmp_path)
     assert "peak_bytes" in records["2"]["pareto"]
     assert not any("profile_peak_bytes" in record["pareto"] for record in records.values())
@@ -204,8 +183,8 @@ def test_one_instrument_measures_the_peak_of_all(tmp_path):
     ],
 )
 def test_a_damaged_job_hides_no_other(tmp_path, file, content):
-    job(tmp_path / "0", ["width=1", "data=synthetic"], 0.5)
-    job(tmp_path / "1", ["width=2", "data=synthetic"], 0.6)
+    make_job(tmp_path / "0", ["width=1", "data=synthetic"], 0.5)
+    make_job(tmp_path / "1", ["width=2", "data=synthetic"], 0.6)
     (tmp_path / "1" / file).write_text(content)
     records = report(tmp_path)
     assert records["1"]["status"] == "failed"
@@ -221,7 +200,7 @@ def test_a_damaged_job_hides_no_other(tmp_path, file, content):
      "hydra: {sweeper: {_target_: x.BasicSweeper}, overrides: {task: ['model=glob(*)', '((']}}"],
 )  # fmt: skip
 def test_a_plan_that_nobody_knows_adds_nothing(tmp_path, text):
-    job(tmp_path / "0", ["width=1"], 0.5)
+    make_job(tmp_path / "0", ["width=1"], 0.5)
     (tmp_path / "multirun.yaml").write_text(text)
     assert list(report(tmp_path)) == ["0"]
 
@@ -231,6 +210,6 @@ def test_what_is_no_sweep_is_refused(tmp_path):
         sweep_results(tmp_path, False)
     with pytest.raises(UserError, match="no directory"):
         sweep_results(tmp_path / "missing", False)
-    job(tmp_path / "0", [], 0.5)
+    make_job(tmp_path / "0", [], 0.5)
     with pytest.raises(UserError, match="holds one run"):
         sweep_results(tmp_path / "0", False)

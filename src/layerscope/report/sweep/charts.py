@@ -115,9 +115,11 @@ def accuracy_against(sweep: SweepResults, cost: Cost) -> Drawing | None:
     parts = [
         _frame(across, up, ("validation accuracy", title), _tick(cost), _percent_tick),
         *(_whisker(point, across, up, unit) for point in points),
-        *(_marks(point, cost, across, up, unit) for point in points if not point.is_front),
+        *(_mean(point, across, up, unit) for point in points if not point.is_front),
         _front_line(front, across, up, unit),
-        *(_marks(point, cost, across, up, unit) for point in front),
+        *(_mean(point, across, up, unit) for point in front),
+        # Above the means, which would hide their links.
+        *(_runs(point, cost, across, up, unit) for point in points),
         _names(points, front, across, up, unit),
     ]
     return Drawing(
@@ -219,9 +221,18 @@ def _whisker(point: _Point, across: Scale, up: Scale, unit: int) -> str:
     return line(x, low, x, high, "whisker") + "".join(caps)
 
 
-def _marks(point: _Point, cost: Cost, across: Scale, up: Scale, unit: int) -> str:
-    """Draw small circles for the runs below a large one for their mean; one run is its mean."""
-    name = "mean front" if point.is_front else "mean"
+def _mean(point: _Point, across: Scale, up: Scale, unit: int) -> str:
+    """Draw a group of several runs."""
+    if len(point.runs) == 1:
+        return ""
+    deviation = f"standard deviation {percent(point.std)}"
+    told = f"{percent(point.accuracy)}, mean of {len(point.runs)} seeds, {deviation}"
+    place = (across(point.cost / unit), up(point.accuracy))
+    return _circle(place, 5, _mean_class(point), f"{point.group.name}: {told}")
+
+
+def _runs(point: _Point, cost: Cost, across: Scale, up: Scale, unit: int) -> str:
+    """Draw each run as a link to its folder; one that is alone is its group's mean."""
     only = len(point.runs) == 1
     parts = []
     for run in point.runs:
@@ -229,16 +240,14 @@ def _marks(point: _Point, cost: Cost, across: Scale, up: Scale, unit: int) -> st
         if value is None or run.val_acc is None:
             continue
         place = (across(value / unit), up(run.val_acc))
-        mark = _circle(
-            place, 5 if only else 3.5, name if only else "run", _words(point.group, run, cost)
-        )
+        radius, name = (5, _mean_class(point)) if only else (3.5, "run")
+        mark = _circle(place, radius, name, _words(point.group, run, cost))
         parts.append(element("a", mark, href=folder_link(run).address))
-    if not only:
-        told = f"{point.group.name}: {percent(point.accuracy)}, mean of {len(point.runs)} seeds"
-        std = f", standard deviation {percent(point.std)}"
-        place = (across(point.cost / unit), up(point.accuracy))
-        parts.append(_circle(place, 5, name, told + std))
     return "".join(parts)
+
+
+def _mean_class(point: _Point) -> str:
+    return "mean front" if point.is_front else "mean"
 
 
 def _words(group: SeedGroup, run: Run, cost: Cost) -> str:
