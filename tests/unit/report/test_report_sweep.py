@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,8 +12,9 @@ import yaml
 from layerscope.base.errors import UserError
 from layerscope.commands.report_sweep import finish_sweep
 from layerscope.report.sweep import save_failure
-from layerscope.report.sweep.report import save_sweep
+from layerscope.report.sweep.report import save_sweep, show_sweep
 from layerscope.report.sweep.results import pareto_front, sweep_results
+from layerscope.report.terminal import Screen
 from sweep_example import begin_job, make_job
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -129,6 +132,21 @@ def test_what_has_not_finished_is_said(tmp_path, capsys):
     ended = json.loads((tmp_path / "sweep.json").read_text())
     assert [record["status"] for record in ended].count("failed") == 2
     assert "not finished: 1 of 4 jobs" in capsys.readouterr().out
+
+
+def test_jobs_of_an_earlier_version(tmp_path, capsys):
+    """They were stopped before they had results."""
+    files = Path(__file__).parents[2] / "frozen/files"
+    for number, name in enumerate(("stopped_after_epoch", "stopped_within_epoch")):
+        shutil.copytree(files / name, tmp_path / str(number))
+    sweep = sweep_results(tmp_path, has_ended=False)
+    show_sweep(Screen(), tmp_path, sweep)
+    assert "no run has finished" in capsys.readouterr().out
+    save_sweep(tmp_path, sweep)
+    records = json.loads((tmp_path / "sweep.json").read_text())
+    costs = {(r["num_parameters"], r["macs"], r["saved_bytes"], r["epochs"]) for r in records}
+    assert costs == {(124, 2352, 39936, 1)}
+    assert {record["status"] for record in records} == {"unfinished"}
 
 
 def test_each_point_leads_to_its_run(tmp_path):

@@ -365,7 +365,7 @@ def sweep_summary(sweep: SweepResults) -> tuple[Block, ...]:
     table = Table(columns, rows, title=title)
     if has_seeds:
         table = replace(table, note="means over seeds; ± is the sample standard deviation")
-    return (table, *map(Paragraph, lines))
+    return (table if rows else Paragraph("no run has finished"), *map(Paragraph, lines))
 
 
 def _tenths(seconds: float | None) -> Cell:
