@@ -202,7 +202,15 @@ def _show(composer: Composer, command: Command, arguments: Arguments, file: Path
         sweeps = command.finish_sweep is not None
         screen = Screen()
         screen.say(
-            help_text(command.does, command.schema, composer, overrides, sweeps, screen.width)
+            help_text(
+                command.does,
+                command.schema,
+                composer,
+                overrides,
+                sweeps=sweeps,
+                writes_files=command.writes_files,
+                width=screen.width,
+            )
         )
     return 0
 

@@ -80,6 +80,7 @@ def help_text(
     composer: Composer,
     overrides: Sequence[str],
     sweeps: bool,
+    writes_files: bool,
     width: int,
 ) -> str:
     """Return the groups and keys of a command, each with its sentence and its value.
@@ -99,7 +100,7 @@ def help_text(
         f"{key.name}={as_typed(_value_at(values, key.name))}": key.sentence
         for key in keys_with_sentences(schema, values)
     }
-    places = {f"{key.name}=DIR": key.sentence for key in place_keys(sweeps)}
+    places = {f"{key.name}=DIR": key.sentence for key in place_keys(sweeps)} if writes_files else {}
     flags = {flag: text for flag, text in _FLAGS.items() if sweeps or "--multirun" not in flag}
     return "\n".join(
         [

@@ -380,6 +380,22 @@ def _jobs(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) ->
     at_once = config.hydra.sweeper.max_batch_size
     if at_once is not None and at_once < 1:
         raise UserError(f"hydra.sweeper.max_batch_size={at_once}: must be at least 1, or null")
+    return _combinations(given)
+
+
+def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
+    """Return what Hydra's own sweeper makes of overrides, without looking for configurations.
+
+    Raises:
+        UserError: they cannot be read, make too many jobs, or ask for all options of a group.
+    """
+    try:
+        return _combinations(parsed(overrides))
+    except HydraException as error:
+        raise UserError(str(error)) from error
+
+
+def _combinations(given: Sequence[Override]) -> list[list[str]]:
     try:
         num_jobs = prod(_num_values(override) for override in given)
         if num_jobs > MAX_JOBS:
