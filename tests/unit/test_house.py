@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src/layerscope"
 # What runs a command; the other files of the room are commands or what commands share.
-COMMANDS = ("train", "evaluate", "predict", "profile", "explain", "audit")
+COMMANDS = ("train", "evaluate", "predict", "profile", "explain", "audit", "compare")
 
 
 def imports(path):

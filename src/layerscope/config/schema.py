@@ -587,6 +587,13 @@ class InstrumentsConfig(Section):
         return frozenset(name for name, is_on in self if is_on)
 
 
+class CompareConfig(Section):
+    """A comparison of two profiles."""
+
+    a: LocalPath = Field(description="A saved profile.json, or the folder that it is in.")
+    b: LocalPath = Field(description="The profile that is compared with it, likewise.")
+
+
 class AuditConfig(Section):
     """An audit of printed figures."""
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from layerscope.commands import evaluate, explain, predict, profile, train
+from layerscope.commands import compare, evaluate, explain, predict, profile, train
 from layerscope.commands.runner import run_command
 from layerscope.config.compose import compose
 from layerscope.config.keys import (
@@ -15,9 +15,10 @@ from layerscope.config.keys import (
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module.command
-    for module in (train, evaluate, predict, profile, explain)
+    for module in (train, evaluate, predict, profile, explain, compare)
 }
 NEEDED = {
+    "compare": ["a=x", "b=y"],
     "evaluate": ["ckpt_path=a"],
     "predict": ["ckpt_path=a", "image=b"],
 }

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,8 +67,30 @@ def test_tolerance_is_relative_and_inclusive(budget):
     assert ("0", "macs") in {(change.layer, change.quantity) for change in below}
 
 
-def test_shrinking_is_no_offence(budget):
-    assert compare_with_budget(small(channels=3), budget) == ()
+def test_savings_are_shown_largest_first_and_no_offence(budget):
+    changes = compare_with_budget(small(channels=3), budget)
+    assert {change.what for change in changes} == {"shrank"}
+    assert not any(change.exceeds for change in changes)
+    macs = next(c for c in changes if (c.layer, c.quantity) == ("0", "macs"))
+    assert (macs.budget, macs.now, macs.growth) == (7_776, 5_832, -0.25)
+    text = shown(changes)
+    assert "Within the budget" in text
+    shares = [float(found) for found in re.findall(r"-(\d+\.\d) %", text)]
+    assert shares == sorted(shares, reverse=True)
+    assert len(shares) > 5
+
+
+def test_what_grew_by_one_instrument_is_no_saving(budget):
+    """Fewer bytes by one instrument do not hide more of them by another."""
+    profile = small()
+    rows = tuple(
+        replace(row, measured=row.measured + (1 if row.instrument == "saved" else -99))
+        if (row.layer, row.quantity) == ("0", "saved_bytes")
+        else row
+        for row in profile.rows
+    )
+    (change,) = compare_with_budget(replace(profile, rows=rows), budget)
+    assert (change.what, change.instrument) == ("grew", "saved")
 
 
 def test_new_layers_exceed_and_vanished_ones_are_mentioned(budget, tmp_path):

@@ -327,7 +327,7 @@ def _facts(cost: LayerCost, timing: LayerTiming | None) -> Iterator[tuple[str, s
     if timing is not None:
         for name, spread in (("forward", timing.forward), ("backward", timing.backward)):
             if spread is not None:
-                yield f"time, {name}", _spread(spread)
+                yield f"time, {name}", spread_text(spread)
 
 
 def _alike(formulas: Sequence[CostFormula]) -> Iterable[list[CostFormula]]:
@@ -425,8 +425,11 @@ def _time(profile: Profile) -> Iterator[Block]:
     )
     rows = [
         (
-            *(each.layer, _spread(each.forward)),
-            *(BLANK if each.backward is None else _spread(each.backward), each.flops_per_second),
+            *(each.layer, spread_text(each.forward)),
+            *(
+                BLANK if each.backward is None else spread_text(each.backward),
+                each.flops_per_second,
+            ),
             *(each.bytes_per_second, each.intensity, bound_by(each) or BLANK),
             each.roofline_fraction,
         )
@@ -435,14 +438,15 @@ def _time(profile: Profile) -> Iterator[Block]:
     yield Folded("Layer by layer, forward and backward", (Table(columns, tuple(rows)),), level=3)
     if profile.step is not None:
         yield Paragraph(
-            f"The whole step: {_spread(profile.step.step_seconds)}; under the profiler, which the "
-            f"layers' times are from: {_spread(profile.step.profiled_step_seconds)}; "
+            f"The whole step: {spread_text(profile.step.step_seconds)}; under the profiler, which "
+            f"the layers' times are from: {spread_text(profile.step.profiled_step_seconds)}; "
             f"{profile.step.repeats} of each.",
             "quiet",
         )
 
 
-def _spread(spread: Spread) -> str:
+def spread_text(spread: Spread) -> str:
+    """Return seconds as `1.23 ms (1.20 ms–1.31 ms)`: the median, the least and the most."""
     least, most = seconds_short(spread.minimum), seconds_short(spread.maximum)
     return f"{seconds_short(spread.median)} ({least}–{most})"
 
