@@ -62,17 +62,14 @@ def check_profile(request: Request) -> Job:
     if checkpoint is not None:
         load_weights(network, checkpoint)
     settings = _settings(config, network_name(config.model, network))
-    if config.budget is not None:
-        check_budget_settings(read_budget(Path(config.budget)), settings)
+    budget = None if config.budget is None else read_budget(Path(config.budget))
+    if budget is not None:
+        check_budget_settings(budget, settings)
     check_settings(network, settings)
     instruments = config.instruments.chosen
     Screen().say(_what_runs(settings, len(instruments)))
     profile = profile_network(network, settings, instruments)
-    changes = (
-        None
-        if config.budget is None
-        else compare_with_budget(profile, config.budget, config.tolerance)
-    )
+    changes = None if budget is None else compare_with_budget(profile, budget, config.tolerance)
     report = ProfileReport(profile, walkthrough_audit(network))
     return partial(_save, config, report, changes, request.overrides)
 

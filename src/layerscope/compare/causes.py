@@ -14,6 +14,8 @@ _OF_ELEMENTS = frozenset({"parameter_bytes", "output_bytes", "saved_bytes"})
 
 # Of several layers together; what they have in common.
 TOGETHER = {
+    "added": "layers that only b has",
+    "removed": "layers that only a has",
     "parameters": "layers with other numbers of parameters",
     "input_shape": "layers whose input has another shape",
     "calls": "layers that are called another number of times",

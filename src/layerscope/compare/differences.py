@@ -4,16 +4,15 @@ difference = difference of the theories + differences of each reason + differenc
 unexplained. Layers are matched by their paths.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from layerscope.compare.causes import TOGETHER, theory_reasons
 from layerscope.compare.clock import ClockDifference, clock_differences
-from layerscope.compare.saved import Key, SavedProfile
+from layerscope.compare.saved import TEXTBOOK, Key, SavedProfile
 from layerscope.reconcile.rows import EXACT_QUANTITIES, Reason, Row, merged
-
-TEXTBOOK = "textbook"  # the instrument of the textbook's own figures
 
 Presence = Literal["both", "added", "removed"]
 
@@ -203,8 +202,7 @@ class _Side:
     def total(self, quantity: str, instrument: str) -> int | None:
         """Return the whole network's figure."""
         if instrument == TEXTBOOK:
-            figures = [layer.figures[quantity] for layer in self.profile.layers.values()]
-            return None if None in figures else sum(figure or 0 for figure in figures)
+            return self.profile.textbook_total(quantity)
         row = self.profile.totals.get(("total", quantity, instrument))
         return None if row is None else _figure(row).value
 
@@ -239,8 +237,8 @@ def _of_layer(
 
 def _whole(presence: Presence, value: int) -> tuple[Reason, ...]:
     if presence == "added":
-        return _reason("added", value, "a layer that only b has")
-    return _reason("removed", -value, "a layer that only a has")
+        return _reason("added", value, "only b has this layer")
+    return _reason("removed", -value, "only a has this layer")
 
 
 def _reason(code: str, amount: int, text: str) -> tuple[Reason, ...]:
@@ -299,10 +297,8 @@ def _totals(sides: tuple[_Side, _Side], found: Sequence[Difference]) -> Iterator
 def _of_total(difference: int, layers: Sequence[Difference]) -> tuple[Reason, ...]:
     """Sum the layers' reasons; a layer that one side does not count adds what the other counts."""
     reasons = [reason for layer in layers for reason in layer.reasons]
-    texts: dict[str, set[str]] = {}
-    for reason in reasons:
-        texts.setdefault(reason.code, set()).add(reason.text)
-    shared = {code: TOGETHER[code] for code in TOGETHER.keys() & texts if len(texts[code]) > 1}
+    times = Counter(reason.code for reason in reasons)
+    shared = {code: text for code, text in TOGETHER.items() if times[code] > 1}
     known = merged(replace(each, text=shared.get(each.code, each.text)) for each in reasons)
     on_one_side = sum(
         (layer.b or 0) - (layer.a or 0) for layer in layers if layer.difference is None

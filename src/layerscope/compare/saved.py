@@ -15,6 +15,8 @@ FORMAT = 2  # of profile.json; changes when a key changes its meaning
 # A profile of a network of ten thousand layers has less.
 MAX_PROFILE_BYTES = 2**28
 
+TEXTBOOK = "textbook"  # the instrument of the textbook's own figures
+
 # The textbook's figures of a layer that are compared.
 TEXTBOOK_QUANTITIES = (
     "num_parameters",
@@ -77,6 +79,11 @@ class SavedProfile:
     seconds: Mapping[tuple[str, str], Spread]
     torch_version: str | None
     machine: str | None
+
+    def textbook_total(self, quantity: str) -> int | None:
+        """Return the sum over all layers; None where a layer's figure is unknown."""
+        figures = [layer.figures[quantity] for layer in self.layers.values()]
+        return None if None in figures else sum(figure or 0 for figure in figures)
 
 
 def read_profile(

@@ -8,7 +8,8 @@ from typing import Any
 from layerscope.base.files import write_json, write_text
 from layerscope.base.formatting import amount, share, unit_of
 from layerscope.compare import ClockDifference, Comparison, Difference, SavedProfile
-from layerscope.compare.differences import TEXTBOOK, Change
+from layerscope.compare.differences import Change
+from layerscope.compare.saved import TEXTBOOK
 from layerscope.reconcile.rows import Reason
 from layerscope.reconcile.settings import ProfileSettings
 from layerscope.report.document import (
@@ -44,7 +45,7 @@ _FIRST = {
     "saved_bytes": ("saved", "dry_run"),
     "macs": (TEXTBOOK,),
     "forward_flops": (TEXTBOOK,),
-    "backward_flops": (TEXTBOOK, "flop_counter"),
+    "backward_flops": ("flop_counter", TEXTBOOK),  # what a step computes, without frozen layers
     "live_peak_bytes": ("memory", "dry_run"),
 }
 MOST = 5  # layers of a quantity that are named
@@ -179,7 +180,7 @@ def comparison_document(comparison: Comparison) -> Document:
             Paragraph(_verdict(comparison)),
             *_presence(comparison, most=None),
             Heading(2, "The whole network"),
-            *_totals(comparison),
+            *_totals(comparison, title=""),
             *_leaders(comparison),
             Heading(2, "Why"),
             *_why(comparison, most=None),
@@ -293,7 +294,7 @@ _COLUMNS = (
 )
 
 
-def _totals(comparison: Comparison) -> Iterator[Block]:
+def _totals(comparison: Comparison, title: str = "the whole network") -> Iterator[Block]:
     """Yield a line for each total; instruments that see the same share one."""
     alike: dict[tuple[object, ...], list[Difference]] = {}
     for total in comparison.totals:
@@ -301,7 +302,7 @@ def _totals(comparison: Comparison) -> Iterator[Block]:
     rows = tuple(
         _figures(found[0], ", ".join(each.instrument for each in found)) for found in alike.values()
     )
-    yield Table(_COLUMNS, rows, title="the whole network")
+    yield Table(_COLUMNS, rows, title=title)
 
 
 def _figures(difference: Difference, instruments: str = "") -> tuple[Cell, ...]:

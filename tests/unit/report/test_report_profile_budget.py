@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from layerscope.base.errors import UserError
-from layerscope.report.profile.budget import compare_with_budget, read_budget, show_budget
+from layerscope.report.profile import budget as budgets
+from layerscope.report.profile.budget import read_budget, show_budget
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import TextScreen
 from profile_example import cifar_cnn_profile, profile_of, unmeasured
@@ -32,6 +33,10 @@ def budget(tmp_path_factory):
     folder = tmp_path_factory.mktemp("budget")
     ProfileReport(small()).save(folder)
     return folder / "profile.json"
+
+
+def compare_with_budget(profile, path, tolerance=0.0):
+    return budgets.compare_with_budget(profile, read_budget(path), tolerance)
 
 
 def shown(changes, tolerance=0.0):
@@ -159,6 +164,14 @@ def test_the_predicted_peak_stands_in_where_it_was_not_measured(budget):
     changes = compare_with_budget(unmeasured(small(channels=8)), budget)
     (peak,) = [change for change in changes if change.quantity == "live_peak_bytes"]
     assert peak.now == small(channels=8).peak.predicted_live_bytes
+
+
+def test_the_textbook_stands_in_where_no_instrument_ran(budget):
+    assert compare_with_budget(unmeasured(small()), budget) == ()
+    changes = compare_with_budget(unmeasured(small(channels=5)), budget)
+    macs = {c.layer: c for c in changes if c.quantity == "macs"}
+    assert (macs["0"].instrument, macs["0"].now) == ("textbook", 2 * 5 * 36 * 27)
+    assert macs["total"].now - macs["total"].budget == 2 * 36 * (27 + 10)
 
 
 def test_a_profile_of_another_version_is_refused_in_one_line(budget, tmp_path):

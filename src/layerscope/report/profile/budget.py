@@ -9,7 +9,7 @@ from typing import Any, Literal
 from layerscope.base.errors import UserError
 from layerscope.base.formatting import share, unit_of
 from layerscope.compare import SavedProfile, read_profile
-from layerscope.compare.saved import Key
+from layerscope.compare.saved import TEXTBOOK, TEXTBOOK_QUANTITIES, Key
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import Row
 from layerscope.reconcile.settings import ProfileSettings
@@ -80,35 +80,29 @@ def check_budget_settings(budget: SavedProfile, settings: ProfileSettings) -> No
 
 
 def compare_with_budget(
-    profile: Profile, path: str | Path, tolerance: float = 0.0
+    profile: Profile, budget: SavedProfile, tolerance: float = 0.0
 ) -> tuple[Change, ...]:
     """Return every figure of every layer and of the total that differs; new and vanished layers.
 
     What is compared is measured where both profiles have measured it, else theory, of the live peak
-    the prediction. A quantity that several instruments see is listed once, as the one with the
-    largest change sees it; one that grew by any instrument has grown.
+    the prediction. Where no instrument ran on both, it is the textbook's figure. A quantity that
+    several instruments see is listed once, as the one with the largest change sees it; one that
+    grew by any instrument has grown.
 
     Args:
         tolerance: relative growth that is still within the budget; 0.0 is none.
 
     Raises:
-        UserError: see `read_budget` and `check_budget_settings`; a negative tolerance; no figure
-            that both have.
+        UserError: see `check_budget_settings`; a negative tolerance.
     """
     if not tolerance >= 0:
         raise UserError(f"tolerance={tolerance}: give 0 or a positive share, 0.05 for 5 %")
-    budget = read_budget(Path(path))
     check_budget_settings(budget, profile.settings)
     now = comparable(profile, "")
-    pairs = _pairs(budget, now)
-    if not pairs:
-        raise UserError(
-            f"budget={budget.source} has no figure that this profile has: switch on its instruments"
-        )
     return (
         *(Change(layer, "new") for layer in now.layers if layer not in budget.layers),
         *(Change(layer, "vanished") for layer in budget.layers if layer not in now.layers),
-        *_changed(pairs, tolerance),
+        *_changed(_pairs(budget, now), tolerance),
     )
 
 
@@ -182,10 +176,31 @@ def _pairs(budget: SavedProfile, now: SavedProfile) -> dict[Key, tuple[int, int]
         pair = None if before is None else _comparable(before, row)
         if pair is not None:
             pairs[key] = pair
+    seen = {(layer, quantity) for layer, quantity, _ in pairs}
+    for (layer, quantity), pair in _textbook_pairs(budget, now).items():
+        if (layer, quantity) not in seen:
+            pairs[layer, quantity, TEXTBOOK] = pair
     peak = ("total", "live_peak_bytes", "memory")
     predicted = (budget.predicted_live_bytes, now.predicted_live_bytes)
     if peak not in pairs and predicted[0] is not None and predicted[1] is not None:
         pairs[peak] = (predicted[0], predicted[1])
+    return pairs
+
+
+def _textbook_pairs(
+    budget: SavedProfile, now: SavedProfile
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return the textbook's figures of layers that both have, and of the totals."""
+    pairs: dict[tuple[str, str], tuple[int, int]] = {}
+    for quantity in TEXTBOOK_QUANTITIES:
+        for layer in now.layers.keys() & budget.layers.keys():
+            old = budget.layers[layer].figures[quantity]
+            new = now.layers[layer].figures[quantity]
+            if old is not None and new is not None:
+                pairs[layer, quantity] = (old, new)
+        old, new = (side.textbook_total(quantity) for side in (budget, now))
+        if old is not None and new is not None:
+            pairs["total", quantity] = (old, new)
     return pairs
 
 
