@@ -19,6 +19,7 @@ from layerscope.config.problems import parse
 from layerscope.config.schema import ProfileConfig
 from layerscope.networks import build_network
 from layerscope.reconcile import ProfileSettings, profile_network
+from layerscope.reconcile.measurements import check_instruments
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
     Change,
@@ -66,7 +67,7 @@ def check_profile(request: Request) -> Job:
     if budget is not None:
         check_budget_settings(budget, settings)
     check_settings(network, settings)
-    instruments = config.instruments.chosen
+    instruments = check_instruments(config.instruments.chosen)
     Screen().say(_what_runs(settings, len(instruments)))
     profile = profile_network(network, settings, instruments)
     changes = None if budget is None else compare_with_budget(profile, budget, config.tolerance)

@@ -5,6 +5,7 @@ is its description: `--help` prints it, and so does docs/reference.md.
 """
 
 import os
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -573,6 +574,9 @@ class InstrumentsConfig(Section):
     outputs: bool = Field(description="Measure the layers' outputs.")
     saved: bool = Field(description="Measure what autograd saves for backward.")
     fvcore: bool = Field(description="Let fvcore count.")
+    torchinfo: bool | None = Field(
+        description="Let torchinfo summarize; null: where it is installed."
+    )
     flop_counter: bool = Field(description="Let torch's FLOP counter count.")
     profiler: bool = Field(description="Let torch's profiler count FLOPs.")
     memory: bool = Field(description="Measure the peak of a step.")
@@ -584,7 +588,9 @@ class InstrumentsConfig(Section):
     @property
     def chosen(self) -> frozenset[str]:
         """Names of those that are on."""
-        return frozenset(name for name, is_on in self if is_on)
+        present = find_spec("torchinfo") is not None
+        on = {name for name, is_on in self if is_on}
+        return frozenset(on | {"torchinfo"} if self.torchinfo is None and present else on)
 
 
 class CompareConfig(Section):

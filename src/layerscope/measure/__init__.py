@@ -20,6 +20,12 @@ from layerscope.measure.profiled_step import ProfiledStep, profile_step
 from layerscope.measure.profiler_flops import flops_of, profiler_flops
 from layerscope.measure.step import Phase, Step
 from layerscope.measure.timing import LayerTime, Spread, TimeRecord, layer_times
+from layerscope.measure.torchinfo import (
+    TorchinfoCounts,
+    TorchinfoFailed,
+    is_torchinfo_installed,
+    torchinfo_counts,
+)
 
 __all__ = [
     "ActivationRecord",
@@ -40,11 +46,14 @@ __all__ = [
     "Spread",
     "Step",
     "TimeRecord",
+    "TorchinfoCounts",
+    "TorchinfoFailed",
     "activations_and_flops",
     "cuda_memory",
     "flop_counts",
     "flops_of",
     "fvcore_counts",
+    "is_torchinfo_installed",
     "layer_times",
     "machine_ceilings",
     "memory_record",
@@ -53,4 +62,5 @@ __all__ = [
     "profiler_flops",
     "record_activations",
     "step_activations",
+    "torchinfo_counts",
 ]

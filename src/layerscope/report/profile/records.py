@@ -61,6 +61,7 @@ def profile_record(profile: Profile) -> dict[str, Any]:
         "time": _time(profile),
         "machine": plain(profile.machine),
         "costs": _costs(profile),
+        "other_tools": plain(profile.other_tools),
         "tables": [table_record(table) for table in walkthrough_tables(profile.costs)],
         "notes": list(profile.notes),
     }
