@@ -171,7 +171,7 @@ def test_what_one_side_does_not_know_is_unknown(base):
     forecast = compare_profiles(one, comparable(unmeasured(profile_of(network(), SHAPE)), "b"))
     assert forecast.only_in["b"] == ()
     assert {instrument for _, instrument in forecast.only_in["a"]} == {
-        "outputs", "saved", "dry_run", "fvcore", "flop_counter", "profiler",
+        "outputs", "saved", "dry_run", "fvcore", "torchinfo", "flop_counter", "profiler",
     }  # fmt: skip
     assert forecast.differences == ()
     peak = forecast.totals[-1]
