@@ -123,6 +123,9 @@ def test_the_cause_is_named_and_its_amount_is_right(base):
         "element_size": -outputs,
         "parameters": -outputs // 2,
     }
+    assert codes(both, "0", "num_parameters", "outputs") == {"parameters": -2 * 28}
+    cancelled = layerscope.compare(base, profiled((4, 3, 8, 8), channels=2))
+    assert codes(cancelled, *key) == {"batch_size": outputs, "parameters": -outputs}
     assert codes(layerscope.compare(base, profiled(dtype="bf16_autocast")), *key) == {
         "low_precision": -outputs // 2
     }
@@ -176,6 +179,24 @@ def test_what_one_side_does_not_know_is_unknown(base):
     assert forecast.differences == ()
     peak = forecast.totals[-1]
     assert (peak.instrument, peak.difference) == ("dry_run", 0)
+
+
+def test_what_an_instrument_counts_on_one_side_only_is_unknown():
+    one = comparable(profile_of(network(), SHAPE), "a")
+    key, whole = (("5", "macs", "fvcore"), ("total", "macs", "fvcore"))
+    uncounted = replace(one.rows[key], counted=False, measured=None)
+    total = one.totals[whole]
+    less = replace(total, measured=total.measured - one.rows[key].measured)
+    two = replace(one, rows={**one.rows, key: uncounted}, totals={**one.totals, whole: less})
+    for first, second, sign in ((one, two, -1), (two, one, 1)):
+        found = compare_profiles(first, second)
+        (of_layer,) = found.differences
+        assert (of_layer.layer, of_layer.difference, of_layer.reasons) == ("5", None, ())
+        assert None in (of_layer.a, of_layer.b)
+        of_total = next(d for d in found.totals if (d.quantity, d.instrument) == key[1:])
+        assert {reason.code: reason.amount for reason in of_total.reasons} == {
+            "counted_on_one_side": sign * one.rows[key].measured
+        }
 
 
 def test_the_peak_differs_by_what_is_alive_then(base):
