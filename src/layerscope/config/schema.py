@@ -5,7 +5,6 @@ is its description: `--help` prints it, and so does docs/reference.md.
 """
 
 import os
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -17,6 +16,8 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+
+from layerscope.base.optional import is_installed
 
 # Upper bounds are beyond what anyone means; they keep a slip, or a stranger's file, from asking for
 # all memory, or for numbers that torch cannot hold.
@@ -588,9 +589,9 @@ class InstrumentsConfig(Section):
     @property
     def chosen(self) -> frozenset[str]:
         """Names of those that are on."""
-        present = find_spec("torchinfo") is not None
-        on = {name for name, is_on in self if is_on}
-        return frozenset(on | {"torchinfo"} if self.torchinfo is None and present else on)
+        return frozenset(
+            name for name, is_on in self if is_on or (is_on is None and is_installed(name))
+        )
 
 
 class CompareConfig(Section):

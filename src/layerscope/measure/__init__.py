@@ -23,7 +23,6 @@ from layerscope.measure.timing import LayerTime, Spread, TimeRecord, layer_times
 from layerscope.measure.torchinfo import (
     TorchinfoCounts,
     TorchinfoFailed,
-    is_torchinfo_installed,
     torchinfo_counts,
 )
 
@@ -53,7 +52,6 @@ __all__ = [
     "flop_counts",
     "flops_of",
     "fvcore_counts",
-    "is_torchinfo_installed",
     "layer_times",
     "machine_ceilings",
     "memory_record",

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -48,11 +47,6 @@ class TorchinfoCounts:
     total_params: int
     forward_backward_bytes: int
     parameter_bytes: int
-
-
-def is_torchinfo_installed() -> bool:
-    """Tell whether torchinfo can be imported, without importing it."""
-    return find_spec("torchinfo") is not None
 
 
 def torchinfo_counts(step: Step) -> TorchinfoCounts:

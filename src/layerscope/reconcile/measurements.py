@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from layerscope.base.errors import UserError
+from layerscope.base.optional import is_installed
 from layerscope.measure import (
     ActivationRecord,
     CudaMemory,
@@ -21,7 +22,6 @@ from layerscope.measure import (
     flop_counts,
     flops_of,
     fvcore_counts,
-    is_torchinfo_installed,
     layer_times,
     machine_ceilings,
     memory_record,
@@ -43,9 +43,7 @@ _ALL_INSTRUMENTS = (
     "machine",
 )
 # Those that can run here: torchinfo is no dependency.
-INSTRUMENTS = tuple(
-    name for name in _ALL_INSTRUMENTS if name != "torchinfo" or is_torchinfo_installed()
-)
+INSTRUMENTS = tuple(name for name in _ALL_INSTRUMENTS if name != "torchinfo" or is_installed(name))
 # Instruments whose figures do not depend on the clock.
 EXACT_INSTRUMENTS = frozenset(INSTRUMENTS) - {"time", "machine"}
 

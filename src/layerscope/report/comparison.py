@@ -1,6 +1,6 @@
 """What a comparison of two profiles says, and its files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from layerscope.report.document import (
     Space,
     Table,
     Text,
-    cell_text,
     columns_in,
     joined,
 )
@@ -201,7 +200,8 @@ _CONVENTIONS = (
     _BY_PATH,
     "A figure that only one side has is unknown on the other, and is not compared. A layer that "
     "only one side has is no 0 on the other: all its cost is the difference.",
-    "Seconds and the measured peak differ from run to run. Ranges that overlap are no difference.",
+    "Seconds and the measured peak differ from run to run. Ranges that overlap are no difference; "
+    "the peak is measured once, so that its range is not known.",
 )
 
 
@@ -286,11 +286,11 @@ def _presence(comparison: Comparison, most: int | None) -> Iterator[Block]:
 
 _COLUMNS = (
     Column("quantity", "quantity"),
-    Column("instrument", "instrument", rank=1),
-    Column("a", "a", "count"),
-    Column("b", "b", "count"),
+    Column("instrument", "instrument", rank=4),
+    Column("a", "a", "count", rank=3),
+    Column("b", "b", "count", rank=2),
     Column("difference", "b - a", "signed"),
-    Column("change", "change", "number"),
+    Column("change", "change", "number", rank=1),
 )
 
 
@@ -463,8 +463,6 @@ def _reasons_text(quantity: str, reasons: Sequence[Reason]) -> Text:
 
 # The clock ------------------------------------------------------------------------------------
 
-_UNIT: Mapping[str, Any] = {"peak_bytes": "bytes"}
-
 
 def _clock(comparison: Comparison) -> Iterator[Block]:
     if not comparison.clock:
@@ -483,8 +481,11 @@ def _whole_clock(comparison: Comparison) -> Iterator[Block]:
 
 
 def _clock_table(found: Sequence[ClockDifference], title: str = "") -> Table:
-    columns = (*columns_in("text", "layer", "quantity"), *columns_in("number", "a", "b"),
-               *columns_in("text", "difference"))  # fmt: skip
+    columns = (
+        *(Column("layer", "layer", rank=3), Column("quantity", "quantity")),
+        *(Column("a", "a", "number", rank=2), Column("b", "b", "number", rank=1)),
+        Column("difference", "difference"),
+    )
     rows = tuple(
         (each.layer, each.quantity, *_clock_values(each), _clock_verdict(each)) for each in found
     )
@@ -494,12 +495,11 @@ def _clock_table(found: Sequence[ClockDifference], title: str = "") -> Table:
 def _clock_values(each: ClockDifference) -> tuple[Text, Text]:
     if each.is_repeated:
         return spread_text(each.a), spread_text(each.b)
-    column = Column("", "", _UNIT.get(each.quantity, "number"))
-    return cell_text(each.a.median, column), cell_text(each.b.median, column)
+    return f"{each.a.median:,.0f} B", f"{each.b.median:,.0f} B"
 
 
 def _clock_verdict(each: ClockDifference) -> str:
     change = _signed_share(each.b.median / each.a.median - 1) if each.a.median else ""
     if each.differs is None:
-        return "measured once: the spread is not known"
+        return f"{change}, measured once"
     return change if each.differs else "none: within the spread"
