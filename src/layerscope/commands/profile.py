@@ -17,6 +17,7 @@ from layerscope.commands.runner import Job, Request
 from layerscope.config.schema import ProfileConfig
 from layerscope.networks import build_network
 from layerscope.reconcile import ProfileSettings, profile_network
+from layerscope.reconcile.measurements import check_instruments
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
     Change,
@@ -44,17 +45,14 @@ def check_profile(request: Request) -> Job:
     if checkpoint is not None:
         load_weights(network, checkpoint)
     settings = _settings(config, network_name(config.model, network))
-    if config.budget is not None:
-        check_budget_settings(read_budget(Path(config.budget)), settings)
+    budget = None if config.budget is None else read_budget(Path(config.budget))
+    if budget is not None:
+        check_budget_settings(budget, settings)
     check_settings(network, settings)
-    instruments = config.instruments.chosen
+    instruments = check_instruments(config.instruments.chosen)
     Screen().say(_what_runs(settings, len(instruments)))
     profile = profile_network(network, settings, instruments)
-    changes = (
-        None
-        if config.budget is None
-        else compare_with_budget(profile, config.budget, config.tolerance)
-    )
+    changes = None if budget is None else compare_with_budget(profile, budget, config.tolerance)
     report = ProfileReport(profile, walkthrough_audit(network))
     return partial(_save, config, report, changes, request.overrides)
 
