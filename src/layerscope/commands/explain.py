@@ -63,9 +63,11 @@ def check_explain(request: Request) -> Job:
     )
     explanation = explain_network(network, settings, _image(config, checkpoint), config.analysis)
     if config.image is not None:
-        from layerscope.commands.pictures import picture  # imports Lightning
+        from layerscope.commands.pictures import picture, read_photo_for  # imports Lightning
 
-        explanation = replace(explanation, picture=picture(Path(config.image)))
+        assert checkpoint is not None, "an image needs a checkpoint"
+        (pixels,) = read_photo_for(checkpoint, Path(config.image))
+        explanation = replace(explanation, picture=picture(pixels))
     return partial(_save, ExplanationReport(explanation), request.overrides)
 
 
@@ -169,9 +171,9 @@ def _image(config: ExplainConfig, checkpoint: dict[str, Any] | None) -> Tensor:
     if config.instance == "seed":
         return worked_image()
     if config.image is not None and checkpoint is not None:
-        from layerscope.commands.pictures import network_input, read_photo  # imports Lightning
+        from layerscope.commands.pictures import network_input, read_photo_for  # imports Lightning
 
-        return network_input(checkpoint, read_photo(Path(config.image)))
+        return network_input(checkpoint, read_photo_for(checkpoint, Path(config.image)))
     return random_image(_input_shape(config), config.seed)
 
 
