@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layerscope.base.errors import UserError
-from layerscope.base.formatting import bytes_exact
 from layerscope.base.targets import import_target
 from layerscope.config.schema import CustomDataConfig
 from layerscope.data.batches import Split
 from layerscope.data.order import item_seed
 from layerscope.data.pictures import PictureError, square_pixels
-from layerscope.data.sets import SPLITS, DataSet, ReadOne
+from layerscope.data.sets import SPLITS, DataSet, ReadOne, refuse_more_than_memory
 from layerscope.data.store import Provenance
 from layerscope.data.transfer import Report
 
@@ -117,7 +115,7 @@ class CustomData(DataSet):
         self._check_repeated(split, count)
         shape = (count, self.stored_size, self.stored_size, 3)
         if not self._streams:
-            _refuse_more_than_memory(shape)
+            refuse_more_than_memory(count, self.stored_size)
         images = None if self._streams else np.empty(shape, np.uint8)
         labels = np.empty(count, np.int64)
         digest = hashlib.sha256()
@@ -269,14 +267,3 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
 
 def _is_name(name: Any) -> bool:
     return isinstance(name, str) and 0 < len(name) <= 100 and name.isprintable()
-
-
-def _refuse_more_than_memory(shape: tuple[int, ...]) -> None:
-    """Refuse images that do not fit into this machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = int(np.prod(shape, dtype=np.int64))
-    if needed > memory:
-        raise UserError(
-            f"the {shape[0]:,} images take {bytes_exact(needed)}, more than the memory of this "
-            "machine: set data.loader=workers, which reads them as they are needed"
-        )

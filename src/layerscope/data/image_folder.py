@@ -25,7 +25,14 @@ from layerscope.config.schema import ImageFolderConfig
 from layerscope.data.batches import Split
 from layerscope.data.decoded import DecodedFolder
 from layerscope.data.pictures import SUFFIXES, PictureError, read_picture, without_bomb_warnings
-from layerscope.data.sets import SPLITS, DataSet, ReadOne, limited, stratified_split
+from layerscope.data.sets import (
+    SPLITS,
+    DataSet,
+    ReadOne,
+    limited,
+    refuse_more_than_memory,
+    stratified_split,
+)
 from layerscope.data.store import Provenance, shared_directory
 from layerscope.data.transfer import Report
 
@@ -60,6 +67,7 @@ class ImageFolder(DataSet):
     """
 
     def __init__(self, config: ImageFolderConfig, size: int) -> None:
+        self._is_streamed = config.loader == "workers"
         self._root = os.path.abspath(config.dir)
         self.stored_size = size
         self.class_names, self._splits, self._left_out = _list_pictures(self._root, config)
@@ -76,6 +84,9 @@ class ImageFolder(DataSet):
                 f"{shown(self._root)}: {len(self._left_out)} files are no pictures by their names "
                 f"and left out ({shown(self._left_out[0])}, ...)"
             )
+        if not self._is_streamed:
+            num_images = sum(len(self._splits[split]) for split in splits)
+            refuse_more_than_memory(num_images, self.stored_size)
         sums: dict[str, str] = {}
         for split in splits:
             labels = self._splits[split].labels.astype("<i8").tobytes()

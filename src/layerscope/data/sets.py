@@ -1,5 +1,6 @@
 """The data sets, each under the one interface that a run needs of it."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.base.errors import UserError
+from layerscope.base.formatting import bytes_short
 from layerscope.config.schema import Cifar10Config, SyntheticConfig
 from layerscope.data import synthetic
 from layerscope.data.batches import Split
@@ -144,3 +146,14 @@ def limited(count: int, limit: float) -> int:
     if isinstance(limit, float):
         return max(1, int(count * limit))
     return min(count, limit)
+
+
+def refuse_more_than_memory(num_images: int, size: int) -> None:
+    """Refuse images (N, size, size, 3) that do not fit into this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = num_images * size * size * 3
+    if needed > memory:
+        raise UserError(
+            f"{num_images:,} images of {size} x {size} take {bytes_short(needed)}, more than the "
+            "memory of this machine: set data.loader=workers, which reads them as they are needed"
+        )
