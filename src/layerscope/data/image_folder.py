@@ -132,6 +132,8 @@ class CacheEntry:
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """Return the images (N, S, S, 3), mapped copy-on-write; `prepare` comes first."""
+        if not self.files:
+            return np.empty((0, self.size, self.size, 3), np.uint8)
         return self._stored.open(_PIXELS)
 
     def prepare(self, report: Report) -> str:
@@ -149,6 +151,8 @@ class CacheEntry:
             )
             return "pictures", {_PIXELS: _decoded(self.files, self.size)}
 
+        if not self.files:
+            return hashlib.sha256().hexdigest()
         return self._stored.prepare(make, report).sha256[_PIXELS]
 
     def read(self, index: int, epoch: int) -> NDArray[np.uint8]:
