@@ -187,13 +187,17 @@ class Scale:
 
 
 def channel_statistics(images: AnySet) -> Normalisation:
-    """Compute mean and deviation exactly, from how often each grey level occurs."""
+    """Compute mean and deviation exactly, from how often each grey level occurs.
+
+    A channel that never changes has the deviation 1: normalising then only shifts it.
+    """
     levels = np.arange(256) / 255
     mean, std = [], []
     for counts in _level_counts(images):
         shares = counts / np.sum(counts)
         mean.append(float(shares @ levels))
-        std.append(float(np.sqrt(shares @ levels**2 - (shares @ levels) ** 2)))
+        variance = shares @ levels**2 - (shares @ levels) ** 2
+        std.append(float(np.sqrt(variance)) if np.count_nonzero(counts) > 1 else 1.0)
     return Normalisation(tuple(mean), tuple(std))
 
 

@@ -81,8 +81,8 @@ class ImageFolder(DataSet):
         """See DataSet."""
         if self._left_out:
             report(
-                f"{shown(self._root)}: {len(self._left_out)} files are no pictures by their names "
-                f"and left out ({shown(self._left_out[0])}, ...)"
+                f"{shown(self._root)}: files left out, no pictures by their names: "
+                f"{len(self._left_out)} ({shown(self._left_out[0])}, ...)"
             )
         if not self._is_streamed:
             num_images = sum(len(self._splits[split]) for split in splits)

@@ -74,6 +74,11 @@ def view_of_other_data(
     named = data.groups or {name: (name,) for name in class_names}
     _check_groups(named, class_names)
     unknown = [name for name in named if name not in trained.class_names]
+    if unknown and data.groups is not None:
+        raise UserError(
+            f"data.groups.{unknown[0]} is no class of the checkpoint's network: choose from "
+            f"{_listed(trained.class_names)}"
+        )
     if unknown:
         example = f"data.groups={{{trained.class_names[0]}:[{class_names[0]},...],...}}"
         raise UserError(

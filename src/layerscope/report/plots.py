@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
+from warnings import catch_warnings, filterwarnings
 
 import matplotlib as mpl
 import numpy as np
@@ -59,13 +61,18 @@ def save_confusion(path: Path, counts: NDArray[np.int64], names: Sequence[str]) 
         axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    save_svg(path, figure)
+    save_svg(path, figure, text="path" if all(map(str.isascii, names)) else "none")
 
 
-def save_svg(path: Path, figure: Figure) -> None:
-    """Write without a date and with fixed identifiers, which matplotlib draws at random."""
+def save_svg(path: Path, figure: Figure, text: Literal["path", "none"] = "path") -> None:
+    """Write without a date and with fixed identifiers, which matplotlib draws at random.
+
+    Args:
+        text: as paths, or as text for the viewer, which has more fonts than matplotlib.
+    """
     buffer = BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "layerscope", "svg.fonttype": "path"}):
+    with mpl.rc_context({"svg.hashsalt": "layerscope", "svg.fonttype": text}), catch_warnings():
+        filterwarnings("ignore", message="Glyph .* missing from font")  # of a class's name
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     write_atomically(path, lambda file: file.write(buffer.getvalue()))
 

@@ -34,13 +34,8 @@ _OF_NO_CONSEQUENCE = (
 # Keys that decide how many batches an epoch or an update has.
 _DECIDE_THE_BATCHES = (
     *("data.name", "data.batch_size", "data.drop_last", "data.num_train", "data.val_size"),
-    *(
-        "data.test_size",
-        "data.labels",
-        "data.groups",
-        "trainer.limit_train_batches",
-        "trainer.accumulate_grad_batches",
-    ),
+    *("data.test_size", "data.groups"),
+    *("trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
 )
 _NUM_SHOWN = 3
 

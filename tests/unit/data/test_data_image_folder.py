@@ -90,9 +90,11 @@ def test_a_damaged_cache_is_made_anew(photos, tmp_path):
         content = bytearray(path.read_bytes())
         content[5] ^= 1
         path.write_bytes(content if number else content[:100])
+        (path.parent / f".{path.name}.abc.tmp").write_bytes(b"of a process that was killed")
     data, again, lines = prepared(photos)
     assert again == facts
     assert len(lines) == 3
+    assert list((tmp_path / "cache").rglob(".*")) == []
     assert all((data.images(split) == expected[split]).all() for split in SPLITS)
 
 
@@ -132,7 +134,7 @@ def test_links_and_hidden_files_and_other_files(photos, tmp_path):
     (photos / "a dog/notes.txt").write_bytes(b"hello")
     data, _, lines = prepared(photos, ["test"], test_size=1.0)
     assert len(data.labels("test")) == 21
-    assert "1 files are no pictures" in lines[0]
+    assert "no pictures by their names: 1 (" in lines[0]
 
 
 def dangling(folder):
