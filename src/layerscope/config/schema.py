@@ -804,8 +804,8 @@ class ExplainConfig(Choice):
 class DataFacts(Section):
     """A checkpoint's record of the data that its network was trained on."""
 
-    name: str
-    source: str
+    name: Name
+    source: Annotated[str, AfterValidator(_is_printable)]
     sha256: dict[str, str]
 
 

@@ -20,11 +20,12 @@ from layerscope.config.schema import CustomDataConfig
 from layerscope.data.batches import Split
 from layerscope.data.order import item_seed
 from layerscope.data.pictures import PictureError, square_pixels
-from layerscope.data.sets import SPLITS, DataSet, ReadOne, refuse_more_than_memory
+from layerscope.data.sets import SPLITS, DataSet, Progress, ReadOne, refuse_more_than_memory
 from layerscope.data.store import Provenance
 from layerscope.data.transfer import Report
 
 KEY = "data._target_"
+MAX_SIZE = 4096  # height and width of an item, in pixels
 _NUM_TRIED = 4  # items that are read twice, to see whether they are the same again
 
 
@@ -62,7 +63,7 @@ class CustomData(DataSet):
                 raise self._error(
                     f"class_names of {split} differ from those of test: give one list"
                 )
-            sums |= self._read_all(split)
+            sums |= self._read_all(split, report)
         return {"name": "custom", "source": self._target, "sha256": sums}
 
     def labels(self, split: Split) -> NDArray[np.integer]:
@@ -100,7 +101,7 @@ class CustomData(DataSet):
             raise self._error(f"class_names={list(names)[:10]}: give at least two different names")
         return tuple(names)
 
-    def _read_all(self, split: Split) -> dict[str, str]:
+    def _read_all(self, split: Split, report: Report) -> dict[str, str]:
         """Read a split, keep its labels, and its images unless they are streamed."""
         dataset = self._dataset(split)
         try:
@@ -119,6 +120,7 @@ class CustomData(DataSet):
         images = None if self._streams else np.empty(shape, np.uint8)
         labels = np.empty(count, np.int64)
         digest = hashlib.sha256()
+        progress = Progress(report, f"items of the {split} split read", count)
         for item in range(count):
             pixels, labels[item] = self._read(split, item, 0)
             if pixels.shape != shape[1:]:
@@ -129,6 +131,7 @@ class CustomData(DataSet):
                     f"{self.stored_size} x {self.stored_size}: bring all to one size",
                 )
             digest.update(pixels.data)
+            progress.reach(item + 1)
             if images is not None:
                 images[item] = pixels
         self._labels[split] = labels
@@ -241,7 +244,7 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image):
         if image.width != image.height:
             raise ValueError(f"is {image.width} x {image.height}: crop it to a square")
-        return np.ascontiguousarray(square_pixels(image))
+        image = square_pixels(image)
     is_tensor = isinstance(image, torch.Tensor)
     if not is_tensor and not isinstance(image, np.ndarray):
         raise ValueError(
@@ -262,6 +265,8 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
         raise ValueError(
             f"has the shape {tuple(image.shape)}: give a square {expected} with 1 or 3 channels"
         )
+    if array.shape[0] > MAX_SIZE:
+        raise ValueError(f"is {array.shape[0]} pixels high: scale it to at most {MAX_SIZE}")
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 

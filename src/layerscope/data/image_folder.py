@@ -28,6 +28,7 @@ from layerscope.data.pictures import SUFFIXES, PictureError, read_picture, witho
 from layerscope.data.sets import (
     SPLITS,
     DataSet,
+    Progress,
     ReadOne,
     limited,
     refuse_more_than_memory,
@@ -149,7 +150,8 @@ class CacheEntry:
                 f"decoding {len(self.files):,} pictures to {self.size} x {self.size}: "
                 f"{bytes_short(num_bytes)} in {shown(self._stored.folder)}"
             )
-            return "pictures", {_PIXELS: _decoded(self.files, self.size)}
+            progress = Progress(report, "pictures decoded", len(self.files))
+            return "pictures", {_PIXELS: _decoded(self.files, self.size, progress)}
 
         if not self.files:
             return hashlib.sha256().hexdigest()
@@ -164,7 +166,7 @@ class CacheEntry:
         return {name: value for name, value in self.__dict__.items() if name != "images"}
 
 
-def _decoded(files: Sequence[str], size: int) -> Iterator[bytes]:
+def _decoded(files: Sequence[str], size: int, progress: Progress) -> Iterator[bytes]:
     """Yield the pixels of the pictures in their order.
 
     Raises:
@@ -184,6 +186,7 @@ def _decoded(files: Sequence[str], size: int) -> Iterator[bytes]:
             if broken:
                 more = f" (and {len(broken) - 1} more like it)" if broken[1:] else ""
                 raise UserError(f"{broken[0]}, or remove it{more}")
+            progress.reach(start + len(pixels))
             yield from (part for part in pixels if isinstance(part, bytes))
 
 
@@ -314,5 +317,6 @@ def _names_in(folder: str) -> list[str]:
 
 
 def shown(path: str | Path) -> str:
-    """Return a path as text, whatever bytes its name has."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """Return a path as printable text, whatever bytes its name has."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,6 +1,7 @@
 """The data sets, each under the one interface that a run needs of it."""
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from layerscope.data.transfer import Report
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # Key of the generator that draws the split. Fixed: every run validates on the same images.
 SPLIT_KEY = np.array([0x5A11D, 0], dtype=np.uint64)
+_SECONDS_BETWEEN = 10.0
 ReadOne = Callable[[int, int], NDArray[np.uint8]]  # image and epoch to pixels (S, S, 3)
 
 
@@ -146,6 +148,22 @@ def limited(count: int, limit: float) -> int:
     if isinstance(limit, float):
         return max(1, int(count * limit))
     return min(count, limit)
+
+
+class Progress:
+    """Says every ten seconds how much of some work is done."""
+
+    def __init__(self, report: Report, what: str, total: int) -> None:
+        self._report = report
+        self._what = what
+        self._total = total
+        self._said_at = time.monotonic()
+
+    def reach(self, count: int) -> None:
+        """Say that `count` are done, unless something was said just before."""
+        if time.monotonic() - self._said_at >= _SECONDS_BETWEEN:
+            self._report(f"{self._what}: {count:,} of {self._total:,}")
+            self._said_at = time.monotonic()
 
 
 def refuse_more_than_memory(num_images: int, size: int) -> None:

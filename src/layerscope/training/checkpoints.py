@@ -72,7 +72,7 @@ class RunFacts:
                 facts["preprocessing"],
                 _count(facts["batches_seen"]),
                 {} if is_unsealed else dict(facts["surroundings"]),
-                facts.get("data", {}),
+                dict(facts.get("data", {})),
                 _tensors(facts.get("sums", {})),
             )
             PreprocessingFacts.model_validate(frozen(found.preprocessing))
