@@ -156,3 +156,28 @@ def test_the_dataset_of_the_documentation_resumes_within_an_epoch(run, tmp_path,
     assert named.code == 0, named.err
     evaluation = read_json("evaluation/evaluation.json")
     assert evaluation["test/loss"] == read_json("whole/results.json")["test/loss"]
+
+
+REFUSED = {
+    "a broken picture": (["data.dir=photos"], r"photos/dog/7\.png is no picture"),
+    "another number of classes": (["data.dir=good", "model.num_classes=5"], "the data has 2 class"),
+    "no folder": (["data.dir=none"], r"data\.dir=none is no folder"),
+    "no archive": (["data=cifar100", "data.dir=none"], r"put cifar-100-python\.tar\.gz there"),
+    "no class": (["data=custom"], r"data\._target_ is missing"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_trained_on_is_one_line_and_leaves_nothing(case, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("good", "photos"):
+        draw_photos(tmp_path / folder, ["cat", "dog"], 9)
+    (tmp_path / "photos/dog/7.png").write_bytes(b"hello")
+    overrides, hint = REFUSED[case]
+    data = [] if overrides[0].startswith("data=") else ["data=imagefolder", "data.cache=cache"]
+    refused = run("train", *KEYS, *data, *overrides, "hydra.run.dir=run")
+    assert refused.code == 2
+    assert refused.err.startswith("error: ")
+    assert refused.err.count("\n") == 1
+    assert re.search(hint, refused.err), refused.err
+    assert {path.name for path in tmp_path.iterdir()} <= {"good", "photos", "cache"}

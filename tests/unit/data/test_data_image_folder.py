@@ -4,6 +4,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -217,3 +218,13 @@ def test_one_of_several_that_start_at_once_decodes(photos):
         results = list(pool.map(lambda _: prepared(photos, ["train"]), range(4)))
     assert len({facts["sha256"]["train_images"] for _, facts, _ in results}) == 1
     assert sum("decoding" in line for _, _, lines in results for line in lines) == 1
+
+
+def test_pictures_are_as_large_as_the_network_sees_them(photos):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    for path in photos.rglob("*.png"):
+        Image.fromarray(pixels).save(path)
+    values = {"dir": str(photos), "cache": str(photos.parent / "cache"), "test_size": 1.0}
+    data = ImageFolder(ImageFolderConfig(**BASE | values), 40)
+    data.prepare(["test"], print)
+    assert (data.images("test") == pixels[4:44]).all()  # the central square, pixel by pixel
