@@ -105,6 +105,7 @@ class Plan:
     num_outputs: int  # tensors that the network returns
     epoch: Epoch
     warnings: tuple[str, ...]
+    adapted: str  # what was changed of the configuration to fit the data; may be empty
 
     @property
     def target(self) -> str | None:
@@ -148,8 +149,6 @@ def check_training(request: Request) -> Job:
         return _say_finished
     _check_start(network, config, start)
     say = Screen(silent=in_child_process()).say
-    if adapted:
-        say(adapted)
     provenance = data.prepare(SPLITS, say)
     if start.checkpoint is not None:
         refuse_other_images(read_checkpoint(start.checkpoint), config, provenance)
@@ -162,7 +161,7 @@ def check_training(request: Request) -> Job:
         *data.warnings,
     )
     told = tuple(warning for warning in warnings if warning)
-    plan = Plan(config, request, data, provenance, start, num_outputs, epoch, told)
+    plan = Plan(config, request, data, provenance, start, num_outputs, epoch, told, adapted)
     return partial(train, plan)
 
 
@@ -341,6 +340,8 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
         f"data {plan.provenance['name']}, from: {plan.provenance['source']}; precision "
         f"{config.trainer.precision}; threads {num_threads(config.trainer)}; seed {config.seed}"
     )
+    if plan.adapted:
+        screen.say(plan.adapted)
     if plan.num_outputs > 1:
         screen.say(f"the network returns {plan.num_outputs} tensors: the first one is trained on")
 

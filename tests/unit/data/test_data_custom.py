@@ -1,3 +1,4 @@
+import pickle
 import random
 from dataclasses import replace
 
@@ -148,7 +149,13 @@ def test_batches_depend_on_seed_epoch_and_index_alone():
     images, labels = epoch_of(data)
     again = opened("Good")
     again.prepare(["train"], print)
-    for other in (epoch_of(data, num_workers=2), epoch_of(data, ranks=2), epoch_of(again)):
+    sent = pickle.loads(pickle.dumps(data))  # to a process that is started for training
+    for other in (
+        epoch_of(sent),
+        epoch_of(data, num_workers=2),
+        epoch_of(data, ranks=2),
+        epoch_of(again),
+    ):
         assert torch.equal(other[0], images)
         assert torch.equal(other[1], labels)
     assert torch.equal(epoch_of(data, start=1)[0], images[4:])

@@ -1,4 +1,5 @@
 import os
+import pickle
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,9 @@ def test_classes_and_pictures_are_in_the_order_of_their_names(photos):
     again, same_facts, silent = prepared(photos)
     assert (same_facts, silent) == (facts, [])
     assert (again.images("train") == data.images("train")).all()
+    content = pickle.dumps(data)  # for a process that is started for training
+    assert data.images("train").tobytes() not in content
+    assert (pickle.loads(content).images("train") == data.images("train")).all()
 
 
 def test_splits_with_folders_of_their_own_are_taken_as_they_are(photos, tmp_path):
