@@ -115,6 +115,7 @@ def test_changed_images_do_not_resume(run, trained, tmp_path):
     refused = run("train", *keys, f"hydra.run.dir={tmp_path}/run")
     assert refused.code == 2
     assert "the train images are not those that the checkpoint was trained on" in refused.err
+    assert "or allow_changes=true" in refused.err
     assert not (tmp_path / "run").exists()
 
 
@@ -143,6 +144,12 @@ def test_the_dataset_of_the_documentation_resumes_within_an_epoch(run, tmp_path,
         patched.setattr(EndOfEpoch, "on_train_batch_start", cut)
         with pytest.raises(PowerCut):
             run("train", *keys, "hydra.run.dir=cut")
+    (photo, other), moved = sorted(Path("photos/train/cat").iterdir())[:2], Path("moved.png")
+    photo.rename(moved)
+    photo.write_bytes(other.read_bytes())
+    refused = run("train", *keys, "hydra.run.dir=cut", "resume=auto", "allow_changes=true")
+    assert (refused.code, "are not those that the checkpoint" in refused.err) == (2, True)
+    moved.rename(photo)
     keys[keys.index("data.num_workers=0")] = "data.num_workers=2"
     resumed = run("train", *keys, "hydra.run.dir=cut", "resume=auto")
     assert resumed.code == 0, resumed.err

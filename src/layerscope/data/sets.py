@@ -50,7 +50,7 @@ class DataSet(ABC):
 
     @abstractmethod
     def images(self, split: Split) -> NDArray[np.uint8]:
-        """Return all images (N, S, S, 3) of a split."""
+        """Return all images (N, S, S, 3) of a split, for `data.loader=device`."""
 
     def reader(self, split: Split) -> ReadOne | None:
         """Return what reads a single image, in each epoch anew; None: all are in memory anyway."""

@@ -112,16 +112,16 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
     now = {**_flat(_plain(config)), **{key: environment[key] for key in common}}
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
-    if history.num_epochs == checkpoint["epoch"]:  # It was saved within an epoch.
+    if _is_within_epoch(checkpoint):
         _refuse_other_batches(then, now, path)
     stopped = history.stopped_early and not _may_train_longer(then, now)
     return Start(Path(path), stopped or history.num_epochs >= config.trainer.max_epochs)
 
 
-def refuse_other_images(
-    checkpoint: Mapping[str, Any], config: TrainConfig, now: Provenance
-) -> None:
+def refuse_other_images(checkpoint: dict[str, Any], config: TrainConfig, now: Provenance) -> None:
     """Refuse to resume with other training or validation images than the checkpoint has seen.
+
+    Within an epoch even with allow_changes: the checkpoint counts how many of its batches are done.
 
     Args:
         now: what preparing the data gave.
@@ -129,14 +129,23 @@ def refuse_other_images(
     Raises:
         UserError: names the first split that has changed.
     """
-    then = RunFacts.of(dict(checkpoint)).data.get("sha256", {})
+    is_within = _is_within_epoch(checkpoint)
+    if config.allow_changes and not is_within:
+        return
+    then = RunFacts.of(checkpoint).data.get("sha256", {})
     for name, sum_ in now["sha256"].items():
-        is_tested = name.startswith("test")
-        if not config.allow_changes and not is_tested and then.get(name, sum_) != sum_:
-            raise UserError(
-                f"{now['source']}: the {name.replace('_', ' ')} are not those that the checkpoint "
-                "was trained on: give the same again, or allow_changes=true to resume with these"
-            )
+        if name.startswith("test") or then.get(name, sum_) == sum_:
+            continue
+        mend = "" if is_within else ", or allow_changes=true to resume with these"
+        raise UserError(
+            f"{now['source']}: the {name.replace('_', ' ')} are not those that the checkpoint "
+            f"was trained on: give the same again{mend}"
+        )
+
+
+def _is_within_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Tell whether a checkpoint was saved between the ends of two epochs."""
+    return History.of(checkpoint).num_epochs == checkpoint["epoch"]
 
 
 def _refuse_other_batches(
