@@ -48,8 +48,9 @@ class RunFacts:
     def put_into(self, checkpoint: dict[str, Any]) -> None:
         """Add the facts to a checkpoint, under a key of their own."""
         facts = asdict(self)
-        if not self.sums:
-            del facts["sums"]
+        for name in ("data", "sums"):
+            if not facts[name]:
+                del facts[name]
         checkpoint[FACTS_KEY] = {"format": FORMAT, **facts}
 
     @classmethod
