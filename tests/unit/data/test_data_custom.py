@@ -12,6 +12,7 @@ from layerscope.config.schema import CustomDataConfig
 from layerscope.data.batches import BatchSettings, Normalisation, StreamedSet
 from layerscope.data.custom import CustomData
 from layerscope.data.loaders import WorkerBatches
+from layerscope.data.order import epoch_plan
 from layerscope.data.view import View
 
 SIZE = 6
@@ -162,11 +163,22 @@ def test_batches_depend_on_seed_epoch_and_index_alone():
     assert facts["sha256"]["train_images"] != facts["sha256"]["val_images"]  # another seed
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_epoch_has_its_own_items_in_its_own_order(epoch):
+    data = opened("Good")
+    data.prepare(["train"], print)
+    images, _ = epoch_of(data, epoch)
+    order = epoch_plan(0, epoch, 10, 0, "none").images
+    expected = np.stack([data.reader("train")(int(item), epoch) for item in order])
+    assert (images.permute(0, 2, 3, 1).mul(255).round().numpy() == expected).all()
+
+
 def test_random_items_are_drawn_anew_in_each_epoch_and_by_each_seed():
     def corners(data, epoch):
         return {int(item): data.reader("train")(item, epoch)[0, 0].tolist() for item in range(10)}
 
     data, other = opened("Good"), opened("Good", seed=1)
+    assert len({tuple(corners(data, 0)[item]) for item in range(1, 10, 2)}) == 5
     first, second, seeded = corners(data, 0), corners(data, 1), corners(other, 0)
     for item in range(10):
         is_random = item % 2 == 1
