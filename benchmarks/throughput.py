@@ -109,7 +109,7 @@ def measure_bare(batches: int) -> float:
     import torch
     from torch.nn import functional as F
 
-    from layerscope.data.batches import DeviceBatches, ImageSet
+    from layerscope.data.batches import DeviceBatches
     from layerscope.data.module import ImageData, open_data
     from layerscope.training.optimizers import build_optimizer
     from layerscope.training.schedules import rate_at
@@ -118,8 +118,7 @@ def measure_bare(batches: int) -> float:
     images = open_data(config, {})
     data = ImageData(config, images, images.prepare(("train", "val"), print), lambda: 0)
     data.setup("fit")
-    sets = {split: s for split, s in data.sets.items() if isinstance(s, ImageSet)}
-    source = DeviceBatches(sets, data.batch_settings(0, 1), torch.device("cpu"))
+    source = DeviceBatches(data.sets_in_memory(), data.batch_settings(0, 1), torch.device("cpu"))
     network = network.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, config.optimizer)
     seconds = 0.0

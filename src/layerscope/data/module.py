@@ -149,6 +149,10 @@ class ImageData(L.LightningDataModule):
         """Return some test images (S, S, C) as they are before normalisation."""
         return [self.sets["test"].read(row, 0) for row in rows]
 
+    def sets_in_memory(self) -> dict[Split, ImageSet]:
+        """Return those sets that are not streamed; with `data.loader=device`, all."""
+        return {split: s for split, s in self.sets.items() if isinstance(s, ImageSet)}
+
     def _eval_loader(self, split: EvalSplit, limit: float) -> "EvalLoader":
         count = self.batch_settings(0, 1).num_batches(len(self.sets[split]))
         return EvalLoader(self._source(), split, limited(count, limit))
@@ -164,10 +168,8 @@ class ImageData(L.LightningDataModule):
     def _device_batches(self, settings: BatchSettings, device: torch.device) -> DeviceBatches:
         # All loaders share one copy of the images on the device.
         if self._on_device is None or self._on_device[0] != (settings, device):
-            in_memory: dict[Split, ImageSet] = {
-                split: images for split, images in self.sets.items() if isinstance(images, ImageSet)
-            }
-            self._on_device = ((settings, device), DeviceBatches(in_memory, settings, device))
+            batches = DeviceBatches(self.sets_in_memory(), settings, device)
+            self._on_device = ((settings, device), batches)
         return self._on_device[1]
 
     def batch_settings(self, rank: int, num_ranks: int) -> BatchSettings:
