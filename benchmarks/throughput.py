@@ -110,14 +110,15 @@ def measure_bare(batches: int) -> float:
     from torch.nn import functional as F
 
     from layerscope.data.batches import DeviceBatches
-    from layerscope.data.module import ImageData
+    from layerscope.data.module import ImageData, open_data
     from layerscope.training.optimizers import build_optimizer
     from layerscope.training.schedules import rate_at
 
     config, network = _default_run()
-    data = ImageData(config, lambda: 0)
+    images = open_data(config, {})
+    data = ImageData(config, images, images.prepare(("train", "val"), print), lambda: 0)
     data.setup("fit")
-    source = DeviceBatches(data.sets, data.batch_settings(0, 1), torch.device("cpu"))
+    source = DeviceBatches(data.sets_in_memory(), data.batch_settings(0, 1), torch.device("cpu"))
     network = network.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, config.optimizer)
     seconds = 0.0

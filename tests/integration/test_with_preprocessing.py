@@ -62,7 +62,9 @@ def test_torch_exports_it_with_a_batch_of_any_size(checkpoint):
 def test_a_larger_view_is_made_of_the_same_pixels():
     network = nn.Sequential(nn.Flatten())
     view = View(48, False, (("a", (0,)),))
-    network.preprocessing = Preprocessing(view, Normalisation((0.5, 0.0, 0.0), (0.25, 1.0, 1.0)))
+    network.preprocessing = Preprocessing(
+        view, Normalisation((0.5, 0.0, 0.0), (0.25, 1.0, 1.0)), ("a",), 32
+    )
     pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     pixels[:, 1] = 51
     planes = layerscope.with_preprocessing(network)(pixels).reshape(3, 48, 48)

@@ -1,5 +1,6 @@
 """Open a checkpoint with its own configuration and the user's changes to it."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from layerscope.commands.runner import Request
 from layerscope.config.compose import CONFIG_DIR
 from layerscope.config.overrides import key_of, override_plain
 from layerscope.config.problems import as_typed, parse
-from layerscope.config.schema import Cifar10Config, DataConfig, TrainConfig
+from layerscope.config.schema import Cifar10Config, DataConfig, ImageFolderConfig, TrainConfig
 from layerscope.data.store import load_cifar10
 from layerscope.networks import build_network, check_network
 from layerscope.report.terminal import complain
@@ -39,8 +40,8 @@ def open_checkpoint(request: Request) -> Opened:
     config = parse(TrainConfig, override_plain(values, request.foreign, CONFIG_DIR))
     _refuse_another_view(parse(TrainConfig, values), config)
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
-    if "data.dir" not in map(key_of, request.foreign):
-        config = config.model_copy(update={"data": _without_writing(config.data)})
+    typed = frozenset(map(key_of, request.foreign))
+    config = config.model_copy(update={"data": _without_writing(config.data, typed)})
     target = target_of(request.targets)
     network = build_network(config.model, target)
     check_network(network, config.model)
@@ -51,12 +52,17 @@ def open_checkpoint(request: Request) -> Opened:
     return Opened(path, checkpoint, config, request.targets)
 
 
-def _without_writing(data: DataConfig) -> DataConfig:
+def _without_writing(data: DataConfig, typed: Set[str]) -> DataConfig:
     """Take the checkpoint's data directory only if the data is there.
 
     A file does not say where data is put.
+
+    Args:
+        typed: the keys that the user gives himself.
     """
-    if not isinstance(data, Cifar10Config) or data.dir is None:
+    if isinstance(data, ImageFolderConfig) and "data.cache" not in typed:
+        return data.model_copy(update={"cache": None})
+    if not isinstance(data, Cifar10Config) or data.dir is None or "data.dir" in typed:
         return data
     try:
         load_cifar10(Path(data.dir))
@@ -67,7 +73,10 @@ def _without_writing(data: DataConfig) -> DataConfig:
 
 def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:
     """Refuse to change what the network was trained to see."""
-    for section, names in (("model", None), ("data", ("image_size", "grayscale", "groups"))):
+    of_data = ["image_size", "grayscale"]
+    if _source(trained.data) == _source(asked.data):  # else groups say which classes are which
+        of_data.append("groups")
+    for section, names in (("model", None), ("data", of_data)):
         old, new = getattr(trained, section), getattr(asked, section)
         for name in names or type(old).model_fields:
             value = getattr(new, name)
@@ -76,3 +85,9 @@ def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:
                     f"{section}.{name}={as_typed(value)}: the checkpoint's network was trained "
                     f"with {as_typed(getattr(old, name))}, and that stays: leave it out"
                 )
+
+
+def _source(data: DataConfig) -> tuple[Any, ...]:
+    """Return what says which images these are."""
+    values = data.model_dump(by_alias=True)
+    return tuple(values.get(key) for key in ("name", "dir", "_target_"))

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint on the test set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,21 @@ from layerscope.base.files import write_json
 from layerscope.base.formatting import percent
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.runner import Job, Request
-from layerscope.data.module import ImageData, count_images
+from layerscope.data.module import ImageData, count_images, open_data
 from layerscope.data.store import Provenance
+from layerscope.data.view import View, view_of_other_data
 from layerscope.report.plots import save_confusion, save_examples
 from layerscope.report.tables import Row, write_table
-from layerscope.report.terminal import Screen
+from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.prepare_process import prepare_process
+from layerscope.training.checkpoints import RunFacts
 from layerscope.training.hardware import uses_gpu
-from layerscope.training.provenance import describe_run, prepare_data
-from layerscope.training.scoring import Scored, score_checkpoint
+from layerscope.training.preprocessing import preprocessing_of
+from layerscope.training.provenance import describe_run, is_other_data
+from layerscope.training.scoring import Scored, Tested, score_checkpoint
 
 MOST_EXAMPLES = 64
+_MOST_SHOWN = 40  # classes in the printed table
 PER_CLASS = ("class", "num_images", "num_correct", "recall", "num_predicted", "precision")
 
 
@@ -31,20 +36,35 @@ def check_evaluation(request: Request) -> Job:
     """Check everything that can be wrong, before anything is made."""
     opened = open_checkpoint(request)
     uses_gpu(opened.config.trainer)
-    provenance = prepare_data(opened.config.data, Screen().say)
-    if count_images(opened.config)["test"] == 0:
+    trained, config = preprocessing_of(opened.checkpoint), opened.config
+    data = open_data(config, opened.targets)
+    view = view_of_other_data(trained.view, config.data, data.class_names, trained.class_names)
+    provenance = data.prepare(("test",), Screen().say)
+    if count_images(data, view, ("test",))["test"] == 0:
         raise UserError("no test image is in the checkpoint's classes: give more of them")
-    return partial(evaluate, opened, request.overrides, provenance)
+    facts = RunFacts.of(opened.checkpoint)
+    trained_on = facts.data or {"name": facts.parsed_config().data.name}
+    is_other = is_other_data(trained_on, provenance)
+    if is_other:
+        complain(f"warning: {_of_other_data(trained_on, provenance, view)}")
+    tested = Tested(data, provenance, replace(trained, view=view))
+    return partial(evaluate, opened, request.overrides, tested, is_other)
 
 
 def evaluate(
-    opened: Opened, overrides: tuple[str, ...], provenance: Provenance, directory: Path
+    opened: Opened, overrides: tuple[str, ...], tested: Tested, is_other: bool, directory: Path
 ) -> None:
-    """Score the test set; write evaluation.json and the tables and pictures beside it."""
+    """Score the test set; write evaluation.json and the tables and pictures beside it.
+
+    Args:
+        is_other: the data is not what the checkpoint's network was trained on.
+    """
     screen = Screen()
     prepare_process(opened.config.trainer)
-    run = describe_run(opened.config, overrides, provenance)
-    scored, data = score_checkpoint(opened.checkpoint, opened.config, opened.targets, directory)
+    run = describe_run(opened.config, overrides, tested.provenance)
+    scored, data = score_checkpoint(
+        opened.checkpoint, opened.config, tested, opened.targets, directory
+    )
     names = data.preprocessing.view.class_names
     confusion = confusion_counts(scored, len(names))
     classes = per_class(confusion, names)
@@ -53,6 +73,8 @@ def evaluate(
         directory / "evaluation.json",
         {
             "ckpt_path": str(opened.path.resolve()),
+            "data": tested.provenance["name"],
+            "other_data": is_other,
             "num_images": len(scored.labels),
             "test/acc": scored.accuracy,
             "test/loss": scored.loss,
@@ -117,7 +139,18 @@ def _save_misclassified(path: Path, scored: Scored, data: ImageData) -> None:
         )
         for index in shown
     ]
-    save_examples(path, data.test_images()[shown], captions)
+    save_examples(path, data.test_images(shown.tolist()), captions)
+
+
+def _of_other_data(trained_on: Mapping[str, Any], now: Provenance, view: View) -> str:
+    """Say that a network is tested on other data, and which of its classes that data lacks."""
+    lacking = [name for name, members in view.groups if not members]
+    without = f"; of its classes there is no {', '.join(lacking)}" if lacking else ""
+    then = ", from: ".join(trained_on[key] for key in ("name", "source") if key in trained_on)
+    return (
+        f"the network was trained on other data ({then}) than it is tested on ({now['name']}, "
+        f"from: {now['source']}){without}"
+    )
 
 
 def _prediction_rows(scored: Scored, names: Sequence[str]) -> tuple[Sequence[str], Sequence[Row]]:
@@ -134,8 +167,13 @@ def _prediction_rows(scored: Scored, names: Sequence[str]) -> tuple[Sequence[str
 def _show(
     screen: Screen, scored: Scored, classes: Sequence[dict[str, Any]], directory: Path
 ) -> None:
+    shown, title = classes, "test set by class"
+    if len(classes) > _MOST_SHOWN:
+        tested = [row for row in classes if row["recall"] is not None]
+        shown = sorted(tested, key=lambda row: row["recall"])[:_MOST_SHOWN]
+        title = f"the {len(shown)} classes of the lowest recall; per_class.csv has all"
     screen.table(
-        "test set by class",
+        title,
         ("class", "images", "found (recall)", "right of predicted (precision)"),
         [
             (
@@ -144,7 +182,7 @@ def _show(
                 percent(row["recall"]),
                 percent(row["precision"]),
             )
-            for row in classes
+            for row in shown
         ],
     )
     screen.panel(

@@ -16,6 +16,7 @@ from layerscope.commands.network import (
     network_name,
     refuse_another_network,
 )
+from layerscope.commands.pictures import network_input, picture, read_photo_for
 from layerscope.commands.runner import Job, Request
 from layerscope.config.overrides import key_of
 from layerscope.config.schema import ExplainConfig, TinyCNNConfig
@@ -27,6 +28,7 @@ from layerscope.networks import build_network
 from layerscope.report.explain.report import ExplanationReport
 from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import RunFacts, load_weights
+from layerscope.training.preprocessing import preprocessing_of
 from layerscope.training.provenance import describe_environment
 
 
@@ -47,9 +49,9 @@ def check_explain(request: Request) -> Job:
     )
     explanation = explain_network(network, settings, _image(config, checkpoint), config.analysis)
     if config.image is not None:
-        from layerscope.commands.pictures import picture  # imports Lightning
-
-        explanation = replace(explanation, picture=picture(Path(config.image)))
+        assert checkpoint is not None, "an image needs a checkpoint"
+        (pixels,) = read_photo_for(checkpoint, Path(config.image))
+        explanation = replace(explanation, picture=picture(pixels))
     return partial(_save, ExplanationReport(explanation), request.overrides)
 
 
@@ -88,8 +90,6 @@ def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
     """Return the names of the classes that the checkpoint's network was trained on."""
     if checkpoint is None:
         return ()
-    from layerscope.training.preprocessing import preprocessing_of  # imports Lightning
-
     return preprocessing_of(checkpoint).view.class_names
 
 
@@ -151,9 +151,7 @@ def _image(config: ExplainConfig, checkpoint: dict[str, Any] | None) -> Tensor:
     if config.instance == "seed":
         return worked_image()
     if config.image is not None and checkpoint is not None:
-        from layerscope.commands.pictures import network_input, read_photo  # imports Lightning
-
-        return network_input(checkpoint, read_photo(Path(config.image)))
+        return network_input(checkpoint, read_photo_for(checkpoint, Path(config.image)))
     return random_image(_input_shape(config), config.seed)
 
 

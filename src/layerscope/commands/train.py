@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
 from layerscope.base.formatting import bytes_exact, percent
-from layerscope.base.targets import target_of
+from layerscope.base.targets import Targets, target_of
 from layerscope.callbacks import ActivationMemory
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Job, Request
@@ -23,11 +23,12 @@ from layerscope.data.module import (
     ImageData,
     count_images,
     default_padding,
-    limited,
-    stored_size,
+    open_data,
+    seen_size,
 )
+from layerscope.data.sets import SPLITS, DataSet, limited
 from layerscope.data.store import Provenance
-from layerscope.data.view import view_for
+from layerscope.data.view import View, view_for
 from layerscope.dry_run import dry_run
 from layerscope.layers import preserve_state
 from layerscope.networks import build_network, check_deterministic, check_network
@@ -58,9 +59,17 @@ from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
 from layerscope.training.optimizers import optimizer_maker
-from layerscope.training.provenance import describe_run, prepare_data
-from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
-from layerscope.training.scoring import score_checkpoint
+from layerscope.training.preprocessing import preprocessing_of
+from layerscope.training.provenance import describe_run
+from layerscope.training.resume import (
+    CONFIG_FILE,
+    RESULTS_FILE,
+    Start,
+    is_finished,
+    refuse_other_images,
+    start_of,
+)
+from layerscope.training.scoring import Tested, score_checkpoint
 from layerscope.training.stop_request import StopRequest
 from layerscope.training.trainer import early_stopping, make_trainer
 
@@ -83,11 +92,13 @@ class Plan:
 
     config: TrainConfig
     request: Request
-    data: Provenance
+    data: DataSet
+    provenance: Provenance
     start: Start
     num_outputs: int  # tensors that the network returns
     epoch: Epoch
     warnings: tuple[str, ...]
+    adapted: str  # what was changed of the configuration to fit the data; may be empty
 
     @property
     def target(self) -> str | None:
@@ -107,7 +118,9 @@ def check_training(request: Request) -> Job:
     target = target_of(request.targets)
     _check_processes(config, request.in_sweep)
     check_logger(config.logger)
-    view_for(config.data, config.model, CLASS_NAMES)
+    data = open_data(config, request.targets)
+    config, adapted = with_classes_of(data, config, request.targets)
+    view = view_for(config.data, config.model, data.class_names)
     network = build_network(config.model, target)
     _check_parameters(network)
     num_outputs = check_network(network, config.model)
@@ -117,16 +130,20 @@ def check_training(request: Request) -> Job:
     if config.resume is not None and is_finished(config, request.directory):
         return _say_finished
     _check_start(network, config, start)
-    provenance = prepare_data(config.data, Screen(silent=in_child_process()).say)
-    epoch = _check_sizes(config)
+    say = Screen(silent=in_child_process()).say
+    provenance = data.prepare(SPLITS, say)
+    if start.checkpoint is not None:
+        refuse_other_images(read_checkpoint(start.checkpoint), config, provenance)
+    epoch = _check_sizes(config, data, view)
     _check_smallest_batch(network, config, epoch)
     warnings = (
         start.warning,
         _warning_of_accumulation(config, epoch),
         warning_of_random_buffers(network, config.model, target),
+        *data.warnings,
     )
     told = tuple(warning for warning in warnings if warning)
-    plan = Plan(config, request, provenance, start, num_outputs, epoch, told)
+    plan = Plan(config, request, data, provenance, start, num_outputs, epoch, told, adapted)
     return partial(train, plan)
 
 
@@ -153,6 +170,25 @@ def train(plan: Plan, directory: Path) -> None:
 
 def _say_finished(directory: Path) -> None:
     Screen().say(f"{directory} holds a finished run: nothing to do")
+
+
+def with_classes_of(
+    data: DataSet, config: TrainConfig, targets: Targets
+) -> tuple[TrainConfig, str]:
+    """Give the network as many outputs as the data has classes, unless the user says how many.
+
+    CIFAR-10's classes are left alone: a network's own file may put them together.
+
+    Returns:
+        The configuration, and what to say of the change; may be empty.
+    """
+    num_classes = len(config.data.groups or data.class_names)
+    is_said = "model.num_classes" in targets or data.class_names == CLASS_NAMES
+    if is_said or num_classes == config.model.num_classes:
+        return config, ""
+    model = config.model.model_copy(update={"num_classes": num_classes})
+    said = f"model.num_classes={num_classes}, as many as data={config.data.name} has classes"
+    return config.model_copy(update={"model": model}), said
 
 
 def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
@@ -234,26 +270,27 @@ def _warning_of_accumulation(config: TrainConfig, epoch: Epoch) -> str:
     )
 
 
-def _check_sizes(config: TrainConfig) -> Epoch:
+def _check_sizes(config: TrainConfig, images: DataSet, view: View) -> Epoch:
     """Return the batches of an epoch.
 
     Raises:
         UserError: a split has nothing to give.
     """
-    counts = count_images(config)
+    counts = count_images(images, view)
     data = config.data
     for split, count in counts.items():
         if count == 0:
-            raise UserError(f"the {split} split has no image of data.groups: choose other classes")
+            mend = "give some" if data.groups is None else "choose other classes in data.groups"
+            raise UserError(f"the {split} split has no image of the network's classes: {mend}")
     if data.drop_last and data.batch_size > counts["train"]:
         raise UserError(
             f"data.batch_size={data.batch_size} is more than the {counts['train']} training "
             "images: lower it, or set data.drop_last=false"
         )
-    if default_padding(config) >= stored_size(config):
+    size = seen_size(config, images)
+    if default_padding(config, images) >= size:
         raise UserError(
-            f"data.crop_padding={data.crop_padding}: must be below {stored_size(config)}, the size "
-            "of the images"
+            f"data.crop_padding={data.crop_padding}: must be below {size}, the size of the images"
         )
     return _epoch(config, counts["train"])
 
@@ -273,7 +310,7 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
     plain = config.model_dump(mode="json", by_alias=True)
     write_text(directory / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False))
     if not (directory / "run.json").exists():  # else it tells of the run's beginning
-        told = describe_run(config, plan.request.overrides, plan.data)
+        told = describe_run(config, plan.request.overrides, plan.provenance)
         write_json(directory / "run.json", {**told, "threads": num_threads(config.trainer)})
     rows = layer_table(network, config.model.input_shape)
     save_layer_table(directory, rows)
@@ -282,9 +319,11 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
     else:
         show_layer_table(screen, rows)
     screen.say(
-        f"data {plan.data['name']}, from: {plan.data['source']}; precision "
+        f"data {plan.provenance['name']}, from: {plan.provenance['source']}; precision "
         f"{config.trainer.precision}; threads {num_threads(config.trainer)}; seed {config.seed}"
     )
+    if plan.adapted:
+        screen.say(plan.adapted)
     if plan.num_outputs > 1:
         screen.say(f"the network returns {plan.num_outputs} tensors: the first one is trained on")
 
@@ -293,7 +332,7 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
     config = plan.config
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = ImageData(config, module.next_step)
+    data = ImageData(config, plan.data, plan.provenance, module.next_step)
     folder, request = CheckpointFolder(directory), StopRequest(plan.request.how_to_resume)
     callbacks = [
         PrepareProcess(config.trainer),
@@ -339,7 +378,8 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     history = History.of(read_checkpoint(directory / "checkpoints" / LAST))
     best = read_checkpoint(directory / "checkpoints" / BEST)
     assert history.best is not None, "an epoch has ended"
-    scored, _ = score_checkpoint(best, plan.config, plan.request.targets, directory)
+    tested = Tested(plan.data, plan.provenance, preprocessing_of(best))
+    scored, _ = score_checkpoint(best, plan.config, tested, plan.request.targets, directory)
     results = {
         "test/acc": scored.accuracy,
         "test/loss": scored.loss,

@@ -3,7 +3,7 @@
 import copy
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,10 @@ def override_plain(
         UserError: a key or option does not exist, or only Hydra could apply the override.
     """
     changed = copy.deepcopy(values)
-    for override in parsed(overrides):
+    chosen_first = sorted(
+        parsed(overrides), key=lambda o: not (config_dir / o.key_or_group).is_dir()
+    )
+    for override in chosen_first:
         has_package = override.package is not None
         if override.is_sweep_override() or override.is_delete() or has_package:
             raise UserError(f"{override.input_line}: only key=value is understood here")
@@ -168,7 +171,18 @@ def override_plain(
             _choose_option(changed, config_dir, key, as_typed(value))
         else:
             _set(changed, key, value, add=override.is_add())
+    missing = sorted(key for key, value in _leaves(changed) if value == "???")
+    if missing:
+        raise UserError(f"{missing[0]} is missing: give it, {missing[0]}=...")
     return changed
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _choose_option(values: dict[str, Any], config_dir: Path, group: str, option: str) -> None:

@@ -295,7 +295,82 @@ class SyntheticConfig(DataBase):
     num_test: Images = Field(description="Images to test on, at most 200,000.")
 
 
-DataConfig = Annotated[Cifar10Config | SyntheticConfig, Field(discriminator="name")]
+class Cifar100Config(DataBase):
+    """CIFAR-100, from the published archive."""
+
+    name: Literal["cifar100"]
+    dir: LocalPath | None = Field(
+        description=(
+            "Directory of cifar-100-python.tar.gz, whose decoded arrays are kept in its folder "
+            "cifar100; null: LAYERSCOPE_DATA_DIR, else your cache folder."
+        )
+    )
+    labels: Literal["fine", "coarse"] = Field(
+        description="fine: the 100 classes; coarse: the 20 superclasses."
+    )
+    val_size: Count = Field(
+        description=(
+            "Validation images out of the 50,000 training images, the same share of each class and "
+            "the same images for every seed."
+        )
+    )
+
+
+class ImageFolderConfig(DataBase):
+    """Pictures in a folder for each class."""
+
+    name: Literal["imagefolder"]
+    dir: LocalPath = Field(
+        description=(
+            "Folder with a folder of pictures for each class, or with train, val and test, each "
+            "with the folders of the classes."
+        )
+    )
+    val_size: Limit = Field(
+        description=(
+            "Validation pictures where there is no folder val: a number (int) or a share (float) "
+            "of the training pictures, the same for every seed."
+        )
+    )
+    test_size: Limit = Field(
+        description=(
+            "Test pictures where there is no folder test: a number (int) or a share (float) of all "
+            "training pictures, the same for every seed; 1.0: all, for an evaluation."
+        )
+    )
+    cache: LocalPath | None = Field(
+        description=(
+            "Directory of the decoded pictures, which may be removed at any time; null: the folder "
+            "imagefolder of LAYERSCOPE_DATA_DIR, else of your cache folder."
+        )
+    )
+
+
+class CustomDataConfig(DataBase):
+    """A user's own dataset class; keys that are not listed here are passed to it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Literal["custom"]
+    target: str = Field(
+        alias="_target_",
+        description=(
+            "Your own dataset, module.Class, given on the command line only. It is called with "
+            "split (train, val or test), further keys (+data.root=photos), and image_size where it "
+            "has such a parameter."
+        ),
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the user's class is called with, beside the split."""
+        return dict(self.model_extra or {})
+
+
+DataConfig = Annotated[
+    Cifar10Config | Cifar100Config | SyntheticConfig | ImageFolderConfig | CustomDataConfig,
+    Field(discriminator="name"),
+]
 
 
 class SGDConfig(Section):
@@ -500,7 +575,12 @@ class TrainConfig(Section):
     """A whole training run."""
 
     model: NetworkConfig = Field(description="Network to train, with the recipe that suits it.")
-    data: DataConfig = Field(description="Data set; synthetic is made on the fly.")
+    data: DataConfig = Field(
+        description=(
+            "Data set; synthetic is made on the fly, imagefolder and custom are pictures of your "
+            "own."
+        )
+    )
     optimizer: OptimizerConfig = Field(
         description="Optimizer; adam_small suits networks of a hundred parameters."
     )
@@ -739,16 +819,27 @@ class ExplainConfig(Choice):
     )
 
 
+class DataFacts(Section):
+    """A checkpoint's record of the data that its network was trained on."""
+
+    name: Name
+    source: Annotated[str, AfterValidator(_is_printable)]
+    sha256: dict[str, str]
+
+
 class PreprocessingFacts(Section):
     """A checkpoint's record of how pictures are prepared for its network."""
 
     image_size: Size
     grayscale: bool
     groups: dict[
-        Name, Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(min_length=1)]
+        Name, Annotated[tuple[Annotated[int, Field(ge=0, lt=65_536)], ...], Field(min_length=1)]
     ]
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]  # shares of white, as a run has them
     std: tuple[Annotated[float, Field(ge=1e-9, le=1)], ...]
+    # Null in checkpoints of CIFAR-10 from before there were other data.
+    class_names: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    stored_size: Size | None = None
 
     @field_validator("mean", "std")
     @classmethod

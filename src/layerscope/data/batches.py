@@ -1,6 +1,6 @@
 """Batches made on the training device, where the whole set lives as uint8."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layerscope.data.order import EpochPlan, Flip, epoch_plan
-from layerscope.data.view import View, enlarge
+from layerscope.data.view import View, enlarge, see_images
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float32, labels (N,) int64
 EvalSplit = Literal["val", "test"]
 Split = Literal["train"] | EvalSplit
+_BYTES_AT_ONCE = 2**24  # of the images whose levels are counted
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,35 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def read(self, index: int, epoch: int) -> NDArray[np.uint8]:
+        """Return an image (H, W, C), the same in each epoch."""
+        return self.images[index]
+
+
+@dataclass(frozen=True)
+class StreamedSet:
+    """Images that are read one by one, in each epoch anew, and their labels (N,).
+
+    Args:
+        read_stored: image and epoch to pixels (S, S, 3), of all images that are stored.
+        rows: (N,) which of the stored images these are.
+    """
+
+    read_stored: Callable[[int, int], NDArray[np.uint8]]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    view: View
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int, epoch: int) -> NDArray[np.uint8]:
+        """Return an image (H, W, C) as an epoch has it."""
+        return see_images(self.read_stored(int(self.rows[index]), epoch)[None], self.view)[0]
+
+
+AnySet = ImageSet | StreamedSet
 
 
 @dataclass(frozen=True)
@@ -163,19 +193,35 @@ class Scale(nn.Module):
         return enlarge(rows.unflatten(2, (-1, self.channels)).permute(0, 3, 1, 2), self._view)
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> Normalisation:
-    """Compute mean and deviation exactly, from how often each grey level occurs."""
+def channel_statistics(images: AnySet) -> Normalisation:
+    """Compute mean and deviation exactly, from how often each grey level occurs.
+
+    A channel that never changes has the deviation 1: normalising then only shifts it.
+    """
     levels = np.arange(256) / 255
     mean, std = [], []
-    for channel in range(images.shape[3]):
-        counts = sum(
-            np.bincount(images[start : start + 4096, :, :, channel].ravel(), minlength=256)
-            for start in range(0, len(images), 4096)
-        )
+    for counts in _level_counts(images):
         shares = counts / np.sum(counts)
         mean.append(float(shares @ levels))
-        std.append(float(np.sqrt(shares @ levels**2 - (shares @ levels) ** 2)))
+        variance = shares @ levels**2 - (shares @ levels) ** 2
+        std.append(float(np.sqrt(variance)) if np.count_nonzero(counts) > 1 else 1.0)
     return Normalisation(tuple(mean), tuple(std))
+
+
+def _level_counts(images: AnySet) -> NDArray[np.int64]:
+    """Count the grey levels of each channel, (C, 256)."""
+    first = images.read(0, 0)
+    counts = np.zeros((first.shape[2], 256), dtype=np.int64)
+    at_once = max(1, _BYTES_AT_ONCE // first.nbytes)
+    for start in range(0, len(images), at_once):
+        rows = range(start, min(start + at_once, len(images)))
+        if isinstance(images, ImageSet):
+            part = images.images[rows.start : rows.stop]
+        else:
+            part = np.stack([images.read(row, 0) for row in rows])
+        for channel, levels in enumerate(counts):
+            levels += np.bincount(part[..., channel].ravel(), minlength=256)
+    return counts
 
 
 def _crop_windows(images: Tensor, padding: int) -> Tensor:

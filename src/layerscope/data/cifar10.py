@@ -10,7 +10,7 @@ import pickle
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -64,16 +64,20 @@ class Cifar10Arrays:
 ARRAY_NAMES = tuple(field.name for field in fields(Cifar10Arrays))
 
 
+_Arrays = TypeVar("_Arrays")
+
+
 @dataclass(frozen=True)
-class Form:
-    """One published form of the data set."""
+class Form(Generic[_Arrays]):
+    """One published form of a data set."""
 
     origin: str  # recorded in run.json as the source
     archive: str  # file name
     archive_sum: str  # "algorithm:hexadecimal digest"
     folder: str  # holds the members in the archive, and the unpacked files
     members: Mapping[str, str]  # file name -> md5; "" where only the archive's sum is published
-    decode: Callable[[Mapping[str, bytes]], Cifar10Arrays]
+    decode: Callable[[Mapping[str, bytes]], _Arrays]
+    max_member_bytes: int = 32 * 2**20  # the largest member of CIFAR-10 has 31,035,999
 
 
 def verify(arrays: Cifar10Arrays) -> None:
@@ -116,19 +120,25 @@ def _join(batches: Sequence[tuple[Bytes, Bytes]]) -> Cifar10Arrays:
     )
 
 
-def _channels_last(planes: Bytes) -> Bytes:
+def channels_last(planes: Bytes) -> Bytes:
+    """Return images (N, 32, 32, 3) of rows of three colour planes each."""
     images = planes.reshape(-1, 3, _SIDE, _SIDE)  # (N, C, H, W)
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # (N, H, W, C)
 
 
 def _binary_batch(content: bytes) -> tuple[Bytes, Bytes]:
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + _IMAGE_BYTES)
-    return _channels_last(records[:, 1:]), records[:, 0].copy()
+    return channels_last(records[:, 1:]), records[:, 0].copy()
 
 
 def _python_batch(content: bytes) -> tuple[Bytes, Bytes]:
-    batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
-    return _channels_last(batch[b"data"]), np.array(batch[b"labels"], dtype=np.uint8)
+    batch = unpickled_batch(content)
+    return channels_last(batch[b"data"]), np.array(batch[b"labels"], dtype=np.uint8)
+
+
+def unpickled_batch(content: bytes) -> dict[bytes, Any]:
+    """Read a batch of the python version, of which no other global than NumPy's is called."""
+    return _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
 
 
 def _empty_array(*_: Any) -> Bytes:

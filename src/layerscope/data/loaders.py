@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from layerscope.data.batches import Batch, BatchSettings, EvalSplit, ImageSet, Split
+from layerscope.data.batches import AnySet, Batch, BatchSettings, EvalSplit, Split
 from layerscope.data.order import EpochPlan, epoch_plan
 from layerscope.data.view import enlarge
 
@@ -22,7 +22,7 @@ class WorkerBatches:
 
     def __init__(
         self,
-        sets: Mapping[Split, ImageSet],
+        sets: Mapping[Split, AnySet],
         settings: BatchSettings,
         device: torch.device,
         num_workers: int,
@@ -37,7 +37,7 @@ class WorkerBatches:
         images, settings = self._sets["train"], self._settings
         plan = epoch_plan(settings.seed, epoch, len(images), settings.crop_padding, settings.flip)
         batches = self._batches(len(images), range(start, stop))
-        return self._load(_Augmented(images, plan, settings), batches)
+        return self._load(_Augmented(images, epoch, plan, settings), batches)
 
     def evaluate(self, split: EvalSplit, stop: int) -> Iterator[Batch]:
         """See BatchSource."""
@@ -96,8 +96,9 @@ def _wait_for_parent() -> None:
 class _Plain(Dataset[tuple[Tensor, int]]):
     """A dataset of the normalised images (C, H, W) of a set and their labels."""
 
-    def __init__(self, images: ImageSet, settings: BatchSettings) -> None:
+    def __init__(self, images: AnySet, settings: BatchSettings, epoch: int = 0) -> None:
         self._images = images
+        self._epoch = epoch
         self._normalise = v2.Compose(
             [
                 v2.ToDtype(torch.float32, scale=True),
@@ -112,14 +113,16 @@ class _Plain(Dataset[tuple[Tensor, int]]):
         return self._normalise(self._pixels(index)), int(self._images.labels[index])
 
     def _pixels(self, index: int) -> Tensor:
-        return torch.tensor(self._images.images[index]).permute(2, 0, 1)  # (C, H, W)
+        return torch.tensor(self._images.read(index, self._epoch)).permute(2, 0, 1)  # (C, H, W)
 
 
 class _Augmented(_Plain):
     """A dataset of the images of an epoch in its order, cropped and flipped as the plan says."""
 
-    def __init__(self, images: ImageSet, plan: EpochPlan, settings: BatchSettings) -> None:
-        super().__init__(images, settings)
+    def __init__(
+        self, images: AnySet, epoch: int, plan: EpochPlan, settings: BatchSettings
+    ) -> None:
+        super().__init__(images, settings, epoch)
         self._plan = plan
         self._pad = v2.Pad(settings.crop_padding, padding_mode="reflect")
 

@@ -1,17 +1,23 @@
 """The data of a run as a LightningDataModule."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layerscope.base.errors import UserError
-from layerscope.config.schema import DataConfig, SyntheticConfig, TrainConfig
-from layerscope.data import synthetic
+from layerscope.base.targets import Targets, target_of
+from layerscope.config.schema import (
+    Cifar10Config,
+    Cifar100Config,
+    CustomDataConfig,
+    ImageFolderConfig,
+    TrainConfig,
+)
+from layerscope.data import custom
 from layerscope.data.batches import (
+    AnySet,
     Batch,
     BatchSettings,
     BatchSource,
@@ -19,22 +25,25 @@ from layerscope.data.batches import (
     EvalSplit,
     ImageSet,
     Split,
+    StreamedSet,
     channel_statistics,
 )
-from layerscope.data.cifar10 import CLASS_NAMES
+from layerscope.data.cifar100 import Cifar100
+from layerscope.data.custom import CustomData
+from layerscope.data.image_folder import ImageFolder
 from layerscope.data.loaders import WorkerBatches
 from layerscope.data.preprocessing import Preprocessing
-from layerscope.data.store import load_cifar10
+from layerscope.data.sets import SPLITS, Cifar10, DataSet, Synthetic, limited
+from layerscope.data.store import Provenance
 from layerscope.data.view import View, see_images, see_labels, view_for
-
-# Key of the generator that draws the split. Fixed: every run validates on the same images.
-SPLIT_KEY = np.array([0x5A11D, 0], dtype=np.uint64)
 
 
 class ImageData(L.LightningDataModule):
     """Training, validation and test batches of the configured set.
 
     Args:
+        data: the configured set, prepared.
+        provenance: what preparing it gave.
         next_step: number of training batches seen so far, over all epochs. The training loader
             starts there, which is how a run resumes within an epoch.
         preprocessing: a checkpoint's; by default derived from the configuration and the images.
@@ -43,14 +52,18 @@ class ImageData(L.LightningDataModule):
     def __init__(
         self,
         config: TrainConfig,
+        data: DataSet,
+        provenance: Provenance,
         next_step: Callable[[], int],
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
+        self.provenance = provenance
         self._config = config
+        self._data = data
         self._next_step = next_step
         self._preprocessing = preprocessing
-        self.sets: dict[Split, ImageSet] = {}
+        self.sets: dict[Split, AnySet] = {}
         self._on_device: tuple[tuple[BatchSettings, torch.device], DeviceBatches] | None = None
 
     @property
@@ -68,13 +81,18 @@ class ImageData(L.LightningDataModule):
         view = (
             self._preprocessing.view
             if self._preprocessing
-            else view_for(config.data, config.model, CLASS_NAMES)
+            else view_for(config.data, config.model, self._data.class_names)
         )
         self._on_device = None
-        self.sets = {split: _preprocessed(*_read(config.data, split), view) for split in splits}
+        is_streamed = config.data.loader == "workers"
+        self.sets = {split: _viewed(self._data, split, view, is_streamed) for split in splits}
         if self._preprocessing is None:
-            statistics = channel_statistics(self.sets["train"].images)
-            self._preprocessing = Preprocessing(view, statistics)
+            self._preprocessing = Preprocessing(
+                view,
+                channel_statistics(self.sets["train"]),
+                self._data.class_names,
+                self._data.stored_size,
+            )
 
     def train_dataloader(self) -> "TrainLoader":
         """Return the batches from the next step on."""
@@ -90,9 +108,13 @@ class ImageData(L.LightningDataModule):
         """Return every test image once."""
         return self._eval_loader("test", self._config.trainer.limit_test_batches)
 
-    def test_images(self) -> NDArray[np.uint8]:
-        """Return the test images (N, S, S, C) as they are before normalisation."""
-        return self.sets["test"].images
+    def test_images(self, rows: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Return some test images (S, S, C) as they are before normalisation."""
+        return [self.sets["test"].read(row, 0) for row in rows]
+
+    def sets_in_memory(self) -> dict[Split, ImageSet]:
+        """Return those sets that are not streamed; with `data.loader=device`, all."""
+        return {split: s for split, s in self.sets.items() if isinstance(s, ImageSet)}
 
     def _eval_loader(self, split: EvalSplit, limit: float) -> "EvalLoader":
         count = self.batch_settings(0, 1).num_batches(len(self.sets[split]))
@@ -109,7 +131,8 @@ class ImageData(L.LightningDataModule):
     def _device_batches(self, settings: BatchSettings, device: torch.device) -> DeviceBatches:
         # All loaders share one copy of the images on the device.
         if self._on_device is None or self._on_device[0] != (settings, device):
-            self._on_device = ((settings, device), DeviceBatches(self.sets, settings, device))
+            batches = DeviceBatches(self.sets_in_memory(), settings, device)
+            self._on_device = ((settings, device), batches)
         return self._on_device[1]
 
     def batch_settings(self, rank: int, num_ranks: int) -> BatchSettings:
@@ -119,7 +142,7 @@ class ImageData(L.LightningDataModule):
             seed=self._config.seed,
             batch_size=data.batch_size,
             drop_last=data.drop_last,
-            crop_padding=default_padding(self._config),
+            crop_padding=default_padding(self._config, self._data),
             flip=data.flip,
             view=self.preprocessing.view,
             normalisation=self.preprocessing.normalisation,
@@ -168,80 +191,50 @@ class EvalLoader:
         return self._source.evaluate(self._split, self._length)
 
 
-def count_images(config: TrainConfig) -> dict[Split, int]:
+def open_data(config: TrainConfig, targets: Targets) -> DataSet:
+    """Return the configured data set, of which only the classes are known yet.
+
+    Args:
+        targets: what the command line itself says: a user's own class is taken from there alone.
+
+    Raises:
+        UserError: there is no such data, or it is not as it should be.
+    """
+    data, size = config.data, config.model.input_shape[1]
+    if isinstance(data, ImageFolderConfig):
+        return ImageFolder(data, size)
+    if isinstance(data, CustomDataConfig):
+        return CustomData(data, target_of(targets, custom.KEY), size, config.seed)
+    if isinstance(data, Cifar100Config):
+        return Cifar100(data)
+    return Cifar10(data) if isinstance(data, Cifar10Config) else Synthetic(data)
+
+
+def count_images(data: DataSet, view: View, splits: Sequence[Split] = SPLITS) -> dict[Split, int]:
     """Count the images of each split that belong to a class of the view; read only labels."""
-    view = view_for(config.data, config.model, CLASS_NAMES)
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    return {
-        split: int((see_labels(_read_labels(config.data, split), view) >= 0).sum())
-        for split in splits
-    }
+    return {split: int((see_labels(data.labels(split), view) >= 0).sum()) for split in splits}
 
 
-def default_padding(config: TrainConfig) -> int:
+def default_padding(config: TrainConfig, data: DataSet) -> int:
     """Return by how many pixels training images are padded before they are cropped."""
     if config.data.crop_padding is not None:
         return config.data.crop_padding
-    return stored_size(config) // 16
+    return seen_size(config, data) // 16
 
 
-def stored_size(config: TrainConfig) -> int:
-    """Return height and width of the stored images; larger views are made on the device."""
-    return min(config.model.input_shape[1], synthetic.SIZE)
+def seen_size(config: TrainConfig, data: DataSet) -> int:
+    """Return height and width of the images in memory; larger views are made on the device."""
+    return min(config.model.input_shape[1], data.stored_size)
 
 
-def limited(count: int, limit: float) -> int:
-    """Return a share of `count`, at least 1, or a number of at most `count`."""
-    if isinstance(limit, float):
-        return max(1, int(count * limit))
-    return min(count, limit)
-
-
-def stratified_split(
-    labels: NDArray[np.uint8], val_size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and those to validate on, each ascending.
-
-    Every class gives the same share; where that is no whole number, the first classes give one
-    image more. The split depends on the labels and the size alone.
-    """
-    if not 0 < val_size < len(labels):
-        raise UserError(f"data.val_size={val_size}: must leave some of {len(labels)} to train on")
-    keys = np.random.Philox(key=SPLIT_KEY).random_raw(len(labels))
-    shuffled = np.argsort(keys, kind="stable")
-    classes, counts = np.unique(labels, return_counts=True)
-    wanted = counts * val_size // len(labels)
-    wanted[: val_size - wanted.sum()] += 1
-    chosen = [
-        shuffled[labels[shuffled] == label][:count]
-        for label, count in zip(classes, wanted, strict=True)
-    ]
-    validated = np.zeros(len(labels), dtype=bool)
-    validated[np.concatenate(chosen)] = True
-    return np.flatnonzero(~validated), np.flatnonzero(validated)
-
-
-def _read(data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Read the images (N, 32, 32, 3) and labels (N,) of a split."""
-    if isinstance(data, SyntheticConfig):
-        return synthetic.read_split(split, getattr(data, f"num_{split}"))
-    arrays = load_cifar10(Path(data.dir) if data.dir else None)
-    if split == "test":
-        return arrays.test_images, arrays.test_labels
-    trained, validated = stratified_split(arrays.train_labels, data.val_size)
-    rows = trained if split == "train" else validated
-    return arrays.train_images[rows], arrays.train_labels[rows]
-
-
-def _read_labels(data: DataConfig, split: Split) -> np.ndarray:
-    if isinstance(data, SyntheticConfig):
-        return synthetic.labels_of(getattr(data, f"num_{split}"))
-    return _read(data, split)[1]
-
-
-def _preprocessed(images: np.ndarray, labels: np.ndarray, view: View) -> ImageSet:
-    classes = see_labels(labels, view)
-    kept = classes >= 0
-    if kept.all():
+def _viewed(data: DataSet, split: Split, view: View, is_streamed: bool) -> AnySet:
+    """Return the images of a split that belong to a class of the view, as it sees them."""
+    classes = see_labels(data.labels(split), view)
+    is_kept = classes >= 0
+    reader = data.reader(split) if is_streamed else None
+    if reader is not None:
+        return StreamedSet(reader, np.flatnonzero(is_kept), classes[is_kept], view)
+    images = data.images(split)
+    if is_kept.all():
         return ImageSet(see_images(images, view), classes)
-    return ImageSet(see_images(images[kept], view), classes[kept])
+    return ImageSet(see_images(images[is_kept], view), classes[is_kept])

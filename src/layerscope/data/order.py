@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Flip = Literal["alternate", "random", "none"]
 
 # One stream per purpose: the second half of the generator's key.
-ORDER, CROP, FLIP, STEP = range(4)
+ORDER, CROP, FLIP, STEP, ITEM = range(5)
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,17 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     state["state"]["counter"][1] = step
     generator.state = state
     return int(generator.random_raw()) >> 1
+
+
+def item_seed(seed: int, epoch: int, index: int, split: int) -> int:
+    """Return the seed of one image in an epoch, for what a user's dataset draws, below 2^32.
+
+    Args:
+        split: a number for each split, so that they draw differently.
+    """
+    key = np.array([seed, ITEM], dtype=np.uint64)
+    counter = np.array([0, epoch, index, split], dtype=np.uint64)
+    return int(np.random.Philox(key=key, counter=counter).random_raw()) >> 32
 
 
 @lru_cache(maxsize=8)

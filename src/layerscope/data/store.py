@@ -59,11 +59,19 @@ class _Verified:
 def default_directory() -> Path:
     """Return LAYERSCOPE_DATA_DIR, else a folder in the user's cache folder of this platform."""
     configured = os.environ.get("LAYERSCOPE_DATA_DIR")
-    if configured:
-        return Path(configured)
+    return Path(configured) if configured else _user_cache() / "cifar10"
+
+
+def shared_directory(given: str | None = None) -> Path:
+    """Return the directory of all other data: the given one, LAYERSCOPE_DATA_DIR, or the cache."""
+    configured = given or os.environ.get("LAYERSCOPE_DATA_DIR")
+    return _resolve(Path(configured) if configured else _user_cache())
+
+
+def _user_cache() -> Path:
     import pooch  # here, since it takes 0.1 s and is seldom needed
 
-    return Path(pooch.os_cache("layerscope")) / "cifar10"
+    return Path(pooch.os_cache("layerscope"))
 
 
 def load_cifar10(directory: Path | None = None) -> Cifar10Arrays:
@@ -101,7 +109,7 @@ def prepare_cifar10(
         found = _find_prepared(directory)
         was_left = (directory / _LOCK).exists()  # by a process that was killed, or still fetches
         if found is None or not found.manifest_is_current or was_left:
-            with _exclusive(directory, report):
+            with exclusive(directory, "CIFAR-10", report):
                 found = _find_prepared(directory)
                 if found is None:
                     return _fetch(directory, report, find)
@@ -154,15 +162,17 @@ def _array_path(directory: Path, name: str) -> Path:
 
 
 def _file_stats(directory: Path) -> Stats:
-    stats = {name: _array_path(directory, name).stat() for name in ARRAY_NAMES}
+    return {name: file_stats(_array_path(directory, name)) for name in ARRAY_NAMES}
+
+
+def file_stats(path: Path) -> dict[str, int]:
+    """Return what shows that a file has not been changed since."""
+    stat = path.stat()
     return {
-        name: {
-            "bytes": stat.st_size,
-            "inode": stat.st_ino,
-            "mtime_ns": stat.st_mtime_ns,
-            "ctime_ns": stat.st_ctime_ns,
-        }
-        for name, stat in stats.items()
+        "bytes": stat.st_size,
+        "inode": stat.st_ino,
+        "mtime_ns": stat.st_mtime_ns,
+        "ctime_ns": stat.st_ctime_ns,
     }
 
 
@@ -225,10 +235,14 @@ def _remove_leftovers(directory: Path) -> None:
 
 
 @contextmanager
-def _exclusive(directory: Path, report: Report) -> Iterator[None]:
-    """Hold the directory's lock; afterwards remove its file, and directories that stayed empty."""
+def exclusive(directory: Path, title: str, report: Report) -> Iterator[None]:
+    """Hold the directory's lock; afterwards remove its file, and directories that stayed empty.
+
+    Args:
+        title: of what is prepared there, for the message of a process that waits.
+    """
     lock = FileLock(directory / _LOCK)
-    missing = _acquire(lock, directory, report)
+    missing = _acquire(lock, directory, title, report)
     try:
         yield
     finally:
@@ -239,7 +253,7 @@ def _exclusive(directory: Path, report: Report) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, directory: Path, report: Report) -> list[Path]:
+def _acquire(lock: FileLock, directory: Path, title: str, report: Report) -> list[Path]:
     """Take the lock; return the directories, deepest first, that had to be made for it."""
     timeout = 0.0
     while True:
@@ -248,7 +262,7 @@ def _acquire(lock: FileLock, directory: Path, report: Report) -> list[Path]:
         try:
             lock.acquire(timeout=timeout)
         except Timeout:
-            report(f"CIFAR-10: waiting for another process that prepares {directory}")
+            report(f"{title}: waiting for another process that prepares {directory}")
             timeout = -1  # no limit: the lock ends with its process, whose own waits are bounded
         except FileNotFoundError:
             continue  # the other process failed and removed the directory again

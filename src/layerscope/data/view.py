@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerscope.base.errors import UserError
-from layerscope.config.schema import DataBase, NetworkBase
+from layerscope.config.schema import DataBase, DataConfig, NetworkBase
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what most programs call grayscale
 TWO_GROUPS = {
@@ -18,6 +18,7 @@ TWO_GROUPS = {
     "vehicles": ("airplane", "automobile", "ship", "truck"),
 }
 ROWS_AT_ONCE = 4096  # bounds the memory of a float copy
+_NUM_LISTED = 20  # classes in a message
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,48 @@ def view_for(data: DataBase, model: NetworkBase, class_names: Sequence[str]) -> 
     return View(height, channels == 1, _groups(data, model, class_names))
 
 
+def view_of_other_data(
+    trained: View, data: DataConfig, class_names: Sequence[str], trained_names: Sequence[str]
+) -> View:
+    """Return the view of a trained network on other data, whose classes are matched by name.
+
+    Args:
+        trained: the view that the network was trained with.
+        data: the other data's keys, of which `groups` says which classes are which.
+        class_names: the other data's own classes.
+        trained_names: those of the data that the network was trained on.
+
+    Raises:
+        UserError: a class has no counterpart, so that an accuracy would mean nothing.
+    """
+    if data.groups is None and tuple(class_names) == tuple(trained_names):
+        return trained
+    named = data.groups or {name: (name,) for name in class_names}
+    _check_groups(named, class_names)
+    unknown = [name for name in named if name not in trained.class_names]
+    if unknown and data.groups is not None:
+        raise UserError(
+            f"data.groups.{unknown[0]} is no class of the checkpoint's network: choose from "
+            f"{_listed(trained.class_names)}"
+        )
+    if unknown:
+        example = f"data.groups={{{trained.class_names[0]}:[{class_names[0]},...],...}}"
+        raise UserError(
+            f"data={data.name} has the class {unknown[0]}"
+            + (f" (and {len(unknown) - 1} more)" if unknown[1:] else "")
+            + f", which the checkpoint's network does not know ({_listed(trained.class_names)}): "
+            f"give its own kind of data, or say which classes are which, {example}"
+        )
+    indices = {name: index for index, name in enumerate(class_names)}
+    groups = tuple(
+        (name, tuple(indices[member] for member in named.get(name, ())))
+        for name in trained.class_names
+    )
+    return View(trained.image_size, trained.grayscale, groups)
+
+
 def see_images(images: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
-    """Convert images (N, 32, 32, 3) to (N, S, S, C), where S is at most 32.
+    """Convert stored images (N, S, S, 3) to the view's channels, and to a smaller size.
 
     A smaller image's pixel is the mean of the pixels that it covers. Larger images would take tens
     of times the memory: `enlarge` makes them later, on the training device.
@@ -78,9 +119,10 @@ def see_pixels(images: Tensor, view: View) -> Tensor:
     return _see(images, size, view.grayscale)
 
 
-def see_labels(labels: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
+def see_labels(labels: NDArray[np.integer], view: View) -> NDArray[np.int64]:
     """Return the view's class of each image; -1 where it belongs to none."""
-    table = np.full(256, -1, dtype=np.int64)
+    highest = max(index for _, members in view.groups for index in members)
+    table = np.full(1 + max(highest, int(labels.max(initial=0))), -1, dtype=np.int64)
     for label, (_, members) in enumerate(view.groups):
         table[list(members)] = label
     return table[labels]
@@ -151,30 +193,42 @@ def _groups(
             f"data.groups names {len(groups)} classes but model.num_classes={model.num_classes}: "
             "make them equal"
         )
-    seen: set[str] = set()
-    for name, members in groups.items():
-        unknown = [member for member in members if member not in class_names]
-        if unknown or not members:
-            raise UserError(
-                f"data.groups.{name}={list(members)}: choose from {', '.join(class_names)}"
-            )
-        if seen & set(members):
-            raise UserError(
-                f"data.groups.{name}: {', '.join(seen & set(members))} is in two groups"
-            )
-        seen |= set(members)
+    _check_groups(groups, class_names)
     indices = {name: index for index, name in enumerate(class_names)}
     return tuple(
         (name, tuple(indices[member] for member in members)) for name, members in groups.items()
     )
 
 
+def _check_groups(groups: Mapping[str, tuple[str, ...]], class_names: Sequence[str]) -> None:
+    """Refuse groups of unknown classes, and a class in two groups."""
+    seen: set[str] = set()
+    for name, members in groups.items():
+        unknown = [member for member in members if member not in class_names]
+        if unknown or not members:
+            raise UserError(
+                f"data.groups.{name}={list(members)}: choose from {_listed(class_names)}"
+            )
+        if seen & set(members):
+            raise UserError(
+                f"data.groups.{name}: {', '.join(seen & set(members))} is in two groups"
+            )
+        seen |= set(members)
+
+
 def _default_groups(num_classes: int, class_names: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
     if num_classes == len(class_names):
         return {name: (name,) for name in class_names}
-    if num_classes == len(TWO_GROUPS):
+    has_both_kinds = {name for group in TWO_GROUPS.values() for name in group} == set(class_names)
+    if num_classes == len(TWO_GROUPS) and has_both_kinds:
         return TWO_GROUPS
     raise UserError(
         f"model.num_classes={num_classes}: the data has {len(class_names)} classes; "
-        f"say which belong together, data.groups={{name:[{class_names[0]},...],...}}"
+        f"say which belong together, data.groups={{name:[{class_names[0]},...],...}}, or give "
+        f"model.num_classes={len(class_names)}"
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NUM_LISTED])
+    return shown if len(names) <= _NUM_LISTED else f"{shown}, ... ({len(names)} in all)"

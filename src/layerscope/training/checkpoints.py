@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.config.problems import first_problem, frozen, parse
-from layerscope.config.schema import PreprocessingFacts, TrainConfig
+from layerscope.config.schema import DataFacts, PreprocessingFacts, TrainConfig
 from layerscope.training.checkpoint_files import (
     DamagedCheckpoint,
     is_sealed,
@@ -39,14 +39,17 @@ class RunFacts:
     preprocessing: dict[str, Any]  # see data.module.Preprocessing
     batches_seen: int  # training batches, over all epochs
     surroundings: dict[str, Any]  # what else decides the bits: see hardware.run_environment
+    # The data that it was trained on, as in run.json; empty in checkpoints from before it was kept.
+    data: dict[str, Any] = field(default_factory=dict)
     # The running epoch's sums of each process, (processes, ...); empty where one trains.
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     def put_into(self, checkpoint: dict[str, Any]) -> None:
         """Add the facts to a checkpoint, under a key of their own."""
         facts = asdict(self)
-        if not self.sums:
-            del facts["sums"]
+        for name in ("data", "sums"):
+            if not facts[name]:
+                del facts[name]
         checkpoint[FACTS_KEY] = {"format": FORMAT, **facts}
 
     @classmethod
@@ -69,13 +72,16 @@ class RunFacts:
                 facts["preprocessing"],
                 _count(facts["batches_seen"]),
                 {} if is_unsealed else dict(facts["surroundings"]),
+                dict(facts.get("data", {})),
                 _tensors(facts.get("sums", {})),
             )
             PreprocessingFacts.model_validate(frozen(found.preprocessing))
+            if found.data:
+                DataFacts.model_validate(found.data)
         except ValidationError as error:
             raise UserError(
-                f"the checkpoint's preprocessing.{first_problem(error)}: use one that a run has "
-                "written"
+                f"the checkpoint's {_section_of(error)}.{first_problem(error)}: use one that a run "
+                "has written"
             ) from error
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise UserError(
@@ -109,6 +115,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if checkpoint[FACTS_KEY]["format"] != UNSEALED and not is_sealed(path):
         raise DamagedCheckpoint(f"ckpt_path={path} is damaged: its checksum is missing")
     return checkpoint
+
+
+def _section_of(error: ValidationError) -> str:
+    return "data" if error.title == DataFacts.__name__ else "preprocessing"
 
 
 def _tensors(values: Any) -> dict[str, Tensor]:

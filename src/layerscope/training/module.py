@@ -195,6 +195,7 @@ class Classifier(L.LightningModule):
             preprocessing=data.preprocessing.to_plain(),
             batches_seen=self.batches_seen,
             surroundings=run_environment(self._config),
+            data=dict(data.provenance),
             sums=self._sums_of_all(checkpoint["state_dict"]),
         )
         facts.put_into(checkpoint)

@@ -3,15 +3,15 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from layerscope.config.schema import Cifar10Config, DataConfig, TrainConfig
-from layerscope.data.store import Provenance, prepare_cifar10
-from layerscope.data.transfer import Report
+from layerscope.config.schema import TrainConfig
+from layerscope.data.store import Provenance
 from layerscope.training.hardware import describe_hardware
 
 PACKAGES = (
@@ -46,11 +46,16 @@ def describe_environment(overrides: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def prepare_data(config: DataConfig, report: Report) -> Provenance:
-    """Fetch the images if they are missing, and return where they come from."""
-    if isinstance(config, Cifar10Config):
-        return prepare_cifar10(Path(config.dir) if config.dir else None, report)
-    return {"name": "synthetic", "source": "made by layerscope.data.synthetic", "sha256": {}}
+def is_other_data(trained: Mapping[str, Any], now: Provenance) -> bool:
+    """Tell whether data is other than what a checkpoint's network was trained on.
+
+    Args:
+        trained: `RunFacts.data`, with at least the name.
+        now: what preparing the data gave, of some or all splits.
+    """
+    then = trained.get("sha256", {})
+    common = then.keys() & now["sha256"].keys()
+    return trained["name"] != now["name"] or any(then[k] != now["sha256"][k] for k in common)
 
 
 def _program() -> str:

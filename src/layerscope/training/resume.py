@@ -9,6 +9,7 @@ from layerscope.base.errors import UserError
 from layerscope.config.problems import parse
 from layerscope.config.schema import TrainConfig
 from layerscope.config.yaml_files import load_yaml
+from layerscope.data.store import Provenance
 from layerscope.training.checkpoint_files import (
     BEST,
     LAST,
@@ -27,13 +28,14 @@ CONFIG_FILE = "config.yaml"
 # Keys that do not change what is computed.
 _OF_NO_CONSEQUENCE = (
     *("ckpt_path", "resume", "allow_changes", "checkpoint_every_n_steps", "profile"),
-    *("logger", "callbacks.activation_memory", "data.dir", "data.num_workers"),
+    *("logger", "callbacks.activation_memory", "data.dir", "data.num_workers", "data.cache"),
     *("trainer.profiler", "trainer.threads"),  # the threads themselves are compared
 )
 # Keys that decide how many batches an epoch or an update has.
 _DECIDE_THE_BATCHES = (
     *("data.name", "data.batch_size", "data.drop_last", "data.num_train", "data.val_size"),
-    *("data.groups", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
+    *("data.test_size", "data.groups"),
+    *("trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
 )
 _NUM_SHOWN = 3
 
@@ -110,10 +112,40 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
     now = {**_flat(_plain(config)), **{key: environment[key] for key in common}}
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
-    if history.num_epochs == checkpoint["epoch"]:  # It was saved within an epoch.
+    if _is_within_epoch(checkpoint):
         _refuse_other_batches(then, now, path)
     stopped = history.stopped_early and not _may_train_longer(then, now)
     return Start(Path(path), stopped or history.num_epochs >= config.trainer.max_epochs)
+
+
+def refuse_other_images(checkpoint: dict[str, Any], config: TrainConfig, now: Provenance) -> None:
+    """Refuse to resume with other training or validation images than the checkpoint has seen.
+
+    Within an epoch even with allow_changes: the checkpoint counts how many of its batches are done.
+
+    Args:
+        now: what preparing the data gave.
+
+    Raises:
+        UserError: names the first split that has changed.
+    """
+    is_within = _is_within_epoch(checkpoint)
+    if config.allow_changes and not is_within:
+        return
+    then = RunFacts.of(checkpoint).data.get("sha256", {})
+    for name, sum_ in now["sha256"].items():
+        if name.startswith("test") or then.get(name, sum_) == sum_:
+            continue
+        mend = "" if is_within else ", or allow_changes=true to resume with these"
+        raise UserError(
+            f"{now['source']}: the {name.replace('_', ' ')} are not those that the checkpoint "
+            f"was trained on: give the same again{mend}"
+        )
+
+
+def _is_within_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Tell whether a checkpoint was saved between the ends of two epochs."""
+    return History.of(checkpoint).num_epochs == checkpoint["epoch"]
 
 
 def _refuse_other_batches(

@@ -20,10 +20,12 @@ from layerscope.base.errors import NonFiniteLoss, RunFailed
 from layerscope.base.targets import Targets, target_of
 from layerscope.config.schema import TrainConfig
 from layerscope.data.module import ImageData
+from layerscope.data.preprocessing import Preprocessing
+from layerscope.data.sets import DataSet
+from layerscope.data.store import Provenance
 from layerscope.networks import build_network
 from layerscope.training.checkpoints import load_weights
 from layerscope.training.module import Classifier, as_number
-from layerscope.training.preprocessing import preprocessing_of
 from layerscope.training.trainer import make_test_trainer
 
 
@@ -38,8 +40,21 @@ class Scored:
     labels: NDArray[np.int64]  # (N,)
 
 
+@dataclass(frozen=True)
+class Tested:
+    """Data to test a network on."""
+
+    data: DataSet
+    provenance: Provenance
+    preprocessing: Preprocessing
+
+
 def score_checkpoint(
-    checkpoint: dict[str, Any], config: TrainConfig, targets: Targets, directory: Path
+    checkpoint: dict[str, Any],
+    config: TrainConfig,
+    tested: Tested,
+    targets: Targets,
+    directory: Path,
 ) -> tuple[Scored, ImageData]:
     """Run the test set through the checkpoint's network; return the scores and the data.
 
@@ -48,6 +63,7 @@ def score_checkpoint(
 
     Args:
         config: the checkpoint's own, or that with the user's overrides.
+        tested: the data, prepared, and how the network sees it.
         targets: classes of the user's own, see base/targets.py.
         directory: one that Lightning may write into.
     """
@@ -56,7 +72,7 @@ def score_checkpoint(
     module = Classifier(network, config)
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = ImageData(config, module.next_step, preprocessing_of(checkpoint))
+    data = ImageData(config, tested.data, tested.provenance, module.next_step, tested.preprocessing)
     answers = _Answers()
     trainer = make_test_trainer(config.trainer, directory, [answers])
     try:

@@ -21,7 +21,7 @@ def saved(path, mode, colour):
     ],
 )
 def test_what_is_transparent_lies_on_white(mode, colour, seen, tmp_path):
-    pixels = read_photo(saved(tmp_path / "a.png", mode, colour))
+    pixels = read_photo(saved(tmp_path / "a.png", mode, colour), 32)
     assert np.array_equal(np.unique(pixels.reshape(-1, 3), axis=0), [seen])
 
 
@@ -29,4 +29,4 @@ def test_a_palette_can_be_transparent_too(tmp_path):
     picture = Image.new("P", (32, 32), 3)
     picture.putpalette([10, 20, 30] * 256)
     picture.save(tmp_path / "a.png", transparency=3)
-    assert read_photo(tmp_path / "a.png").min() == 255
+    assert read_photo(tmp_path / "a.png", 32).min() == 255

@@ -35,11 +35,16 @@ def options(configs, group):
     return sorted(path.stem for path in (configs / group).glob("*.yaml") if path.stem != "base")
 
 
+def _needed(group):
+    """What the options have no default for."""
+    return {"custom": [f"{group}._target_=a.B"], "imagefolder": ["data.dir=a"]}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_key_of_a_configuration_has_a_sentence(name, configs):
     command = COMMANDS[name]
     of_groups = [
-        [f"{group}={option}", *(["model._target_=a.B"] if option == "custom" else [])]
+        [f"{group}={option}", *_needed(group).get(option, ())]
         for group in GROUPS
         if group in command.schema.model_fields
         for option in options(configs, group)

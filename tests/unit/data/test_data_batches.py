@@ -117,8 +117,15 @@ def test_a_larger_view_is_made_on_the_device():
         assert images.shape == (10, 3, 40, 40)
 
 
+def test_a_channel_that_never_changes_is_only_shifted():
+    images = image_set(3).images.copy()
+    images[..., 2] = 255
+    found = channel_statistics(ImageSet(images, np.zeros(3, np.int64)))
+    assert (found.mean[2], found.std[2]) == (1.0, 1.0)
+
+
 def test_statistics_are_those_of_the_pixels():
     images = image_set(50).images
-    found = channel_statistics(images)
+    found = channel_statistics(ImageSet(images, np.zeros(len(images), np.int64)))
     np.testing.assert_allclose(found.mean, (images / 255).mean((0, 1, 2)), atol=1e-12)
     np.testing.assert_allclose(found.std, (images / 255).std((0, 1, 2)), atol=1e-12)

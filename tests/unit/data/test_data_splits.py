@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerscope.base.errors import UserError
-from layerscope.data.module import stratified_split
+from layerscope.data.sets import stratified_split
 
 
 # A machine at work is no failure.

@@ -6,7 +6,15 @@ from torch.nn import functional as F
 from layerscope.base.errors import UserError
 from layerscope.config.schema import SimpleCNNConfig, SyntheticConfig
 from layerscope.data.cifar10 import CLASS_NAMES
-from layerscope.data.view import LUMA, View, see_images, see_labels, see_pixels, view_for
+from layerscope.data.view import (
+    LUMA,
+    View,
+    see_images,
+    see_labels,
+    see_pixels,
+    view_for,
+    view_of_other_data,
+)
 
 ALL = tuple((name, (index,)) for index, name in enumerate(CLASS_NAMES))
 
@@ -86,3 +94,42 @@ def test_smaller_images_are_torchs_adaptive_average_to_the_bit(grayscale):
             averages = F.adaptive_avg_pool2d(planes, size).round().to(torch.uint8)
             seen = see_pixels(images, View(size, grayscale, ALL))
             assert torch.equal(seen.permute(0, 3, 1, 2), averages), (stored, size)
+
+
+def test_a_thousand_classes():
+    names = [f"class {number}" for number in range(1000)]
+    view = view_for(data(), model(num_classes=1000), names)
+    labels = np.arange(1000)[::-1]
+    assert (see_labels(labels, view) == labels).all()
+
+
+def other(trained, names, groups=None):
+    return view_of_other_data(trained, data(groups=groups), names, CLASS_NAMES)
+
+
+def test_other_data_is_seen_by_the_names_of_its_classes():
+    trained = view_for(data(), model((3, 32, 32), 10), CLASS_NAMES)
+    assert other(trained, CLASS_NAMES) == trained
+    backwards = other(trained, CLASS_NAMES[::-1])
+    assert see_labels(np.arange(10), backwards).tolist() == [*range(9, -1, -1)]
+    few = other(trained, ("truck", "cat"))
+    assert see_labels(np.array([0, 1]), few).tolist() == [9, 3]
+    named = other(trained, ("lion", "lorry", "rose"), {"truck": ("lorry",), "cat": ("lion",)})
+    assert see_labels(np.arange(3), named).tolist() == [3, 9, -1]
+    grouped = view_for(data(), model(), CLASS_NAMES)
+    assert other(grouped, CLASS_NAMES) == grouped
+    assert see_labels(np.array([0, 1]), other(grouped, ("vehicles", "animals"))).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "groups", "named"),
+    [
+        (("cat", "cow"), None, "has the class cow, which the checkpoint's network does not know"),
+        (("cow", "ox"), None, r"has the class cow \(and 1 more\)"),
+        (("cow", "ox"), {"horned": ("cow",)}, r"data\.groups\.horned is no class"),
+        (("cow", "ox"), {"cat": ("lynx",)}, "data.groups.cat"),
+    ],
+)
+def test_other_classes_would_mean_nothing(names, groups, named):
+    with pytest.raises(UserError, match=named):
+        other(view_for(data(), model((3, 32, 32), 10), CLASS_NAMES), names, groups)
