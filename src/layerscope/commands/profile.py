@@ -7,7 +7,7 @@ from typing import Any
 from layerscope.audit import walkthrough_audit
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.files import write_json
-from layerscope.base.targets import target_of
+from layerscope.base.targets import Targets, target_of
 from layerscope.commands.network import (
     given_checkpoint,
     network_name,
@@ -61,7 +61,7 @@ def check_profile(request: Request) -> Job:
     network = build_network(config.model, target_of(request.targets))
     if checkpoint is not None:
         load_weights(network, checkpoint)
-    settings = _settings(config, network_name(config.model, network))
+    settings = _settings(config, network_name(config.model, network), request.targets)
     if config.budget is not None:
         check_budget_settings(read_budget(Path(config.budget)), settings)
     check_settings(network, settings)
@@ -77,7 +77,7 @@ def check_profile(request: Request) -> Job:
     return partial(_save, config, report, changes, request.overrides)
 
 
-def _settings(config: ProfileConfig, network: str) -> ProfileSettings:
+def _settings(config: ProfileConfig, network: str, targets: Targets) -> ProfileSettings:
     return ProfileSettings(
         network=network,
         input_shape=(config.batch_size, *(config.input_shape or config.model.input_shape)),
@@ -87,7 +87,7 @@ def _settings(config: ProfileConfig, network: str) -> ProfileSettings:
         train=config.train,
         freeze=config.freeze,
         input_requires_grad=config.input_requires_grad,
-        optimizer=optimizer_maker(config.optimizer),
+        optimizer=optimizer_maker(config.optimizer, targets),
     )
 
 

@@ -13,12 +13,12 @@ from torch.nn.parameter import is_lazy
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
 from layerscope.base.formatting import bytes_exact, percent
-from layerscope.base.targets import target_of
+from layerscope.base.targets import Targets, target_of
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.compose import without_places
 from layerscope.config.problems import parse
-from layerscope.config.schema import TrainConfig
+from layerscope.config.schema import CustomOptimizerConfig, TrainConfig
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import (
     ImageData,
@@ -60,7 +60,7 @@ from layerscope.training.hardware import (
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
-from layerscope.training.optimizers import optimizer_maker
+from layerscope.training.optimizers import optimizer_maker, state_after_a_step
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
 from layerscope.training.scoring import score_checkpoint
@@ -131,10 +131,12 @@ def check_training(request: Request) -> Job:
     num_outputs = check_network(network, config.model)
     if config.trainer.deterministic and uses_gpu(config.trainer):
         check_deterministic(network, config.model, torch.device("cuda"))
+    if isinstance(config.optimizer, CustomOptimizerConfig):
+        state_after_a_step(network, config.optimizer, request.targets)
     start = start_of(config, request.directory)
     if config.resume is not None and is_finished(config, request.directory):
         return _say_finished
-    _check_start(network, config, start)
+    _check_start(network, config, start, request.targets)
     provenance = prepare_data(config.data, Screen(silent=in_child_process()).say)
     epoch = _check_sizes(config)
     _check_smallest_batch(network, config, epoch)
@@ -164,7 +166,7 @@ def train(plan: Plan, directory: Path) -> None:
             complain(f"warning: {warning}")
         _describe(plan, network, directory, screen)
     if not plan.start.has_trained:
-        _fit(plan, Classifier(network, config), directory, screen)
+        _fit(plan, Classifier(network, config, plan.request.targets), directory, screen)
     if is_first:
         _finish(plan, directory, screen)
 
@@ -188,12 +190,14 @@ def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
         )
 
 
-def _check_start(network: torch.nn.Module, config: TrainConfig, start: Start) -> None:
+def _check_start(
+    network: torch.nn.Module, config: TrainConfig, start: Start, targets: Targets
+) -> None:
     if start.checkpoint is None:
         return
     checkpoint = read_checkpoint(start.checkpoint)
     load_weights(network, checkpoint)
-    validate_checkpoint(checkpoint, network, config)
+    validate_checkpoint(checkpoint, network, config, targets)
     if start.has_trained and config.resume is None:
         raise UserError(
             f"ckpt_path={start.checkpoint} has trained all its epochs, or was stopped early: raise "
@@ -368,7 +372,7 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     if _wants_profile(plan.config, results["steps"]):
         batch_size = plan.epoch.largest_batch // num_processes(plan.config.trainer)
         try:
-            report = _profile_run(plan.config, plan.target, batch_size, directory)
+            report = _profile_run(plan.config, plan.request.targets, batch_size, directory)
         except UserError as error:  # the run is complete: that an instrument fails is no reason
             screen.say(f"no profile: {error}")
     write_json(directory / RESULTS_FILE, results)
@@ -404,7 +408,7 @@ def _wants_profile(config: TrainConfig, num_steps: int) -> bool:
 
 
 def _profile_run(
-    config: TrainConfig, target: str | None, batch_size: int, directory: Path
+    config: TrainConfig, targets: Targets, batch_size: int, directory: Path
 ) -> ProfileReport:
     """Write profile.json, .csv, .md and .html into the run's directory.
 
@@ -418,9 +422,9 @@ def _profile_run(
         device="cuda" if uses_gpu(config.trainer) else "cpu",
         channels_last=config.trainer.channels_last,
         train=True,
-        optimizer=optimizer_maker(config.optimizer),
+        optimizer=optimizer_maker(config.optimizer, targets),
     )
-    network = build_network(config.model, target)
+    network = build_network(config.model, target_of(targets))
     report = ProfileReport(profile_network(network, settings, frozenset(INSTRUMENTS)))
     report.save(directory)
     return report

@@ -88,6 +88,19 @@ class Section(BaseModel):
     )
 
 
+class OwnClass(Section):
+    """A class of the user's own; keys that are not listed here are passed to it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = Field(alias="_target_")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the user's class is called with."""
+        return dict(self.model_extra or {})
+
+
 class NetworkBase(Section):
     """Keys that every network has."""
 
@@ -194,11 +207,9 @@ class TorchvisionConfig(NetworkBase):
     )
 
 
-class CustomConfig(NetworkBase):
-    """A user's own class; keys that are not listed here are passed to it, and so are `num_classes`
-    and `input_shape` where it has parameters of these names."""
-
-    model_config = ConfigDict(extra="allow")
+class CustomConfig(OwnClass, NetworkBase):
+    """A user's own network; `num_classes` and `input_shape` are passed to it where it has
+    parameters of these names."""
 
     family: Literal["custom"]
     target: str = Field(
@@ -209,11 +220,6 @@ class CustomConfig(NetworkBase):
             "parameters of these names."
         ),
     )
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the user's class is called with."""
-        return dict(self.model_extra or {})
 
 
 NetworkConfig = Annotated[
@@ -344,7 +350,26 @@ class MuonConfig(Section):
     sgd_weight_decay: NonNegative = Field(description="Weight decay of all other parameters.")
 
 
-OptimizerConfig = Annotated[SGDConfig | AdamConfig | MuonConfig, Field(discriminator="name")]
+class CustomOptimizerConfig(OwnClass):
+    """A user's own class of torch.optim.Optimizer."""
+
+    name: Literal["custom"]
+    target: str = Field(
+        alias="_target_",
+        description=(
+            "Your own class, or one of torch's, torch.optim.RMSprop, given on the command line "
+            "only; it is called with the parameters, and further keys (+optimizer.alpha=0.9) are "
+            "passed to it."
+        ),
+    )
+    lr: Positive | None = Field(
+        description="Learning rate at its highest; null: the class's own default."
+    )
+
+
+OptimizerConfig = Annotated[
+    SGDConfig | AdamConfig | MuonConfig | CustomOptimizerConfig, Field(discriminator="name")
+]
 
 
 class ConstantConfig(Section):

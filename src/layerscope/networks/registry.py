@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
-from layerscope.base.targets import import_target
+from layerscope.base.targets import call_target, import_target
 from layerscope.config.schema import CustomConfig, NetworkBase, TorchvisionConfig
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.pattern import PatternCNN
@@ -88,16 +88,11 @@ def _build_custom(config: CustomConfig, trusted_target: str | None) -> nn.Module
     try:
         signature = inspect.signature(target)
         arguments = {name: value for name, value in shared.items() if name in signature.parameters}
-        arguments |= config.arguments
-        signature.bind(**arguments)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{trusted_target} cannot be called with the keys under model: {error}"
         ) from error
-    try:
-        network = target(**arguments)
-    except (Exception, SystemExit) as error:  # the user's own constructor may raise anything
-        raise UserError(f"{trusted_target} cannot be built: {error}") from error
+    network = call_target(trusted_target, target, "model", **{**arguments, **config.arguments})
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_={trusted_target} makes a {type(network).__name__}, not an nn.Module"

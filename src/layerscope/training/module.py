@@ -1,6 +1,7 @@
 """The LightningModule: one training step, and the scores that it collects."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from layerscope.base.errors import NonFiniteLoss
-from layerscope.config.schema import TrainConfig
+from layerscope.base.targets import NO_TARGETS, Targets, own_code
+from layerscope.config.schema import CustomOptimizerConfig, TrainConfig
 from layerscope.data.batches import Batch
 from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
@@ -114,9 +116,14 @@ class Classifier(L.LightningModule):
     Optimization is manual. The schedule and the random seeds are functions of `batches_seen` alone,
     which is in the checkpoint. A step reads a single value back from the device: whether its loss
     and gradients are finite.
+
+    Args:
+        targets: classes of the user's own, see base/targets.py.
     """
 
-    def __init__(self, network: nn.Module, config: TrainConfig) -> None:
+    def __init__(
+        self, network: nn.Module, config: TrainConfig, targets: Targets = NO_TARGETS
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network
@@ -125,6 +132,7 @@ class Classifier(L.LightningModule):
         self.stop_is_wanted = False  # by a signal to any process, as of the last training step
         self._request: StopRequest | None = None
         self._config = config
+        self._targets = targets
         num_classes = config.model.num_classes
         self.train_scores = Scores(num_classes)
         self.val_scores = Scores(num_classes)
@@ -140,7 +148,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer; `training_step` applies the schedule itself."""
-        return build_optimizer(self.network, self._config.optimizer)
+        return build_optimizer(self.network, self._config.optimizer, self._targets)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) to outputs (N, num_classes), the first of several tensors."""
@@ -278,8 +286,15 @@ class Classifier(L.LightningModule):
         limit = self._config.trainer.gradient_clip_norm
         if limit is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
-        optimizer.step()
+        with self._told_as_own():
+            optimizer.step()
         optimizer.zero_grad()
+
+    def _told_as_own(self) -> AbstractContextManager[None]:
+        """Let an error of a user's own optimizer name its class."""
+        own = self._config.optimizer
+        is_own = isinstance(own, CustomOptimizerConfig)
+        return own_code(own.target, "its step") if is_own else nullcontext()
 
     def _rate(self) -> float:
         config = self._config.trainer
