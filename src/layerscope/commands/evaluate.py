@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from layerscope.base.errors import UserError
 from layerscope.base.files import write_json
-from layerscope.base.formatting import percent
+from layerscope.base.formatting import number, percent
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.schema import EvaluateConfig
@@ -21,6 +21,7 @@ from layerscope.report.tables import Row, write_table
 from layerscope.report.terminal import Screen
 from layerscope.training.callbacks.prepare_process import prepare_process
 from layerscope.training.hardware import uses_gpu
+from layerscope.training.own_metrics import check_metrics
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.scoring import Scored, score_checkpoint
 
@@ -53,6 +54,7 @@ def check_evaluation(config_dir: Path, request: Request) -> Job:
     """Check everything that can be wrong, before anything is made."""
     opened = open_checkpoint(request, config_dir)
     uses_gpu(opened.config.trainer)
+    check_metrics(opened.config.metrics, opened.targets, opened.config.model.num_classes)
     provenance = prepare_data(opened.config.data, Screen().say)
     if count_images(opened.config)["test"] == 0:
         raise UserError("no test image is in the checkpoint's classes: give more of them")
@@ -78,6 +80,7 @@ def evaluate(
             "num_images": len(scored.labels),
             "test/acc": scored.accuracy,
             "test/loss": scored.loss,
+            **{f"test/{name}": value for name, value in scored.own.items()},
             "per_class": classes,
             "confusion": {"class_names": list(names), "counts": confusion.tolist()},
         },
@@ -174,6 +177,7 @@ def _show(
         [
             ("test accuracy", f"{percent(scored.accuracy)} of {len(scored.labels):,} images"),
             ("test loss", f"{scored.loss:.6f}"),
+            *((f"test {name}", number(value)) for name, value in scored.own.items()),
             ("all files", str(directory)),
         ],
     )

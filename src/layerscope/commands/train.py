@@ -1,6 +1,7 @@
 """Train a network: from a checked configuration to the files of docs/reference.md."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
-from layerscope.base.formatting import bytes_exact, percent
+from layerscope.base.formatting import bytes_exact, number, percent
 from layerscope.base.targets import Targets, target_of
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Command, Job, Request
@@ -44,6 +45,7 @@ from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
+from layerscope.training.callbacks.own import own_callbacks
 from layerscope.training.callbacks.prepare_process import PrepareProcess, prepare_process
 from layerscope.training.callbacks.within_epoch import WithinEpoch
 from layerscope.training.checkpoint_files import BEST, LAST
@@ -61,9 +63,10 @@ from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
 from layerscope.training.optimizers import optimizer_maker, state_after_a_step
+from layerscope.training.own_metrics import check_metrics
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
-from layerscope.training.scoring import score_checkpoint
+from layerscope.training.scoring import Scored, finite, score_checkpoint
 from layerscope.training.stop_request import StopRequest
 from layerscope.training.trainer import early_stopping, make_trainer
 
@@ -131,8 +134,7 @@ def check_training(request: Request) -> Job:
     num_outputs = check_network(network, config.model)
     if config.trainer.deterministic and uses_gpu(config.trainer):
         check_deterministic(network, config.model, torch.device("cuda"))
-    if isinstance(config.optimizer, CustomOptimizerConfig):
-        state_after_a_step(network, config.optimizer, request.targets)
+    _check_own_classes(network, config, request.targets)
     start = start_of(config, request.directory)
     if config.resume is not None and is_finished(config, request.directory):
         return _say_finished
@@ -188,6 +190,18 @@ def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
             f"data.batch_size={data.batch_size}, data.drop_last={str(data.drop_last).lower()}: "
             f"{processes} processes need a batch that they can share equally, and no short last one"
         )
+
+
+def _check_own_classes(network: torch.nn.Module, config: TrainConfig, targets: Targets) -> None:
+    """Refuse classes of the user's own that a run could not use, or not save.
+
+    Raises:
+        UserError: names the class and what is wrong with it.
+    """
+    if isinstance(config.optimizer, CustomOptimizerConfig):
+        state_after_a_step(network, config.optimizer, targets)
+    check_metrics(config.metrics, targets, config.model.num_classes)
+    own_callbacks(config.callbacks, targets)
 
 
 def _check_start(
@@ -322,7 +336,8 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         BatchProgress(screen),
         *early_stopping(config.callbacks.early_stopping),
         ActivationMemory(directory, config, plan.epoch.largest_batch),
-        EndOfEpoch(directory, folder, screen),
+        *own_callbacks(config.callbacks, plan.request.targets),
+        EndOfEpoch(directory, folder, screen, [own.column for own in config.metrics.extra]),
         WithinEpoch(folder, config.checkpoint_every_n_steps, request),
     ]
     loggers = make_loggers(config.logger, directory)
@@ -357,11 +372,13 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     best = read_checkpoint(directory / "checkpoints" / BEST)
     assert history.best is not None, "an epoch has ended"
     scored, _ = score_checkpoint(best, plan.config, plan.request.targets, directory)
+    own = _own_scores(scored, history.metrics[history.best.epoch])
     results = {
         "test/acc": scored.accuracy,
         "test/loss": scored.loss,
         "val/acc": history.best.accuracy,
         "val/loss": history.best.loss,
+        **own,
         "epochs": history.num_epochs,
         "steps": int(history.metrics[-1]["step"]),
         "train_seconds": history.seconds,
@@ -377,11 +394,24 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
             screen.say(f"no profile: {error}")
     write_json(directory / RESULTS_FILE, results)
     if not plan.request.in_sweep:  # a sweep ends in a table of its own
-        screen.panel("run finished", _panel(results, report, directory))
+        screen.panel("run finished", _panel(results, own, report, directory))
+
+
+def _own_scores(scored: Scored, best_row: Mapping[str, str]) -> dict[str, float | None]:
+    """Return the user's own metrics of the best checkpoint; None: not finite, or not measured.
+
+    Args:
+        best_row: of metrics.csv.
+    """
+    test = {f"test/{name}": value for name, value in scored.own.items()}
+    return test | {f"val/{n}": finite(float(best_row[f"val/{n}"] or "nan")) for n in scored.own}
 
 
 def _panel(
-    results: dict[str, Any], report: ProfileReport | None, directory: Path
+    results: dict[str, Any],
+    own: Mapping[str, float | None],
+    report: ProfileReport | None,
+    directory: Path,
 ) -> list[tuple[str, str]]:
     profile = [] if report is None else [("profile", _profile_line(report, directory))]
     memory = json.loads((directory / "activation_memory.json").read_text())
@@ -389,6 +419,7 @@ def _panel(
     return [
         ("test accuracy", f"{percent(results['test/acc'])} (best checkpoint)"),
         ("validation accuracy", percent(results["val/acc"])),
+        *((name, number(value)) for name, value in own.items()),
         ("training time", f"{results['train_seconds']:.1f} s in {results['epochs']} epochs"),
         ("speed", f"{results['images_per_second']:,.0f} images/s"),
         ("saved for backward", f"{bytes_exact(saved)} at batch {batch_size}"),

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from layerscope.base.errors import UserError
-from layerscope.config.problems import as_typed
+from layerscope.config.problems import as_typed, misplaced_target
 from layerscope.config.yaml_files import MAX_DEPTH
 
 OTHER_THAN_TRAINED = ("data", "trainer")  # groups of which a checkpoint can get another option
@@ -122,6 +122,9 @@ def unknown_key(
     key: str, known: Sequence[str], where: str = "--cfg job lists the keys there are"
 ) -> str:
     """Return the message for a key that does not exist: the nearest one, or where all stand."""
+    misplaced = misplaced_target(key)
+    if misplaced:
+        return misplaced
     if key in known:
         return f"{key} is no group that this command has options of: leave it out"
     parent, _, name = key.rpartition(".")

@@ -207,7 +207,7 @@ class TorchvisionConfig(NetworkBase):
     )
 
 
-class CustomConfig(OwnClass, NetworkBase):
+class CustomConfig(NetworkBase, OwnClass):
     """A user's own network; `num_classes` and `input_shape` are passed to it where it has
     parameters of these names."""
 
@@ -496,12 +496,54 @@ class ActivationMemoryConfig(Section):
     )
 
 
+class OwnCallback(OwnClass):
+    """A callback of the user's own."""
+
+
 class CallbacksConfig(Section):
     """What happens beside training."""
 
     early_stopping: EarlyStoppingConfig = Field(description="When a run stops early.")
     activation_memory: ActivationMemoryConfig = Field(
         description="When activation memory is recorded."
+    )
+    extra: tuple[OwnCallback, ...] = Field(
+        description=(
+            "Lightning callbacks of your own, [{_target_: mycb.Hello, every: 3}], given on the "
+            "command line only; further keys are passed to them."
+        )
+    )
+
+
+class OwnMetric(OwnClass):
+    """A torchmetrics metric; its name is the class's where none is given."""
+
+    name: Annotated[str, Field(max_length=50)] | None = None
+
+    @property
+    def column(self) -> str:
+        """Its name in files, behind val/ and test/."""
+        return self.name or self.target.rpartition(".")[2]
+
+
+def _have_own_names(metrics: tuple[OwnMetric, ...]) -> tuple[OwnMetric, ...]:
+    names = [metric.column for metric in metrics]
+    for name in names:
+        if name in ("loss", "acc") or names.count(name) > 1 or not name.isidentifier():
+            raise ValueError(f"needs a name in place of {name}: add one of its own, name: f1")
+    return metrics
+
+
+class MetricsConfig(Section):
+    """What is measured beside loss and accuracy."""
+
+    extra: Annotated[tuple[OwnMetric, ...], AfterValidator(_have_own_names)] = Field(
+        description=(
+            "Metrics of torchmetrics or your own, [{_target_: "
+            "torchmetrics.classification.MulticlassF1Score, num_classes: 10, average: macro}], "
+            "given on the command line only, measured in validation and test; `name` names one, "
+            "further keys are passed to it."
+        )
     )
 
 
@@ -539,6 +581,7 @@ class TrainConfig(Section):
         description="Where to train; ddp and ddp_spawn do with several processes."
     )
     callbacks: CallbacksConfig = Field(description="What happens beside training.")
+    metrics: MetricsConfig = Field(description="What is measured beside loss and accuracy.")
     logger: LoggerConfig = Field(description="Experiment tracker beside metrics.csv.")
     seed: Seed = Field(
         description="Seed of the weights and of the order and augmentation of the images."

@@ -24,6 +24,7 @@ from layerscope.networks.losses import loss_of
 from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
 from layerscope.training.hardware import run_environment
 from layerscope.training.optimizers import build_optimizer
+from layerscope.training.own_metrics import make_metrics
 from layerscope.training.schedules import rate_at
 from layerscope.training.stop_request import StopRequest
 
@@ -137,6 +138,7 @@ class Classifier(L.LightningModule):
         self.train_scores = Scores(num_classes)
         self.val_scores = Scores(num_classes)
         self.test_scores = Scores(num_classes)
+        self._own_metrics = make_metrics(config.metrics, targets)
 
     def next_step(self) -> int:
         """Return the index of the next training batch, counted over all epochs."""
@@ -187,13 +189,23 @@ class Classifier(L.LightningModule):
         """Log the epoch's scores."""
         self._log("train", self.train_scores)
 
+    def on_validation_epoch_start(self) -> None:
+        """Start the user's own metrics."""
+        self._own_metrics.start(self.device)
+
+    def on_test_epoch_start(self) -> None:
+        """Start the user's own metrics."""
+        self._own_metrics.start(self.device)
+
     def on_validation_epoch_end(self) -> None:
         """Log the split's scores."""
         self._log("val", self.val_scores)
+        self._log_own("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the split's scores."""
         self._log("test", self.test_scores)
+        self._log_own("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add everything that is needed to rebuild the network and its input, as plain data."""
@@ -237,11 +249,16 @@ class Classifier(L.LightningModule):
         outputs = self(images)
         if len(labels):  # A short last batch can leave a rank without images.
             scores.update(outputs, labels, loss_of(outputs, labels, self._config.loss))
+            self._own_metrics.update(outputs, labels)
         return outputs
 
     def _log(self, split: str, scores: Scores) -> None:
         loss, accuracy = scores.take()
         self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
+
+    def _log_own(self, split: str) -> None:
+        values = self._own_metrics.compute()
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()})
 
     def _agree(self, loss: Tensor) -> None:
         """Refuse a loss or gradients that are not finite, before the update.

@@ -17,7 +17,7 @@ from layerscope.training.checkpoint_files import (
     UnreadCheckpoint,
 )
 from layerscope.training.checkpoint_folder import best_in
-from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
+from layerscope.training.checkpoints import RunFacts, read_checkpoint, with_later_keys
 from layerscope.training.hardware import run_environment
 from layerscope.training.history import History
 
@@ -168,7 +168,7 @@ def _configuration_in(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return _plain(parse(TrainConfig, {**LATER_KEYS, **load_yaml(path)}))
+        return _plain(parse(TrainConfig, with_later_keys(load_yaml(path))))
     except (TypeError, UserError) as error:
         raise UserError(f"{path} is not what a run writes: choose another directory") from error
 
