@@ -99,16 +99,23 @@ def call_target(
     Raises:
         UserError: it does not take them, or fails.
     """
+    check_call(target, found, section, *arguments, **keys)
+    try:
+        return found(*arguments, **keys)
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise UserError(f"{target} cannot be built: {error}") from error
+
+
+def check_call(
+    target: str, found: Callable[..., Any], section: str, *arguments: Any, **keys: Any
+) -> None:
+    """Refuse arguments that the user's class or function does not take; see `call_target`."""
     try:
         inspect.signature(found).bind(*arguments, **keys)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{target} cannot be called with the keys under {section}: {error}"
         ) from error
-    try:
-        return found(*arguments, **keys)
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise UserError(f"{target} cannot be built: {error}") from error
 
 
 @contextmanager

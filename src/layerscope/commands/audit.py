@@ -10,13 +10,11 @@ import torch
 from layerscope.audit import Audit, audit_network, read_claims
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.files import write_json
-from layerscope.base.targets import target_of
-from layerscope.commands.network import refuse_groups
+from layerscope.commands.network import new_network, refuse_groups
 from layerscope.commands.runner import Command, Job, Request, run_command
 from layerscope.config.overrides import key_of
 from layerscope.config.problems import parse
 from layerscope.config.schema import AuditConfig
-from layerscope.networks import build_network
 from layerscope.report.audit import save_audit, show_audit
 from layerscope.report.terminal import Screen
 from layerscope.training.provenance import describe_environment
@@ -75,7 +73,7 @@ def check_audit(file: Path | None, request: Request) -> Job:
     config = parse(AuditConfig, {"model": request.values["model"]})
     claims = read_claims(file)
     with torch.random.fork_rng([]):
-        network = build_network(config.model, target_of(request.targets))
+        network = new_network(config.model, request.targets)
     audit = audit_network(network, claims)
     return partial(_save, claims.title or file.name, audit, request.overrides)
 

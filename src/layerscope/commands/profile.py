@@ -11,6 +11,7 @@ from layerscope.base.targets import Targets, target_of
 from layerscope.commands.network import (
     given_checkpoint,
     network_name,
+    new_network,
     refuse_another_network,
     refuse_groups,
 )
@@ -58,8 +59,10 @@ def check_profile(request: Request) -> Job:
     """
     checkpoint = given_checkpoint(request)
     config = _parsed(request, checkpoint)
-    network = build_network(config.model, target_of(request.targets))
-    if checkpoint is not None:
+    if checkpoint is None:
+        network = new_network(config.model, request.targets)
+    else:
+        network = build_network(config.model, target_of(request.targets))
         load_weights(network, checkpoint)
     settings = _settings(config, network_name(config.model, network), request.targets)
     if config.budget is not None:

@@ -19,7 +19,7 @@ from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Command, Job, Request
 from layerscope.config.compose import without_places
 from layerscope.config.problems import parse
-from layerscope.config.schema import CustomOptimizerConfig, TrainConfig
+from layerscope.config.schema import CustomOptimizerConfig, CustomSchedulerConfig, TrainConfig
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import (
     ImageData,
@@ -62,8 +62,10 @@ from layerscope.training.hardware import (
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
-from layerscope.training.optimizers import optimizer_maker, state_after_a_step
+from layerscope.training.optimizers import build_optimizer, optimizer_maker, state_after_a_step
 from layerscope.training.own_metrics import check_metrics
+from layerscope.training.own_schedules import check_schedule, own_schedule
+from layerscope.training.pretrained import Pretrained, load_pretrained
 from layerscope.training.provenance import describe_run, prepare_data
 from layerscope.training.resume import CONFIG_FILE, RESULTS_FILE, Start, is_finished, start_of
 from layerscope.training.scoring import Scored, finite, score_checkpoint
@@ -138,10 +140,13 @@ def check_training(request: Request) -> Job:
     start = start_of(config, request.directory)
     if config.resume is not None and is_finished(config, request.directory):
         return _say_finished
+    if start.checkpoint is None:
+        load_pretrained(network, config.model)
     _check_start(network, config, start, request.targets)
     provenance = prepare_data(config.data, Screen(silent=in_child_process()).say)
     epoch = _check_sizes(config)
     _check_smallest_batch(network, config, epoch)
+    _check_own_schedule(network, config, epoch, request.targets)
     warnings = (
         start.warning,
         _warning_of_accumulation(config, epoch),
@@ -160,13 +165,16 @@ def train(plan: Plan, directory: Path) -> None:
     prepare_process(config.trainer)
     torch.manual_seed(config.seed)
     network = build_network(config.model, plan.target)
+    pretrained = None
+    if plan.start.checkpoint is None:  # else all weights are the checkpoint's
+        pretrained = load_pretrained(network, config.model)
     if is_first:
         remove_leftovers(directory)
         CheckpointFolder(directory).remove_leftovers()
         (directory / RESULTS_FILE).unlink(missing_ok=True)  # of fewer epochs
         for warning in plan.warnings:
             complain(f"warning: {warning}")
-        _describe(plan, network, directory, screen)
+        _describe(plan, network, pretrained, directory, screen)
     if not plan.start.has_trained:
         _fit(plan, Classifier(network, config, plan.request.targets), directory, screen)
     if is_first:
@@ -260,6 +268,23 @@ def _check_smallest_batch(network: torch.nn.Module, config: TrainConfig, epoch: 
         raise UserError(f"{mend}, the network cannot train on one image ({error})") from error
 
 
+def _check_own_schedule(
+    network: torch.nn.Module, config: TrainConfig, epoch: Epoch, targets: Targets
+) -> None:
+    """Refuse a schedule of the user's own that fails at any step of the run.
+
+    Raises:
+        UserError: names it and the step.
+    """
+    if not isinstance(config.scheduler, CustomSchedulerConfig):
+        return
+    optimizer = build_optimizer(network, config.optimizer, targets)
+    updates = -(-epoch.num_batches // config.trainer.accumulate_grad_batches)
+    epochs = config.trainer.max_epochs
+    schedule = own_schedule(config.scheduler, targets, optimizer, updates, epochs)
+    check_schedule(schedule, updates * epochs)
+
+
 def _warning_of_accumulation(config: TrainConfig, epoch: Epoch) -> str:
     accumulated = config.trainer.accumulate_grad_batches
     if accumulated <= epoch.num_batches:
@@ -303,14 +328,22 @@ def _epoch(config: TrainConfig, num_images: int) -> Epoch:
     return Epoch(used, min(size, num_images), last)
 
 
-def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Screen) -> None:
+def _describe(
+    plan: Plan,
+    network: torch.nn.Module,
+    pretrained: Pretrained | None,
+    directory: Path,
+    screen: Screen,
+) -> None:
     """Write config.yaml, run.json and layers.json, and show the same."""
     config = plan.config
     plain = config.model_dump(mode="json", by_alias=True)
     write_text(directory / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False))
     if not (directory / "run.json").exists():  # else it tells of the run's beginning
         told = describe_run(config, plan.request.overrides, plan.data)
-        write_json(directory / "run.json", {**told, "threads": num_threads(config.trainer)})
+        weights = {} if pretrained is None else {"weights": pretrained.to_plain()}
+        threads = num_threads(config.trainer)
+        write_json(directory / "run.json", {**told, **weights, "threads": threads})
     rows = layer_table(network, config.model.input_shape)
     save_layer_table(directory, rows)
     if plan.request.in_sweep:
@@ -321,6 +354,8 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
         f"data {plan.data['name']}, from: {plan.data['source']}; precision "
         f"{config.trainer.precision}; threads {num_threads(config.trainer)}; seed {config.seed}"
     )
+    if pretrained is not None:
+        screen.say(str(pretrained))
     if plan.num_outputs > 1:
         screen.say(f"the network returns {plan.num_outputs} tensors: the first one is trained on")
 

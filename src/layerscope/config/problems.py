@@ -68,17 +68,20 @@ def misplaced_target(key: str) -> str:
 
 def as_typed(value: object) -> str:
     """Return a value as a user writes it on the command line, shortened if it is long."""
-    text = _as_typed(value)
+    text = as_typed_in_full(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _as_typed(value: object) -> str:
+def as_typed_in_full(value: object) -> str:
+    """Return a value as a user writes it on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_as_typed, value))}]"
+        return f"[{','.join(map(as_typed_in_full, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_as_typed(member)}' for key, member in value.items())}}}"
+        return (
+            f"{{{','.join(f'{key}:{as_typed_in_full(member)}' for key, member in value.items())}}}"
+        )
     return str(value)
 
 

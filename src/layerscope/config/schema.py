@@ -199,11 +199,15 @@ class PatternConfig(NetworkBase):
 
 
 class TorchvisionConfig(NetworkBase):
-    """A torchvision classifier with random weights."""
+    """A torchvision classifier, with random weights or those of a file."""
 
     family: Literal["torchvision"]
-    name: str = Field(
-        description="torchvision's name of a classifier, such as resnet18; its weights are random."
+    name: str = Field(description="torchvision's name of a classifier, such as resnet18.")
+    weights: LocalPath | None = Field(
+        description=(
+            "File of weights to begin with, a state_dict such as torchvision's resnet18-f37072fd"
+            ".pth; a last layer of another number of classes stays random. Null: random weights."
+        )
     )
 
 
@@ -398,8 +402,29 @@ class StepsConfig(Section):
     )
 
 
+class CustomSchedulerConfig(OwnClass):
+    """A class of torch.optim.lr_scheduler, or a user's own function."""
+
+    name: Literal["custom"]
+    target: str = Field(
+        alias="_target_",
+        description=(
+            "A class of torch.optim.lr_scheduler, your own of its kind, or a function f(step, "
+            "num_steps) of the share of the learning rate, given on the command line only; "
+            "further keys (+scheduler.step_size=10) are passed to it."
+        ),
+    )
+    interval: Literal["epoch", "step"] | None = Field(
+        description=(
+            "What it counts, epochs or steps of the optimizer; null: epochs for a class, as in "
+            "torch's examples, and steps for a function."
+        )
+    )
+
+
 SchedulerConfig = Annotated[
-    ConstantConfig | WarmupConfig | StepsConfig, Field(discriminator="name")
+    ConstantConfig | WarmupConfig | StepsConfig | CustomSchedulerConfig,
+    Field(discriminator="name"),
 ]
 
 

@@ -99,7 +99,11 @@ def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError: it is none.
     """
-    return _filled(_LATER_KEYS, config)
+    filled = _filled(_LATER_KEYS, config)
+    model = filled.get("model")
+    if isinstance(model, dict) and model.get("family") == "torchvision":
+        filled["model"] = {"weights": None, **model}
+    return filled
 
 
 def _filled(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The LightningModule: one training step, and the scores that it collects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from layerscope.base.errors import NonFiniteLoss
 from layerscope.base.targets import NO_TARGETS, Targets, own_code
-from layerscope.config.schema import CustomOptimizerConfig, TrainConfig
+from layerscope.config.schema import CustomOptimizerConfig, CustomSchedulerConfig, TrainConfig
 from layerscope.data.batches import Batch
 from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
@@ -25,6 +25,7 @@ from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
 from layerscope.training.hardware import run_environment
 from layerscope.training.optimizers import build_optimizer
 from layerscope.training.own_metrics import make_metrics
+from layerscope.training.own_schedules import OwnSchedule, own_schedule
 from layerscope.training.schedules import rate_at
 from layerscope.training.stop_request import StopRequest
 
@@ -134,6 +135,7 @@ class Classifier(L.LightningModule):
         self._request: StopRequest | None = None
         self._config = config
         self._targets = targets
+        self._own_schedule: OwnSchedule | None = None  # made when the batches are known
         num_classes = config.model.num_classes
         self.train_scores = Scores(num_classes)
         self.val_scores = Scores(num_classes)
@@ -297,9 +299,7 @@ class Classifier(L.LightningModule):
     def _update(self) -> None:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        rate = self._rate()
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate
+        self._schedule(optimizer.param_groups)
         limit = self._config.trainer.gradient_clip_norm
         if limit is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
@@ -313,12 +313,33 @@ class Classifier(L.LightningModule):
         is_own = isinstance(own, CustomOptimizerConfig)
         return own_code(own.target, "its step") if is_own else nullcontext()
 
-    def _rate(self) -> float:
-        config = self._config.trainer
-        updates_per_epoch = -(-self._batches_per_epoch() // config.accumulate_grad_batches)
+    def _schedule(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Set the learning rates of this update."""
+        update, config = self._update_index(), self._config.scheduler
+        num_epochs = self._config.trainer.max_epochs
+        if not isinstance(config, CustomSchedulerConfig):
+            rate = rate_at(config, update, self._updates_per_epoch() * num_epochs)
+            for group in groups:
+                group["lr"] = group["base_lr"] * rate
+            return
+        if self._own_schedule is None:
+            self._own_schedule = own_schedule(
+                config,
+                self._targets,
+                self.configure_optimizers(),  # anew, with its first learning rates
+                self._updates_per_epoch(),
+                num_epochs,
+            )
+        for group, values in zip(groups, self._own_schedule.at(update), strict=True):
+            group.update(values)
+
+    def _update_index(self) -> int:
         epoch, index = divmod(self.batches_seen, self._batches_per_epoch())
-        update = epoch * updates_per_epoch + index // config.accumulate_grad_batches
-        return rate_at(self._config.scheduler, update, updates_per_epoch * config.max_epochs)
+        accumulated = self._config.trainer.accumulate_grad_batches
+        return epoch * self._updates_per_epoch() + index // accumulated
+
+    def _updates_per_epoch(self) -> int:
+        return -(-self._batches_per_epoch() // self._config.trainer.accumulate_grad_batches)
 
     def _batches_per_epoch(self) -> int:
         return int(self.trainer.num_training_batches)

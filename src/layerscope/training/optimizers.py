@@ -230,8 +230,8 @@ def state_after_a_step(
     problem = not_plain(optimizer.state_dict())
     if problem:
         raise UserError(
-            f"optimizer._target_={config.target} keeps a value of type {problem} in its state: keep tensors and "
-            "numbers, since a checkpoint holds nothing else"
+            f"optimizer._target_={config.target} keeps a value of type {problem} in its state: "
+            "keep tensors and numbers, since a checkpoint holds nothing else"
         )
     return optimizer.state_dict()["state"]
 

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.targets import Targets, call_target, check_typed_list, import_target, own_code
-from layerscope.config.problems import as_typed
+from layerscope.config.problems import as_typed_in_full
 from layerscope.config.schema import MetricsConfig
 
 _KEY = "metrics.extra"
@@ -62,7 +62,7 @@ def make_metrics(config: MetricsConfig, targets: Targets) -> OwnMetrics:
         UserError: the user did not type one of them, it cannot be made, or is no Metric.
     """
     plain = [entry.model_dump(by_alias=True, exclude_none=True) for entry in config.extra]
-    mend = f'type it again, "{_KEY}={as_typed(plain)}", or leave it out with {_KEY}=[]'
+    mend = f'type it again, "{_KEY}={as_typed_in_full(plain)}", or leave it out with {_KEY}=[]'
     check_typed_list(targets, _KEY, [entry.target for entry in config.extra], mend)
     metrics: dict[str, Metric] = {}
     for entry in config.extra:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.base.errors import UserError
-from layerscope.config.problems import parse
+from layerscope.config.problems import as_typed, parse
 from layerscope.config.schema import TrainConfig
 from layerscope.config.yaml_files import load_yaml
 from layerscope.training.checkpoint_files import (
@@ -212,4 +212,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    return "not set" if value is None else str(value)
+    return "not set" if value is None else as_typed(value)

@@ -176,7 +176,7 @@ def test_the_keys_change_on_purpose_only(group, configs, golden):
     found = []
     options = sorted(path.stem for path in (configs / group).glob("*.yaml")) if group else [""]
     for option in options:
-        target = ["model._target_=a.B"] if option == "custom" else []
+        target = [f"{group}._target_=a.B"] if option == "custom" else []
         values = compose(configs, "train", [f"{group}={option}", *target] if group else [])
         chosen = {group: values[group]} if group else values
         found += [f"{option} {key}".strip() for key in leaves(chosen)]

@@ -44,7 +44,7 @@ def options(configs, group):
 def test_every_key_of_a_configuration_has_a_sentence(name, configs):
     command = COMMANDS[name](configs)
     of_groups = [
-        [f"{group}={option}", *(["model._target_=a.B"] if option == "custom" else [])]
+        [f"{group}={option}", *([f"{group}._target_=a.B"] if option == "custom" else [])]
         for group in GROUPS
         if group in command.schema.model_fields
         for option in options(configs, group)

@@ -8,7 +8,7 @@ import lightning as L
 
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.targets import Targets, call_target, check_typed_list, import_target, own_code
-from layerscope.config.problems import as_typed
+from layerscope.config.problems import as_typed_in_full
 from layerscope.config.schema import CallbacksConfig
 from layerscope.training.history import HISTORY_KEY
 from layerscope.training.plain_data import not_plain
@@ -26,7 +26,7 @@ def own_callbacks(config: CallbacksConfig, targets: Targets) -> list[L.Callback]
             state cannot be in a checkpoint.
     """
     plain = [entry.model_dump(by_alias=True) for entry in config.extra]
-    mend = f'type it again, "{_KEY}={as_typed(plain)}", or leave it out with {_KEY}=[]'
+    mend = f'type it again, "{_KEY}={as_typed_in_full(plain)}", or leave it out with {_KEY}=[]'
     check_typed_list(targets, _KEY, [entry.target for entry in config.extra], mend)
     callbacks = []
     for entry in config.extra:
@@ -64,8 +64,8 @@ def _refuse_objects(target: str, where: str, value: Any) -> None:
     problem = not_plain(value)
     if problem:
         raise RunFailed(
-            f"{_KEY}: {target} puts a value of type {problem} into {where}: put tensors, numbers and texts "
-            "there, since a checkpoint is opened without running anything in it"
+            f"{_KEY}: {target} puts a value of type {problem} into {where}: put tensors, "
+            "numbers and texts there, since a checkpoint is opened without running anything in it"
         )
 
 
