@@ -2,7 +2,9 @@
 
 import csv
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,37 +19,21 @@ import os
 
 import lightning as L
 import torch
+from mycallback import Hello
+from mynet import MyNet
 from torch import nn
-from torchmetrics import Metric
 
 
-class A(nn.Sequential):
-    def __init__(self, num_classes):
-        head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)
-        super().__init__(nn.Conv2d(3, 4, 3), *head)
-
-
-class B(A):
+class B(MyNet):
     def __init__(self, num_classes):
         super().__init__(num_classes)
         self.append(nn.ReLU())
 
 
-class Counts(L.Callback):
-    def __init__(self, every):
-        self.every = every
-        self.batches = 0
-
+class Counts(Hello):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.batches == int(os.environ.get("FAIL_AT", -1)):
             raise KeyError("enough")
-        self.batches += 1
-
-    def state_dict(self):
-        return {"batches": self.batches}
-
-    def load_state_dict(self, state_dict):
-        self.batches = state_dict["batches"]
 
 
 class KeepsObjects(L.Callback):
@@ -66,13 +52,10 @@ class Fails(torch.optim.SGD):
         raise ArithmeticError("on purpose")
 
 
-def falls(step, num_steps, power=1):
-    return (1 - step / num_steps) ** power
-
-
 def breaks(step, num_steps):
     return 1 / (3 - step)
 """
+PAGE = Path(__file__).parents[2] / "docs/own_network.md"  # whose examples are used here
 KEYS = [key for key in TINY if not key.startswith("optimizer")]
 KEYS[KEYS.index("trainer.max_epochs=2")] = "trainer.max_epochs=3"
 RMSPROP = [
@@ -102,12 +85,17 @@ def _own_things(tmp_path_factory):
     """Let the classes above be imported as a user's from his current directory."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "own_things.py").write_text(OWN)
+    for name, content in re.findall(
+        r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.DOTALL
+    ):
+        (folder / name).write_text(content)
     before = os.getcwd()
     os.chdir(folder)
     yield
     os.chdir(before)
     sys.path.remove(str(folder))
-    sys.modules.pop("own_things", None)
+    for name in ("own_things", "mynet", "mycallback", "myschedule"):
+        sys.modules.pop(name, None)
 
 
 def rows(path):
@@ -231,16 +219,16 @@ REFUSED = {
         "OneCycleLR failed in step",
     ],
     "breaks": ["scheduler._target_=own_things.breaks", "breaks failed in step 3: ZeroDivision"],
-    "no argument": ["scheduler._target_=own_things.falls", "+scheduler.x=1", "argument 'x'"],
+    "no argument": ["scheduler._target_=myschedule.falls", "+scheduler.x=1", "argument 'x'"],
     "classes": [F1.replace("10", "5"), "MulticlassF1Score failed in update"],
     "matrix": [F1.replace("F1Score", "Recall").replace("macro", "none"), "shape (10,), not one"],
     "names": ["metrics.extra=[{_target_: a.b},{_target_: c.b}]", "a name in place of b"],
     "no metric": ["metrics.extra=[{_target_: own_things.Odd, params: []}]", "cannot be built"],
-    "no callback": ["callbacks.extra=[{_target_: own_things.falls, step: 1, num_steps: 2}]",
+    "no callback": ["callbacks.extra=[{_target_: myschedule.falls, step: 1, num_steps: 2}]",
                     "not a Lightning Callback"],
     "objects": ["callbacks.extra=[{_target_: own_things.KeepsObjects}]", "of type object into"],
     "twice": [COUNTS.replace("}]", "},{_target_: own_things.Counts, every: 1}]"), "Counts: give"],
-    "sweep": ["-m", "model=custom,cifar_cnn", "model._target_=own_things.A",
+    "sweep": ["-m", "model=custom,cifar_cnn", "model._target_=mynet.MyNet",
               "model._target_ names a class of your own, for model=custom"],
     "sweep, no target": ["-m", "model=custom,cifar_cnn", "model._target_ is missing: give it"],
 }  # fmt: skip
@@ -282,7 +270,7 @@ def test_a_class_that_a_file_names_is_not_imported(group, run, tmp_path, monkeyp
 def test_classes_are_swept(run, tmp_path):
     keys = [key for key in KEYS if not key.startswith(("model.", "trainer.max_epochs"))]
     keys += ["trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}/sweep"]
-    done = run("train", "-m", *keys, "model=custom", "model._target_=own_things.A,own_things.B")
+    done = run("train", "-m", *keys, "model=custom", "model._target_=mynet.MyNet,own_things.B")
     assert (done.code, done.err) == (0, "")
     last_types = [
         read_json(tmp_path / "sweep" / job / "layers.json")["layers"][-1]["type"] for job in "01"
@@ -298,7 +286,7 @@ def test_a_sweep_of_a_group_takes_a_key_that_its_default_lacks(configs):
 
 
 def test_a_function_of_the_step_is_a_schedule(run, tmp_path):
-    own = ["scheduler=custom", "scheduler._target_=own_things.falls", "+scheduler.power=2"]
+    own = ["scheduler=custom", "scheduler._target_=myschedule.falls", "+scheduler.power=2"]
     keys = [*KEYS, *own, "optimizer=sgd", f"hydra.run.dir={tmp_path}/run"]
     assert run("train", *keys, "trainer.accumulate_grad_batches=2").code == 0
     rates = [float(row["lr"]) for row in rows(tmp_path / "run/metrics.csv")]
