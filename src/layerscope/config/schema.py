@@ -543,6 +543,7 @@ class CallbacksConfig(Section):
 class OwnMetric(OwnClass):
     """A torchmetrics metric; its name is the class's where none is given."""
 
+    # An entry of a list has no default in configs/.
     name: Annotated[str, Field(max_length=50)] | None = None
 
     @property
