@@ -207,6 +207,7 @@ REFUSED = {
     "odd state": ["optimizer._target_=own_things.Odd", "a value of type object in its state"],
     "no optimizer": ["optimizer._target_=torch.nn.ParameterList", "not a torch.optim.Optimizer"],
     "a key": ["optimizer._target_=torch.optim.SGD", "+optimizer.mom=1", "argument 'mom'"],
+    "no plus": [*RMSPROP[:2], "optimizer.alpha=1", "write +optimizer.alpha=... to pass it"],
     "no target": ["optimizer=custom", "optimizer._target_ is missing"],
     "not chosen": ["optimizer=sgd", "optimizer._target_=torch.optim.SGD", "for optimizer=custom"],
     "no place": ["+trainer._target_=os.system", "trainer._target_ is not taken: model, optimizer"],

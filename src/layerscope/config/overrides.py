@@ -130,7 +130,10 @@ def unknown_key(
     parent, _, name = key.rpartition(".")
     of_parent = {k.removeprefix(f"{parent}."): k for k in known if k.rpartition(".")[0] == parent}
     of_name = [other for other in known if other.rpartition(".")[2] == name]
-    close = [of_parent[k] for k in get_close_matches(name, of_parent, n=1)] or of_name
+    close = [of_parent[k] for k in get_close_matches(name, of_parent, n=1)]
+    if not close and "_target_" in of_parent:
+        return f"{key} is not a key of ours: write +{key}=... to pass it to your own class"
+    close = close or of_name
     if close or parent not in known:
         close = close or get_close_matches(key, known, n=1)
     if close:
