@@ -109,12 +109,14 @@ def measure_bare(batches: int) -> float:
     import torch
     from torch.nn import functional as F
 
+    from layerscope.config.schema import CustomSchedulerConfig
     from layerscope.data.batches import DeviceBatches
     from layerscope.data.module import ImageData, open_data
     from layerscope.training.optimizers import build_optimizer
     from layerscope.training.schedules import rate_at
 
     config, network = _default_run()
+    assert not isinstance(config.scheduler, CustomSchedulerConfig)
     images = open_data(config, {})
     data = ImageData(config, images, images.prepare(("train", "val"), print), lambda: 0)
     data.setup("fit")

@@ -62,11 +62,25 @@ def test_a_target_in_a_checkpoint(target, tmp_path):
         layerscope.load(path)
 
 
+def test_other_targets_in_a_checkpoint(tmp_path):
+    own = [{"_target_": "own_code.Class"}]
+    optimizer = {"name": "custom", "_target_": "own_code.Class", "lr": None}
+    scheduler = {"name": "custom", "_target_": "own_code.Class", "interval": None}
+    checkpoint = plain_checkpoint()
+    config = checkpoint[FACTS_KEY]["config"]
+    config.update(optimizer=optimizer, scheduler=scheduler, metrics={"extra": own})
+    config["callbacks"]["extra"] = own
+    save_sealed(tmp_path / "a.ckpt", checkpoint)
+    assert_refused(give("evaluate", tmp_path / "a.ckpt"), "metrics.extra names own_code.Class in")
+    layerscope.load(tmp_path / "a.ckpt")
+    assert "own_code" not in sys.modules
+
+
 def test_a_target_in_a_users_file_or_beside_a_key():
     config = plain_checkpoint()[FACTS_KEY]["config"]
     for section in ("optimizer", "scheduler", "loss", "data", "trainer", "callbacks", "logger"):
         changed = {**config, section: {**config[section], "_target_": "os.system"}}
-        with pytest.raises(UserError, match=f"{section}._target_ is not a key"):
+        with pytest.raises(UserError, match=f"{section}._target_ (is not taken|names a class)"):
             parse(TrainConfig, changed)
         with pytest.raises(UserError, match=section):
             parse(TrainConfig, {**config, section: {"_target_": "os.system"}})
@@ -143,7 +157,7 @@ def test_a_directory_in_a_checkpoint_is_not_written_to(tmp_path, monkeypatch):
 
     (tmp_path / "private").mkdir()
     data = Cifar10Config.model_construct(name="cifar10", dir=str(tmp_path / "private"))
-    assert _without_writing(data).dir is None
+    assert _without_writing(data, frozenset()).dir is None
     assert list((tmp_path / "private").iterdir()) == []
 
 

@@ -188,7 +188,7 @@ FILES = {
     "header": ("# @package a b\nseed: 1", "Too many components"),
     "group that is not there": ("defaults:\n  - /nowhere: x", "nowhere/x"),
     "refers to itself": ("defaults:\n  - bad", "refers to itself"),
-    "target": ("optimizer: {_target_: os.system}", "optimizer._target_ is not a key"),
+    "target": ("optimizer: {_target_: os.system}", "for optimizer=custom"),
     "target of a network": (
         "model: {family: custom, _target_: os.system}", "never taken from a file",
     ),

@@ -9,9 +9,8 @@ import torch
 from layerscope.audit import Audit, audit_network, read_claims
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.files import write_json
-from layerscope.base.targets import target_of
+from layerscope.commands.network import new_network
 from layerscope.commands.runner import Job, Request
-from layerscope.networks import build_network
 from layerscope.report.audit import save_audit, show_audit
 from layerscope.report.terminal import Screen
 from layerscope.training.provenance import describe_environment
@@ -32,7 +31,7 @@ def check_audit(request: Request) -> Job:
         raise UserError("there is nothing to audit: give a file of claims first, audit FILE")
     claims = read_claims(request.file)
     with torch.random.fork_rng([]):
-        network = build_network(request.config.model, target_of(request.targets))
+        network = new_network(request.config.model, request.targets)
     audit = audit_network(network, claims)
     return partial(_save, claims.title or request.file.name, audit, request.overrides)
 

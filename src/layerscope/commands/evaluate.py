@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layerscope.base.errors import UserError
 from layerscope.base.files import write_json
-from layerscope.base.formatting import percent
+from layerscope.base.formatting import number, percent
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.runner import Job, Request
 from layerscope.data.module import ImageData, count_images, open_data
@@ -23,6 +23,7 @@ from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.prepare_process import prepare_process
 from layerscope.training.checkpoints import RunFacts
 from layerscope.training.hardware import uses_gpu
+from layerscope.training.own_metrics import check_metrics
 from layerscope.training.preprocessing import preprocessing_of
 from layerscope.training.provenance import describe_run, is_other_data
 from layerscope.training.scoring import Scored, Tested, score_checkpoint
@@ -36,6 +37,7 @@ def check_evaluation(request: Request) -> Job:
     """Check everything that can be wrong, before anything is made."""
     opened = open_checkpoint(request)
     uses_gpu(opened.config.trainer)
+    check_metrics(opened.config.metrics, opened.targets, opened.config.model.num_classes)
     trained, config = preprocessing_of(opened.checkpoint), opened.config
     data = open_data(config, opened.targets)
     view = view_of_other_data(trained.view, config.data, data.class_names, trained.class_names)
@@ -78,6 +80,7 @@ def evaluate(
             "num_images": len(scored.labels),
             "test/acc": scored.accuracy,
             "test/loss": scored.loss,
+            **{f"test/{name}": value for name, value in scored.own.items()},
             "per_class": classes,
             "confusion": {"class_names": list(names), "counts": confusion.tolist()},
         },
@@ -190,6 +193,7 @@ def _show(
         [
             ("test accuracy", f"{percent(scored.accuracy)} of {len(scored.labels):,} images"),
             ("test loss", f"{scored.loss:.6f}"),
+            *((f"test {name}", number(value)) for name, value in scored.own.items()),
             ("all files", str(directory)),
         ],
     )

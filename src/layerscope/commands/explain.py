@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.base.files import write_json
-from layerscope.base.targets import target_of
+from layerscope.base.targets import Targets, target_of
 from layerscope.commands.network import (
     given_checkpoint,
     network_name,
+    new_network,
     refuse_another_network,
 )
 from layerscope.commands.pictures import network_input, picture, read_photo_for
@@ -42,7 +43,7 @@ def check_explain(request: Request) -> Job:
     checkpoint = given_checkpoint(request)
     config = _with_checkpoint(request, checkpoint)
     _check_together(config)
-    network = _network(config, checkpoint, target_of(request.targets))
+    network = _network(config, checkpoint, request.targets)
     settings = replace(
         _settings(config, network_name(config.model, network)),
         class_names=_class_names(checkpoint),
@@ -135,15 +136,16 @@ def _check_worked_example(config: ExplainConfig) -> None:
 
 
 def _network(
-    config: ExplainConfig, checkpoint: dict[str, Any] | None, target: str | None
+    config: ExplainConfig, checkpoint: dict[str, Any] | None, targets: Targets
 ) -> nn.Module:
     if config.instance == "seed":
         return worked_network(config.seed)
     with torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
-        network = build_network(config.model, target)
-    if checkpoint is not None:
-        load_weights(network, checkpoint)
+        if checkpoint is None:
+            return new_network(config.model, targets)
+        network = build_network(config.model, target_of(targets))
+    load_weights(network, checkpoint)
     return network
 
 

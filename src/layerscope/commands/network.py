@@ -7,17 +7,33 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
+from layerscope.base.targets import Targets, target_of
 from layerscope.commands.runner import Request
 from layerscope.config.overrides import key_of
 from layerscope.config.schema import CustomConfig, NetworkConfig, TorchvisionConfig
 from layerscope.networks import build_network
+from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import read_checkpoint
+from layerscope.training.pretrained import load_pretrained
 
 
 def given_checkpoint(request: Request) -> dict[str, Any] | None:
     """Return the checkpoint that `ckpt_path` names; None where there is none."""
     path = request.config.ckpt_path
     return None if path is None else read_checkpoint(Path(path))
+
+
+def new_network(config: NetworkConfig, targets: Targets) -> nn.Module:
+    """Build a network with random weights, or those that `model.weights` names, and say so.
+
+    Raises:
+        UserError: it cannot be built, or the file is not of this network.
+    """
+    network = build_network(config, target_of(targets))
+    pretrained = load_pretrained(network, config)
+    if pretrained is not None:
+        Screen().say(str(pretrained))
+    return network
 
 
 def warning_of_random_buffers(network: nn.Module, config: NetworkConfig, target: str | None) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 from layerscope.audit import walkthrough_audit
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.files import write_json
-from layerscope.base.targets import target_of
+from layerscope.base.targets import Targets, target_of
 from layerscope.commands.network import (
     given_checkpoint,
     network_name,
+    new_network,
     refuse_another_network,
 )
 from layerscope.commands.runner import Job, Request
@@ -41,10 +42,12 @@ def check_profile(request: Request) -> Job:
     """
     checkpoint = given_checkpoint(request)
     config = _with_checkpoint(request, checkpoint)
-    network = build_network(config.model, target_of(request.targets))
-    if checkpoint is not None:
+    if checkpoint is None:
+        network = new_network(config.model, request.targets)
+    else:
+        network = build_network(config.model, target_of(request.targets))
         load_weights(network, checkpoint)
-    settings = _settings(config, network_name(config.model, network))
+    settings = _settings(config, network_name(config.model, network), request.targets)
     budget = None if config.budget is None else read_budget(Path(config.budget))
     if budget is not None:
         check_budget_settings(budget, settings)
@@ -57,7 +60,7 @@ def check_profile(request: Request) -> Job:
     return partial(_save, config, report, changes, request.overrides)
 
 
-def _settings(config: ProfileConfig, network: str) -> ProfileSettings:
+def _settings(config: ProfileConfig, network: str, targets: Targets) -> ProfileSettings:
     return ProfileSettings(
         network=network,
         input_shape=(config.batch_size, *(config.input_shape or config.model.input_shape)),
@@ -67,7 +70,7 @@ def _settings(config: ProfileConfig, network: str) -> ProfileSettings:
         train=config.train,
         freeze=config.freeze,
         input_requires_grad=config.input_requires_grad,
-        optimizer=optimizer_maker(config.optimizer),
+        optimizer=optimizer_maker(config.optimizer, targets),
     )
 
 

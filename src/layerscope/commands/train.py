@@ -1,6 +1,7 @@
 """Train a network: from a checked configuration to the files of docs/reference.md."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,12 @@ from torch.nn.parameter import is_lazy
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
-from layerscope.base.formatting import bytes_exact, percent
+from layerscope.base.formatting import bytes_exact, number, percent
 from layerscope.base.targets import Targets, target_of
 from layerscope.callbacks import ActivationMemory
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Job, Request
-from layerscope.config.schema import TrainConfig
+from layerscope.config.schema import CustomOptimizerConfig, CustomSchedulerConfig, TrainConfig
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import (
     ImageData,
@@ -42,6 +43,7 @@ from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.batch_progress import BatchProgress
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
+from layerscope.training.callbacks.own import own_callbacks
 from layerscope.training.callbacks.prepare_process import PrepareProcess, prepare_process
 from layerscope.training.callbacks.within_epoch import WithinEpoch
 from layerscope.training.checkpoint_files import BEST, LAST
@@ -58,8 +60,11 @@ from layerscope.training.hardware import (
 from layerscope.training.history import History
 from layerscope.training.loggers import check_logger, make_loggers
 from layerscope.training.module import Classifier
-from layerscope.training.optimizers import optimizer_maker
+from layerscope.training.optimizers import build_optimizer, optimizer_maker, state_after_a_step
+from layerscope.training.own_metrics import check_metrics
+from layerscope.training.own_schedules import check_schedule, own_schedule
 from layerscope.training.preprocessing import preprocessing_of
+from layerscope.training.pretrained import Pretrained, load_pretrained
 from layerscope.training.provenance import describe_run
 from layerscope.training.resume import (
     CONFIG_FILE,
@@ -69,7 +74,7 @@ from layerscope.training.resume import (
     refuse_other_images,
     start_of,
 )
-from layerscope.training.scoring import Tested, score_checkpoint
+from layerscope.training.scoring import Scored, Tested, finite, score_checkpoint
 from layerscope.training.stop_request import StopRequest
 from layerscope.training.trainer import early_stopping, make_trainer
 
@@ -126,16 +131,20 @@ def check_training(request: Request) -> Job:
     num_outputs = check_network(network, config.model)
     if config.trainer.deterministic and uses_gpu(config.trainer):
         check_deterministic(network, config.model, torch.device("cuda"))
+    _check_own_classes(network, config, request.targets)
     start = start_of(config, request.directory)
     if config.resume is not None and is_finished(config, request.directory):
         return _say_finished
-    _check_start(network, config, start)
+    if start.checkpoint is None:
+        load_pretrained(network, config.model)
+    _check_start(network, config, start, request.targets)
     say = Screen(silent=in_child_process()).say
     provenance = data.prepare(SPLITS, say)
     if start.checkpoint is not None:
         refuse_other_images(read_checkpoint(start.checkpoint), config, provenance)
     epoch = _check_sizes(config, data, view)
     _check_smallest_batch(network, config, epoch)
+    _check_own_schedule(network, config, epoch, request.targets)
     warnings = (
         start.warning,
         _warning_of_accumulation(config, epoch),
@@ -155,15 +164,18 @@ def train(plan: Plan, directory: Path) -> None:
     prepare_process(config.trainer)
     torch.manual_seed(config.seed)
     network = build_network(config.model, plan.target)
+    pretrained = None
+    if plan.start.checkpoint is None:  # else all weights are the checkpoint's
+        pretrained = load_pretrained(network, config.model)
     if is_first:
         remove_leftovers(directory)
         CheckpointFolder(directory).remove_leftovers()
         (directory / RESULTS_FILE).unlink(missing_ok=True)  # of fewer epochs
         for warning in plan.warnings:
             complain(f"warning: {warning}")
-        _describe(plan, network, directory, screen)
+        _describe(plan, network, pretrained, directory, screen)
     if not plan.start.has_trained:
-        _fit(plan, Classifier(network, config), directory, screen)
+        _fit(plan, Classifier(network, config, plan.request.targets), directory, screen)
     if is_first:
         _finish(plan, directory, screen)
 
@@ -206,12 +218,26 @@ def _check_processes(config: TrainConfig, in_sweep: bool) -> None:
         )
 
 
-def _check_start(network: torch.nn.Module, config: TrainConfig, start: Start) -> None:
+def _check_own_classes(network: torch.nn.Module, config: TrainConfig, targets: Targets) -> None:
+    """Refuse classes of the user's own that a run could not use, or not save.
+
+    Raises:
+        UserError: names the class and what is wrong with it.
+    """
+    if isinstance(config.optimizer, CustomOptimizerConfig):
+        state_after_a_step(network, config.optimizer, targets)
+    check_metrics(config.metrics, targets, config.model.num_classes)
+    own_callbacks(config.callbacks, targets)
+
+
+def _check_start(
+    network: torch.nn.Module, config: TrainConfig, start: Start, targets: Targets
+) -> None:
     if start.checkpoint is None:
         return
     checkpoint = read_checkpoint(start.checkpoint)
     load_weights(network, checkpoint)
-    validate_checkpoint(checkpoint, network, config)
+    validate_checkpoint(checkpoint, network, config, targets)
     if start.has_trained and config.resume is None:
         raise UserError(
             f"ckpt_path={start.checkpoint} has trained all its epochs, or was stopped early: raise "
@@ -260,6 +286,23 @@ def _check_smallest_batch(network: torch.nn.Module, config: TrainConfig, epoch: 
         raise UserError(f"{mend}, the network cannot train on one image ({error})") from error
 
 
+def _check_own_schedule(
+    network: torch.nn.Module, config: TrainConfig, epoch: Epoch, targets: Targets
+) -> None:
+    """Refuse a schedule of the user's own that fails at any step of the run.
+
+    Raises:
+        UserError: names it and the step.
+    """
+    if not isinstance(config.scheduler, CustomSchedulerConfig):
+        return
+    optimizer = build_optimizer(network, config.optimizer, targets)
+    updates = -(-epoch.num_batches // config.trainer.accumulate_grad_batches)
+    epochs = config.trainer.max_epochs
+    schedule = own_schedule(config.scheduler, targets, optimizer, updates, epochs)
+    check_schedule(schedule, updates * epochs)
+
+
 def _warning_of_accumulation(config: TrainConfig, epoch: Epoch) -> str:
     accumulated = config.trainer.accumulate_grad_batches
     if accumulated <= epoch.num_batches:
@@ -304,14 +347,22 @@ def _epoch(config: TrainConfig, num_images: int) -> Epoch:
     return Epoch(used, min(size, num_images), last)
 
 
-def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Screen) -> None:
+def _describe(
+    plan: Plan,
+    network: torch.nn.Module,
+    pretrained: Pretrained | None,
+    directory: Path,
+    screen: Screen,
+) -> None:
     """Write config.yaml, run.json and layers.json, and show the same."""
     config = plan.config
     plain = config.model_dump(mode="json", by_alias=True)
     write_text(directory / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False))
     if not (directory / "run.json").exists():  # else it tells of the run's beginning
         told = describe_run(config, plan.request.overrides, plan.provenance)
-        write_json(directory / "run.json", {**told, "threads": num_threads(config.trainer)})
+        weights = {} if pretrained is None else {"weights": pretrained.to_plain()}
+        threads = num_threads(config.trainer)
+        write_json(directory / "run.json", {**told, **weights, "threads": threads})
     rows = layer_table(network, config.model.input_shape)
     save_layer_table(directory, rows)
     if plan.request.in_sweep:
@@ -324,6 +375,8 @@ def _describe(plan: Plan, network: torch.nn.Module, directory: Path, screen: Scr
     )
     if plan.adapted:
         screen.say(plan.adapted)
+    if pretrained is not None:
+        screen.say(str(pretrained))
     if plan.num_outputs > 1:
         screen.say(f"the network returns {plan.num_outputs} tensors: the first one is trained on")
 
@@ -344,7 +397,8 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
             module="network",
             full_batch=-(-plan.epoch.largest_batch // num_processes(config.trainer)),
         ),
-        EndOfEpoch(directory, folder, screen),
+        *own_callbacks(config.callbacks, plan.request.targets),
+        EndOfEpoch(directory, folder, screen, [own.column for own in config.metrics.extra]),
         WithinEpoch(folder, config.checkpoint_every_n_steps, request),
     ]
     loggers = make_loggers(config.logger, directory)
@@ -380,11 +434,13 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     assert history.best is not None, "an epoch has ended"
     tested = Tested(plan.data, plan.provenance, preprocessing_of(best))
     scored, _ = score_checkpoint(best, plan.config, tested, plan.request.targets, directory)
+    own = _own_scores(scored, history.metrics[history.best.epoch])
     results = {
         "test/acc": scored.accuracy,
         "test/loss": scored.loss,
         "val/acc": history.best.accuracy,
         "val/loss": history.best.loss,
+        **own,
         "epochs": history.num_epochs,
         "steps": int(history.metrics[-1]["step"]),
         "train_seconds": history.seconds,
@@ -395,16 +451,29 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
     if _wants_profile(plan.config, results["steps"]):
         batch_size = plan.epoch.largest_batch // num_processes(plan.config.trainer)
         try:
-            report = _profile_run(plan.config, plan.target, batch_size, directory)
+            report = _profile_run(plan.config, plan.request.targets, batch_size, directory)
         except UserError as error:  # the run is complete: that an instrument fails is no reason
             screen.say(f"no profile: {error}")
     write_json(directory / RESULTS_FILE, results)
     if not plan.request.in_sweep:  # a sweep ends in a table of its own
-        screen.panel("run finished", _panel(results, report, directory))
+        screen.panel("run finished", _panel(results, own, report, directory))
+
+
+def _own_scores(scored: Scored, best_row: Mapping[str, str]) -> dict[str, float | None]:
+    """Return the user's own metrics of the best checkpoint; None: not finite, or not measured.
+
+    Args:
+        best_row: of metrics.csv.
+    """
+    test = {f"test/{name}": value for name, value in scored.own.items()}
+    return test | {f"val/{n}": finite(float(best_row[f"val/{n}"] or "nan")) for n in scored.own}
 
 
 def _panel(
-    results: dict[str, Any], report: ProfileReport | None, directory: Path
+    results: dict[str, Any],
+    own: Mapping[str, float | None],
+    report: ProfileReport | None,
+    directory: Path,
 ) -> list[tuple[str, str]]:
     profile = [] if report is None else [("profile", _profile_line(report, directory))]
     memory = json.loads((directory / "activation_memory.json").read_text())
@@ -412,6 +481,7 @@ def _panel(
     return [
         ("test accuracy", f"{percent(results['test/acc'])} (best checkpoint)"),
         ("validation accuracy", percent(results["val/acc"])),
+        *((name, number(value)) for name, value in own.items()),
         ("training time", f"{results['train_seconds']:.1f} s in {results['epochs']} epochs"),
         ("speed", f"{results['images_per_second']:,.0f} images/s"),
         ("saved for backward", f"{bytes_exact(saved)} at batch {batch_size}"),
@@ -431,7 +501,7 @@ def _wants_profile(config: TrainConfig, num_steps: int) -> bool:
 
 
 def _profile_run(
-    config: TrainConfig, target: str | None, batch_size: int, directory: Path
+    config: TrainConfig, targets: Targets, batch_size: int, directory: Path
 ) -> ProfileReport:
     """Write profile.json, .csv, .md and .html into the run's directory.
 
@@ -445,9 +515,9 @@ def _profile_run(
         device="cuda" if uses_gpu(config.trainer) else "cpu",
         channels_last=config.trainer.channels_last,
         train=True,
-        optimizer=optimizer_maker(config.optimizer),
+        optimizer=optimizer_maker(config.optimizer, targets),
     )
-    network = build_network(config.model, target)
+    network = build_network(config.model, target_of(targets))
     report = ProfileReport(profile_network(network, settings, frozenset(INSTRUMENTS)))
     report.save(directory)
     return report

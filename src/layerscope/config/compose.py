@@ -88,7 +88,7 @@ class Composed:
 class Sweep:
     """A sweep before its first job."""
 
-    values: Values  # of the sweep itself, without what is swept
+    values: Values  # what says how it is resumed: the keys `resume` and `ckpt_path`
     directory: Path
     jobs: Iterator[Composed]  # each is composed when its turn comes; together they could be large
 
@@ -123,12 +123,34 @@ class Composer:
         Raises:
             UserError: as of `run`, or two jobs would write into one directory.
         """
-        config = self._compose(overrides, RunMode.MULTIRUN)
+        config = self._compose(self._of_each_job(overrides), RunMode.MULTIRUN)
         directory = _local(config.hydra.sweep.dir)
         jobs = _jobs(self._loader, config, overrides)
         if not jobs:
             raise UserError("the sweep has no job: give each swept key a value")
-        return Sweep(plain_values(config), directory, self._composed(jobs, directory))
+        values = {key: config[key] for key in ("resume", "ckpt_path") if key in config}
+        return Sweep(values, directory, self._composed(jobs, directory))
+
+    def _of_each_job(self, overrides: Sequence[str]) -> list[str]:
+        """Return the overrides with the keys of swept groups written as sweeps of one value.
+
+        Hydra composes the sweep itself without what is swept: a key that only one option of a
+        swept group has does not exist there, and stands in the jobs alone.
+        """
+        given = parsed(overrides)
+        swept = {
+            override.key_or_group
+            for override in given
+            if override.is_sweep_override()
+            and self._loader.get_group_options(override.key_or_group)
+        }
+        return [
+            f"{key}=choice({value})"
+            if key.partition(".")[0] in swept and "." in key and not override.is_sweep_override()
+            else text
+            for override, text in zip(given, overrides, strict=True)
+            for key, _, value in [text.partition("=")]
+        ]
 
     def _composed(self, jobs: list[list[str]], directory: Path) -> Iterator[Composed]:
         folders: set[Path] = set()
@@ -161,7 +183,7 @@ class Composer:
             folder = Path(hydras_own.runtime.output_dir)
             job(Composed(plain_values(config), folder, tuple(hydras_own.overrides.task)))
 
-        others = [o for o in overrides if key_of(o) != "hydra.sweep.dir"]
+        others = [o for o in self._of_each_job(overrides) if key_of(o) != "hydra.sweep.dir"]
         keys = [*others, assignment("hydra.sweep.dir", directory)]
         engine = self._compose(keys, RunMode.MULTIRUN).hydra.runtime.choices["hydra/launcher"]
         try:
@@ -338,7 +360,8 @@ def _refuse_no_option(loader: ConfigLoader, overrides: Sequence[str]) -> None:
         options = loader.get_group_options(override.key_or_group)
         chosen = override.value()
         names = chosen if isinstance(chosen, list) else [chosen]
-        if options and not override.is_delete() and not all(isinstance(n, str) for n in names):
+        is_choice = override.is_delete() or override.is_sweep_override()
+        if options and not is_choice and not all(isinstance(n, str) for n in names):
             raise UserError(
                 f"{override.input_line} cannot be chosen: options of {override.key_or_group} are "
                 + ", ".join(options)

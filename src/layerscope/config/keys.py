@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -102,7 +102,9 @@ def _keys(
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """Return the schema, or the schemas of a union, that a field holds."""
+    """Return the schema, or the schemas of a union, that a field holds; none for a list."""
+    if get_origin(annotation) is tuple:
+        return []
     candidates = get_args(annotation) or (annotation,)
     return [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
 

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from layerscope.base.errors import UserError
-from layerscope.config.problems import as_typed
+from layerscope.config.problems import as_typed, misplaced_target
 from layerscope.config.yaml_files import MAX_DEPTH
 
 OTHER_THAN_TRAINED = ("data", "trainer")  # groups of which a checkpoint can get another option
@@ -122,12 +122,18 @@ def unknown_key(
     key: str, known: Sequence[str], where: str = "--cfg job lists the keys there are"
 ) -> str:
     """Return the message for a key that does not exist: the nearest one, or where all stand."""
+    misplaced = misplaced_target(key)
+    if misplaced:
+        return misplaced
     if key in known:
         return f"{key} is no group that this command has options of: leave it out"
     parent, _, name = key.rpartition(".")
     of_parent = {k.removeprefix(f"{parent}."): k for k in known if k.rpartition(".")[0] == parent}
     of_name = [other for other in known if other.rpartition(".")[2] == name]
-    close = [of_parent[k] for k in get_close_matches(name, of_parent, n=1)] or of_name
+    close = [of_parent[k] for k in get_close_matches(name, of_parent, n=1)]
+    if not close and "_target_" in of_parent:
+        return f"{key} is not a key of ours: write +{key}=... to pass it to your own class"
+    close = close or of_name
     if close or parent not in known:
         close = close or get_close_matches(key, known, n=1)
     if close:

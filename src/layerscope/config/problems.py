@@ -9,6 +9,7 @@ from layerscope.base.errors import UserError
 
 QUOTE = "'"  # around names in pydantic's messages
 GROUPS_WITH_VARIANTS = ("model", "data", "optimizer", "scheduler", "loss")
+GROUPS_OF_ONES_OWN = ("model", "data", "optimizer", "scheduler")  # each has an option `custom`
 
 
 _Schema = TypeVar("_Schema", bound=BaseModel)
@@ -44,26 +45,43 @@ def first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         line = f"{key} is missing: give it"
     elif problem["type"] == "extra_forbidden":
-        line = f"{key} is not a key: remove it or correct its name"
+        line = misplaced_target(key) or f"{key} is not a key: remove it or correct its name"
     elif problem["type"].startswith("union_tag_"):
         line = _unknown_variant(key, problem["type"], problem.get("ctx", {}))
     more = len({_key(other["loc"]) for other in problems} - {key})
     return line + (f" (and {more} more)" if more else "")
 
 
+def misplaced_target(key: str) -> str:
+    """Return the message for a class that is named where none is taken; '' for other keys."""
+    group, _, name = key.rpartition(".")
+    if name != "_target_":
+        return ""
+    if group in GROUPS_OF_ONES_OWN:
+        return f"{key} names a class of your own, for {group}=custom: choose that, or leave it out"
+    return (
+        f"{key} is not taken: {', '.join(GROUPS_OF_ONES_OWN)} take a class of your own, "
+        "with GROUP=custom GROUP._target_=module.Class, and so do the lists callbacks.extra and "
+        "metrics.extra"
+    )
+
+
 def as_typed(value: object) -> str:
     """Return a value as a user writes it on the command line, shortened if it is long."""
-    text = _as_typed(value)
+    text = as_typed_in_full(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _as_typed(value: object) -> str:
+def as_typed_in_full(value: object) -> str:
+    """Return a value as a user writes it on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_as_typed, value))}]"
+        return f"[{','.join(map(as_typed_in_full, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_as_typed(member)}' for key, member in value.items())}}}"
+        return (
+            f"{{{','.join(f'{key}:{as_typed_in_full(member)}' for key, member in value.items())}}}"
+        )
     return str(value)
 
 

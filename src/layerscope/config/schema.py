@@ -90,6 +90,19 @@ class Section(BaseModel):
     )
 
 
+class OwnClass(Section):
+    """A class of the user's own; keys that are not listed here are passed to it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = Field(alias="_target_")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the user's class is called with."""
+        return dict(self.model_extra or {})
+
+
 class NetworkBase(Section):
     """Keys that every network has."""
 
@@ -188,19 +201,21 @@ class PatternConfig(NetworkBase):
 
 
 class TorchvisionConfig(NetworkBase):
-    """A torchvision classifier with random weights."""
+    """A torchvision classifier, with random weights or those of a file."""
 
     family: Literal["torchvision"]
-    name: str = Field(
-        description="torchvision's name of a classifier, such as resnet18; its weights are random."
+    name: str = Field(description="torchvision's name of a classifier, such as resnet18.")
+    weights: LocalPath | None = Field(
+        description=(
+            "File of weights to begin with, a state_dict such as torchvision's resnet18-f37072fd"
+            ".pth; a last layer of another number of classes stays random. Null: random weights."
+        )
     )
 
 
-class CustomConfig(NetworkBase):
-    """A user's own class; keys that are not listed here are passed to it, and so are `num_classes`
-    and `input_shape` where it has parameters of these names."""
-
-    model_config = ConfigDict(extra="allow")
+class CustomConfig(NetworkBase, OwnClass):
+    """A user's own network; `num_classes` and `input_shape` are passed to it where it has
+    parameters of these names."""
 
     family: Literal["custom"]
     target: str = Field(
@@ -211,11 +226,6 @@ class CustomConfig(NetworkBase):
             "parameters of these names."
         ),
     )
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the user's class is called with."""
-        return dict(self.model_extra or {})
 
 
 NetworkConfig = Annotated[
@@ -346,10 +356,8 @@ class ImageFolderConfig(DataBase):
     )
 
 
-class CustomDataConfig(DataBase):
-    """A user's own dataset class; keys that are not listed here are passed to it."""
-
-    model_config = ConfigDict(extra="allow")
+class CustomDataConfig(DataBase, OwnClass):
+    """A user's own dataset class; it is called with the split too."""
 
     name: Literal["custom"]
     target: str = Field(
@@ -360,11 +368,6 @@ class CustomDataConfig(DataBase):
             "has such a parameter."
         ),
     )
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the user's class is called with, beside the split."""
-        return dict(self.model_extra or {})
 
 
 DataConfig = Annotated[
@@ -421,7 +424,26 @@ class MuonConfig(Section):
     sgd_weight_decay: NonNegative = Field(description="Weight decay of all other parameters.")
 
 
-OptimizerConfig = Annotated[SGDConfig | AdamConfig | MuonConfig, Field(discriminator="name")]
+class CustomOptimizerConfig(OwnClass):
+    """A user's own class of torch.optim.Optimizer."""
+
+    name: Literal["custom"]
+    target: str = Field(
+        alias="_target_",
+        description=(
+            "Your own class, or one of torch's, torch.optim.RMSprop, given on the command line "
+            "only; it is called with the parameters, and further keys (+optimizer.alpha=0.9) are "
+            "passed to it."
+        ),
+    )
+    lr: Positive | None = Field(
+        description="Learning rate at its highest; null: the class's own default."
+    )
+
+
+OptimizerConfig = Annotated[
+    SGDConfig | AdamConfig | MuonConfig | CustomOptimizerConfig, Field(discriminator="name")
+]
 
 
 class ConstantConfig(Section):
@@ -450,8 +472,29 @@ class StepsConfig(Section):
     )
 
 
+class CustomSchedulerConfig(OwnClass):
+    """A class of torch.optim.lr_scheduler, or a user's own function."""
+
+    name: Literal["custom"]
+    target: str = Field(
+        alias="_target_",
+        description=(
+            "A class of torch.optim.lr_scheduler, your own of its kind, or a function f(step, "
+            "num_steps) of the share of the learning rate, given on the command line only; "
+            "further keys (+scheduler.step_size=10) are passed to it."
+        ),
+    )
+    interval: Literal["epoch", "step"] | None = Field(
+        description=(
+            "What it counts, epochs or steps of the optimizer; null: epochs for a class, as in "
+            "torch's examples, and steps for a function."
+        )
+    )
+
+
 SchedulerConfig = Annotated[
-    ConstantConfig | WarmupConfig | StepsConfig, Field(discriminator="name")
+    ConstantConfig | WarmupConfig | StepsConfig | CustomSchedulerConfig,
+    Field(discriminator="name"),
 ]
 
 
@@ -548,12 +591,55 @@ class ActivationMemoryConfig(Section):
     )
 
 
+class OwnCallback(OwnClass):
+    """A callback of the user's own."""
+
+
 class CallbacksConfig(Section):
     """What happens beside training."""
 
     early_stopping: EarlyStoppingConfig = Field(description="When a run stops early.")
     activation_memory: ActivationMemoryConfig = Field(
         description="When activation memory is recorded."
+    )
+    extra: tuple[OwnCallback, ...] = Field(
+        description=(
+            "Lightning callbacks of your own, [{_target_: mycb.Hello, every: 3}], given on the "
+            "command line only; further keys are passed to them."
+        )
+    )
+
+
+class OwnMetric(OwnClass):
+    """A torchmetrics metric; its name is the class's where none is given."""
+
+    # An entry of a list has no default in configs/.
+    name: Annotated[str, Field(max_length=50)] | None = None
+
+    @property
+    def column(self) -> str:
+        """Its name in files, behind val/ and test/."""
+        return self.name or self.target.rpartition(".")[2]
+
+
+def _have_own_names(metrics: tuple[OwnMetric, ...]) -> tuple[OwnMetric, ...]:
+    names = [metric.column for metric in metrics]
+    for name in names:
+        if name in ("loss", "acc") or names.count(name) > 1 or not name.isidentifier():
+            raise ValueError(f"needs a name in place of {name}: add one of its own, name: f1")
+    return metrics
+
+
+class MetricsConfig(Section):
+    """What is measured beside loss and accuracy."""
+
+    extra: Annotated[tuple[OwnMetric, ...], AfterValidator(_have_own_names)] = Field(
+        description=(
+            "Metrics of torchmetrics or your own, [{_target_: "
+            "torchmetrics.classification.MulticlassF1Score, num_classes: 10, average: macro}], "
+            "given on the command line only, measured in validation and test; `name` names one, "
+            "further keys are passed to it."
+        )
     )
 
 
@@ -596,6 +682,7 @@ class TrainConfig(Section):
         description="Where to train; ddp and ddp_spawn do with several processes."
     )
     callbacks: CallbacksConfig = Field(description="What happens beside training.")
+    metrics: MetricsConfig = Field(description="What is measured beside loss and accuracy.")
     logger: LoggerConfig = Field(description="Experiment tracker beside metrics.csv.")
     seed: Seed = Field(
         description="Seed of the weights and of the order and augmentation of the images."

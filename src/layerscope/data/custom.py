@@ -1,7 +1,6 @@
 """A user's own dataset, read item by item; docs/own_data.md says what it is."""
 
 import hashlib
-import inspect
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layerscope.base.errors import UserError
-from layerscope.base.targets import import_target
+from layerscope.base.targets import Targets, accepted, call_target, import_target, typed_target
 from layerscope.config.schema import CustomDataConfig
 from layerscope.data.batches import Split
 from layerscope.data.order import item_seed
@@ -33,7 +32,7 @@ class CustomData(DataSet):
     """A user's own dataset, one object for each split.
 
     Args:
-        target: the class, as the user typed it; None where he did not.
+        targets: what the user typed, the class among it.
         size: height and width that the network takes, for a class that asks for `image_size`.
         seed: of the run, from which each item gets a seed of its own.
 
@@ -41,15 +40,11 @@ class CustomData(DataSet):
         UserError: there is no such class, or it does not keep the contract.
     """
 
-    def __init__(self, config: CustomDataConfig, target: str | None, size: int, seed: int) -> None:
-        if target is None:
-            raise UserError(
-                "this data is a user's own class, which is never taken from a file: name it "
-                f"yourself, {KEY}={config.target}"
-            )
+    def __init__(self, config: CustomDataConfig, targets: Targets, size: int, seed: int) -> None:
+        target = typed_target(targets, KEY, config.target)
         self._target, self._seed = target, seed
         self._streams = config.loader == "workers"
-        self._make = partial(_make, target, {**config.arguments}, size)
+        self._make = partial(_make, target, config.arguments, size)
         self._datasets: dict[Split, Any] = {}
         self._labels: dict[Split, NDArray[np.int64]] = {}
         self._images: dict[Split, NDArray[np.uint8]] = {}
@@ -198,20 +193,9 @@ class CustomData(DataSet):
 def _make(target: str, arguments: dict[str, Any], size: int, split: Split) -> Any:
     """Call the user's class for a split."""
     make = import_target(KEY, target)
-    try:
-        signature = inspect.signature(make)
-        given: dict[str, Any] = {"split": split, **arguments}
-        if "image_size" in signature.parameters:
-            given.setdefault("image_size", size)
-        signature.bind(**given)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{KEY}={target} cannot be called with split and the keys under data: {error}"
-        ) from error
-    try:
-        dataset = make(**given)
-    except (Exception, SystemExit) as error:  # the user's own constructor may raise anything
-        raise UserError(f"{KEY}={target} cannot be made for split={split}: {error}") from error
+    name = f"{KEY}={target} for split={split}"
+    offered = accepted(name, make, "data", {"image_size": size})
+    dataset = call_target(name, make, "data", **{**offered, "split": split, **arguments})
     for method in ("__len__", "__getitem__"):
         if not hasattr(dataset, method):
             raise UserError(f"{KEY}={target} has no {method}: write a map-style dataset")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layerscope.base.targets import Targets, target_of
+from layerscope.base.targets import Targets
 from layerscope.config.schema import (
     Cifar10Config,
     Cifar100Config,
@@ -15,7 +15,6 @@ from layerscope.config.schema import (
     ImageFolderConfig,
     TrainConfig,
 )
-from layerscope.data import custom
 from layerscope.data.batches import (
     AnySet,
     Batch,
@@ -204,7 +203,7 @@ def open_data(config: TrainConfig, targets: Targets) -> DataSet:
     if isinstance(data, ImageFolderConfig):
         return ImageFolder(data, size)
     if isinstance(data, CustomDataConfig):
-        return CustomData(data, target_of(targets, custom.KEY), size, config.seed)
+        return CustomData(data, targets, size, config.seed)
     if isinstance(data, Cifar100Config):
         return Cifar100(data)
     return Cifar10(data) if isinstance(data, Cifar10Config) else Synthetic(data)

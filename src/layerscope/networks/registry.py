@@ -1,6 +1,5 @@
 """Networks by name. Nothing that a file names is imported or called here."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
-from layerscope.base.targets import import_target
+from layerscope.base.targets import accepted, call_target, import_target
 from layerscope.config.schema import CustomConfig, NetworkBase, TorchvisionConfig
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.pattern import PatternCNN
@@ -84,20 +83,9 @@ def _build_custom(config: CustomConfig, trusted_target: str | None) -> nn.Module
             f"name it yourself, model._target_={config.target}"
         )
     target = import_target("model._target_", trusted_target)
-    shared = {"num_classes": config.num_classes, "input_shape": config.input_shape}
-    try:
-        signature = inspect.signature(target)
-        arguments = {name: value for name, value in shared.items() if name in signature.parameters}
-        arguments |= config.arguments
-        signature.bind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{trusted_target} cannot be called with the keys under model: {error}"
-        ) from error
-    try:
-        network = target(**arguments)
-    except (Exception, SystemExit) as error:  # the user's own constructor may raise anything
-        raise UserError(f"{trusted_target} cannot be built: {error}") from error
+    offered = {"num_classes": config.num_classes, "input_shape": config.input_shape}
+    arguments = accepted(trusted_target, target, "model", offered)
+    network = call_target(trusted_target, target, "model", **{**arguments, **config.arguments})
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_={trusted_target} makes a {type(network).__name__}, not an nn.Module"

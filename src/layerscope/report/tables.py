@@ -29,6 +29,11 @@ class GrowingTable:
         self.lines = list(lines)
         write_text(self._path, "".join([_line(self._columns), *self.lines]))
 
+    def take_over(self, columns: Sequence[str], lines: Sequence[str]) -> None:
+        """Begin with another table's lines; a column that it does not have stays empty."""
+        rows = parse_rows(columns, lines)
+        self.lines = [_line([row.get(name, "") for name in self._columns]) for row in rows]
+
     def append(self, row: Row) -> None:
         """Every column has a value; None is written as an empty field."""
         assert set(row) == set(self._columns), set(row) ^ set(self._columns)

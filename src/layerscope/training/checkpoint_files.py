@@ -11,6 +11,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,23 @@ _END_OF_ARCHIVE = b"PK\x05\x06"
 _END_BYTES = 22  # the record that ends a zip archive, without its comment
 
 
+@dataclass(frozen=True)
+class NamedFile:
+    """A file as the user named it.
+
+    Args:
+        key: that named it.
+        mend: what to give in its place.
+    """
+
+    path: Path
+    key: str = "ckpt_path"
+    mend: str = _MEND
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.path}"
+
+
 class DamagedCheckpoint(UserError):
     """The file is torn, cut or has a wrong bit. An older one may be whole."""
 
@@ -60,24 +78,40 @@ def open_plain(path: str | Path) -> dict[str, Any]:
         DamagedCheckpoint: the file is not as it was written.
         UserError: it is missing, too large, or no checkpoint.
     """
-    if "://" in str(path):
+    if "://" in str(path):  # Path would write it otherwise
         raise UserError(f"ckpt_path={path}: only local files are opened; download it first")
-    if not os.path.isfile(path):  # False too for a name that no file system accepts
-        problem = "is a directory" if os.path.isdir(path) else "does not exist"
-        raise UserError(f"ckpt_path={path} {problem}: {_MEND}")
-    with _reading(path):
-        return _opened(Path(path))
+    file = NamedFile(Path(path))
+    with _reading(file):
+        content = _content(file)
+        _refuse_wrong_seal(file, content)
+        _refuse_bombs(file, content)
+        return _opened(file, content)
+
+
+def open_state_dict(file: NamedFile) -> tuple[dict[str, Any], str]:
+    """Return what a file of other people's weights holds, and its SHA-256; nothing in it can run.
+
+    It may be of torch's older format too, which is no archive.
+
+    Raises:
+        UserError: the file is missing, too large, damaged, or holds something else.
+    """
+    with _reading(file):
+        content = _content(file)
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            _refuse_bombs(file, content)
+        return _opened(file, content), hashlib.sha256(content).hexdigest()
 
 
 def is_sealed(path: str | Path) -> bool:
     """Tell whether the file ends in a checksum, right or wrong."""
-    with _reading(path), Path(path).open("rb") as file:
+    with _reading(NamedFile(Path(path))), Path(path).open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(_SEAL) - _DIGEST_BYTES))
         return file.read().startswith(_SEAL)
 
 
 @contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
+def _reading(file: NamedFile) -> Iterator[None]:
     """Turn errors of the disk into user errors.
 
     An I/O error means that the file is unreadable: try the previous one. A permission error does
@@ -87,16 +121,14 @@ def _reading(path: str | Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise UserError(
-            f"ckpt_path={path} cannot be read: {error.strerror}: give yourself the permission"
+            f"{file} cannot be read: {error.strerror}: give yourself the permission"
         ) from error
     except OSError as error:
         raise UnreadCheckpoint(
-            f"ckpt_path={path} cannot be read: {error.strerror}: give a copy of it"
+            f"{file} cannot be read: {error.strerror}: give a copy of it"
         ) from error
     except MemoryError as error:
-        raise UserError(
-            f"ckpt_path={path} is larger than the memory: open it where there is more"
-        ) from error
+        raise UserError(f"{file} is larger than the memory: open it where there is more") from error
 
 
 def _sealed(archive: bytes) -> bytes:
@@ -107,39 +139,46 @@ def _sealed(archive: bytes) -> bytes:
     return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
 
 
-def _opened(file: Path) -> dict[str, Any]:
-    num_bytes = file.stat().st_size
+def _content(file: NamedFile) -> bytes:
+    if not os.path.isfile(file.path):  # False too for a name that no file system accepts
+        problem = "is a directory" if os.path.isdir(file.path) else "does not exist"
+        raise UserError(f"{file} {problem}: {file.mend}")
+    num_bytes = file.path.stat().st_size
     if num_bytes > MAX_FILE_BYTES:
         raise UserError(
-            f"ckpt_path={file} has {num_bytes:,} bytes, none above {MAX_FILE_BYTES:,} is opened: "
-            f"{_MEND}"
+            f"{file} has {num_bytes:,} bytes, none above {MAX_FILE_BYTES:,} is opened: {file.mend}"
         )
-    content = file.read_bytes()
+    return file.path.read_bytes()
+
+
+def _refuse_wrong_seal(file: NamedFile, content: bytes) -> None:
     body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if body.endswith(_SEAL):
         right = hashlib.sha256(body.removesuffix(_SEAL)).hexdigest().encode()
         if digest != right:
             raise DamagedCheckpoint(
-                f"ckpt_path={file} is damaged, its checksum is wrong: give another copy of it, or "
+                f"{file} is damaged, its checksum is wrong: give another copy of it, or "
                 f"the {PREVIOUS} beside it"
             )
-    _refuse_bombs(file, content)
+
+
+def _opened(file: NamedFile, content: bytes) -> dict[str, Any]:
     checkpoint = _loaded(file, content)
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
-        raise UserError(f"ckpt_path={file} holds a {kind}, not a checkpoint: {_MEND}")
-    _refuse_odd_members(file, checkpoint, num_bytes)
+        raise UserError(f"{file} holds a {kind}, not a checkpoint: {file.mend}")
+    _refuse_odd_members(file, checkpoint, len(content))
     return checkpoint
 
 
-def _loaded(file: Path, content: bytes) -> Any:
+def _loaded(file: NamedFile, content: bytes) -> Any:
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else makes the reader raise anything
         first = str(error).split("\n", 1)[0].split(". ", 1)[0]
         reason = type(error).__name__ if first.isdigit() or not first else first
         raise DamagedCheckpoint(
-            f"ckpt_path={file} is no readable checkpoint ({_without_advice(reason)}): {_MEND}"
+            f"{file} is no readable checkpoint ({_without_advice(reason)}): {file.mend}"
         ) from error
 
 
@@ -148,37 +187,37 @@ def _without_advice(reason: str) -> str:
     return re.sub(r"\(?[^.(]*weights_only=False.*", "", reason).strip() or "unsafe content"
 
 
-def _refuse_bombs(file: Path, content: bytes) -> None:
+def _refuse_bombs(file: NamedFile, content: bytes) -> None:
     """Refuse an archive that is compressed or unpacks to more: torch.save writes no such."""
     try:
         members = zipfile.ZipFile(io.BytesIO(content)).infolist()
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
         raise DamagedCheckpoint(
-            f"ckpt_path={file} is no readable checkpoint ({error}): {_MEND}"
+            f"{file} is no readable checkpoint ({error}): {file.mend}"
         ) from error
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise UserError(f"ckpt_path={file} is compressed, which no run's is: {_MEND}")
+        raise UserError(f"{file} is compressed, which no run's is: {file.mend}")
     if sum(member.file_size for member in members) > len(content):
-        raise UserError(f"ckpt_path={file} unpacks to more than it has: {_MEND}")
+        raise UserError(f"{file} unpacks to more than it has: {file.mend}")
     structure = sum(m.file_size for m in members if m.filename.endswith("data.pkl"))
     if structure > MAX_STRUCTURE_BYTES:
-        raise UserError(f"ckpt_path={file} describes too much ({structure:,} bytes): {_MEND}")
+        raise UserError(f"{file} describes too much ({structure:,} bytes): {file.mend}")
 
 
-def _refuse_odd_members(file: Path, checkpoint: dict[str, Any], num_bytes: int) -> None:
+def _refuse_odd_members(file: NamedFile, checkpoint: dict[str, Any], num_bytes: int) -> None:
     """Refuse what no run writes: endless containers, tensors larger than the file, odd tensors."""
     for tensor in _Walk(file).tensors(checkpoint):
         size = tensor.numel() * tensor.element_size()
         if size > num_bytes:
             raise UserError(
-                f"ckpt_path={file} describes a tensor of {size:,} bytes in a file of "
-                f"{num_bytes:,}: {_MEND}"
+                f"{file} describes a tensor of {size:,} bytes in a file of "
+                f"{num_bytes:,}: {file.mend}"
             )
         is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
         if not is_plain or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise UserError(
-                f"ckpt_path={file} holds a tensor of another kind than a run writes "
-                f"({type(tensor).__name__}, {tensor.layout}): {_MEND}"
+                f"{file} holds a tensor of another kind than a run writes "
+                f"({type(tensor).__name__}, {tensor.layout}): {file.mend}"
             )
 
 
@@ -189,7 +228,7 @@ class _Walk:
     follows every reference.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: NamedFile) -> None:
         self._file = file
         self._known: dict[int, tuple[int, int]] = {}  # by container: members and levels below
 
@@ -226,4 +265,4 @@ class _Walk:
             problem = f"has more than {MAX_MEMBERS:,} members"
         else:
             return
-        raise UserError(f"ckpt_path={self._file} {problem}: {_MEND}")
+        raise UserError(f"{self._file} {problem}: {self._file.mend}")

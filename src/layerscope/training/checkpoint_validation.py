@@ -14,11 +14,13 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
-from layerscope.config.schema import TrainConfig
+from layerscope.base.targets import NO_TARGETS, Targets
+from layerscope.config.schema import CustomOptimizerConfig, TrainConfig
 from layerscope.training.checkpoint_folder import all_are_finite
 from layerscope.training.checkpoints import RunFacts
 from layerscope.training.history import History
 from layerscope.training.module import Classifier, sums_in
+from layerscope.training.optimizers import state_after_a_step
 from layerscope.training.silence import silence_lightning
 from layerscope.training.trainer import make_trainer
 
@@ -37,25 +39,27 @@ _LOOP_STATES = {"combined_loader": [{}], "_batches_that_stepped": 0}
 
 
 def validate_checkpoint(
-    checkpoint: dict[str, Any], network: nn.Module, config: TrainConfig
+    checkpoint: dict[str, Any],
+    network: nn.Module,
+    config: TrainConfig,
+    targets: Targets = NO_TARGETS,
 ) -> None:
     """Raise unless Lightning can restore the checkpoint into a run of this configuration.
 
     Args:
         network: already has the checkpoint's weights.
+        targets: classes of the user's own, see base/targets.py.
 
     Raises:
         UserError: names the part that no such run has written.
     """
-    module = Classifier(network, config)
+    module = Classifier(network, config, targets)
     silence_lightning()
     loop = make_trainer(config.trainer, Path()).fit_loop.state_dict()
     problem = (
         _difference(_shapes(module.state_dict()), _shapes(checkpoint["state_dict"]), "state_dict")
         or _wrong_sum(sums_in(module.state_dict()), checkpoint)
-        or _wrong_in_optimizer(
-            module, _OPTIMIZER_STATES[config.optimizer.name], checkpoint["optimizer_states"]
-        )
+        or _wrong_in_optimizer(module, config, targets, checkpoint["optimizer_states"])
         or _wrong_in_loop(loop, _member(checkpoint["loops"], "fit_loop"))
         or _wrong_in_progress(checkpoint)
         or _wrong_elsewhere(checkpoint)
@@ -96,7 +100,9 @@ def _is_sum(tensor: Tensor, ours: Tensor) -> bool:
     return tensor.is_floating_point() or bool(((tensor >= 0) & (tensor <= _MAX_COUNT)).all())
 
 
-def _wrong_in_optimizer(module: Classifier, names: set[str], states: Any) -> str:
+def _wrong_in_optimizer(
+    module: Classifier, config: TrainConfig, targets: Targets, states: Any
+) -> str:
     optimizer = module.configure_optimizers()
     saved = states[0] if isinstance(states, Sequence) and len(states) == 1 else None
     groups = optimizer.state_dict()["param_groups"]
@@ -107,13 +113,50 @@ def _wrong_in_optimizer(module: Classifier, names: set[str], states: Any) -> str
     state = _member(saved, "state")
     if not isinstance(state, dict) or not state.keys() <= set(range(len(parameters))):
         return "optimizer_states.state"
-    for index, values in state.items():
-        if not isinstance(values, dict) or values.keys() != names:
-            return f"optimizer_states.state.{index}"
-        for key, value in values.items():
-            if not _is_state(value, () if key == _STEP else parameters[index].shape):
-                return f"optimizer_states.state.{index}.{key}"
-    return ""
+    where = "optimizer_states.state"
+    if isinstance(config.optimizer, CustomOptimizerConfig):
+        right = state_after_a_step(module.network, config.optimizer, targets)
+        problems = (
+            _wrong_in_own_state(f"{where}.{i}", right.get(i, {}), state[i], parameters[i].shape)
+            for i in state
+        )
+    else:
+        names = _OPTIMIZER_STATES[config.optimizer.name]
+        problems = (
+            _wrong_in_state(f"{where}.{i}", names, state[i], parameters[i].shape) for i in state
+        )
+    return next(filter(None, problems), "")
+
+
+def _wrong_in_state(where: str, names: set[str], values: Any, shape: tuple[int, ...]) -> str:
+    """Name what is wrong in a parameter's state, in which these names stand; else ''."""
+    if not isinstance(values, dict) or values.keys() != names:
+        return where
+    wrong = (key for key, v in values.items() if not _is_state(v, () if key == _STEP else shape))
+    return next((f"{where}.{key}" for key in wrong), "")
+
+
+def _wrong_in_own_state(
+    where: str, first: Mapping[str, Any], values: Any, shape: tuple[int, ...]
+) -> str:
+    """Name what is wrong in a parameter's state, of a user's own optimizer; else ''.
+
+    Args:
+        first: the state after one step; later it may hold more.
+        shape: of the parameter.
+    """
+    if not isinstance(values, dict) or not first.keys() <= values.keys():
+        return where
+    wrong = (key for key, v in values.items() if not _is_own_state(v, first.get(key), shape))
+    return next((f"{where}.{key}" for key in wrong), "")
+
+
+def _is_own_state(value: Any, first: Any, shape: tuple[int, ...]) -> bool:
+    if isinstance(first, Tensor):
+        return value is not None and _is_state(value, first.shape) and value.dtype == first.dtype
+    if isinstance(value, Tensor):
+        return _is_state(value, value.shape if value.dim() == 0 else shape)
+    return type(value) is not float or value - value == 0
 
 
 def _is_state(value: Any, shape: tuple[int, ...]) -> bool:

@@ -1,5 +1,6 @@
 """The content of checkpoints, and how to open one without running anything in it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ READABLE = (UNSEALED, FORMAT)
 FACTS_KEY = "layerscope"
 NETWORK_PREFIX = "network."
 # Keys that configurations got later, with what their absence means.
-LATER_KEYS = {
+_LATER_KEYS: dict[str, Any] = {
     "profile": "auto",
     "resume": None,
     "allow_changes": False,
     "checkpoint_every_n_steps": None,
+    "metrics": {"extra": []},
+    "callbacks": {"extra": []},
 }
 
 
@@ -68,7 +71,7 @@ class RunFacts:
         try:
             is_unsealed = facts["format"] == UNSEALED
             found = cls(
-                {**LATER_KEYS, **facts["config"]},
+                with_later_keys(facts["config"]),
                 facts["preprocessing"],
                 _count(facts["batches_seen"]),
                 {} if is_unsealed else dict(facts["surroundings"]),
@@ -93,6 +96,27 @@ class RunFacts:
     def parsed_config(self) -> TrainConfig:
         """Return the configuration, checked like one that a user typed."""
         return parse(TrainConfig, self.config)
+
+
+def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with the keys that it was too early to have.
+
+    Raises:
+        TypeError: it is none.
+    """
+    filled = _filled(_LATER_KEYS, config)
+    model = filled.get("model")
+    if isinstance(model, dict) and model.get("family") == "torchvision":
+        filled["model"] = {"weights": None, **model}
+    return filled
+
+
+def _filled(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    filled = {**defaults, **values}
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(filled[key], dict):
+            filled[key] = _filled(default, filled[key])
+    return filled
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

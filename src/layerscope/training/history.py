@@ -14,6 +14,7 @@ METRICS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "l
 TIMING = ("epoch", "seconds", "images_per_second")
 _WHOLE = {"epoch", "step"}
 _SHARES = {"train/acc", "val/acc"}
+_MAX_COLUMNS = 1_000
 _LARGEST = 1e15  # limit for every column but losses: times and speeds are multiplied
 
 
@@ -30,7 +31,7 @@ class Best:
 class History:
     """All epochs up to a checkpoint, including those before a resume."""
 
-    metrics: list[dict[str, str]]  # rows of metrics.csv
+    metrics: list[dict[str, str]]  # rows of metrics.csv, METRICS and the user's own
     timing: list[dict[str, str]]  # rows of timing.csv
     best: Best | None  # None before the first epoch has ended
     stopped_early: bool
@@ -45,7 +46,7 @@ class History:
         try:
             state = checkpoint["callbacks"][HISTORY_KEY]
             history = cls(
-                metrics=_checked_rows(METRICS, state["metrics"]),
+                metrics=_checked_rows(columns_in(state), state["metrics"]),
                 timing=_checked_rows(TIMING, state["timing"]),
                 best=None if state["best"] is None else _checked_best(**state["best"]),
                 stopped_early=state.get("stopped_early", False),
@@ -102,6 +103,24 @@ class History:
         return round(images / self.seconds, 1)
 
 
+def columns_in(state: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns of the rows in EndOfEpoch's state; raise a ValueError for odd ones."""
+    columns = state.get("columns", list(METRICS))
+    if type(columns) is not list or not all(type(name) is str for name in columns):
+        raise TypeError("columns that are no texts")
+    own = columns[len(METRICS) :]
+    if tuple(columns[: len(METRICS)]) != METRICS or len(set(columns)) != len(columns):
+        raise ValueError("other columns")
+    if len(own) > _MAX_COLUMNS or not all(_is_own_column(name) for name in own):
+        raise ValueError("columns that no run writes")
+    return tuple(columns)
+
+
+def _is_own_column(name: str) -> bool:
+    """Tell whether it is the column of a metric of the user's own, `val/NAME`."""
+    return name.startswith("val/") and name.removeprefix("val/").isidentifier()
+
+
 def _checked_rows(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, str]]:
     """Return a row per epoch; raise a ValueError if a value is none that a run writes."""
     if type(lines) is not list or any(line.count("\n") != 1 for line in lines):
@@ -116,6 +135,9 @@ def _check_row(index: int, row: Mapping[str, str]) -> None:
     if row["epoch"] != str(index):
         raise ValueError("the rows are of the epochs in their order")
     for column, text in row.items():
+        if column not in METRICS + TIMING:  # the user's own can be any number, and was not always
+            float(text or "nan")
+            continue
         value = float(text)
         limit = 1.0 if column in _SHARES else _LARGEST
         is_loss = column.endswith("/loss")

@@ -1,6 +1,7 @@
 """The LightningModule: one training step, and the scores that it collects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from layerscope.base.errors import NonFiniteLoss
-from layerscope.config.schema import TrainConfig
+from layerscope.base.targets import NO_TARGETS, Targets, own_code
+from layerscope.config.schema import CustomOptimizerConfig, CustomSchedulerConfig, TrainConfig
 from layerscope.data.batches import Batch
 from layerscope.data.module import ImageData
 from layerscope.data.order import step_seed
@@ -22,6 +24,8 @@ from layerscope.networks.losses import loss_of
 from layerscope.training.checkpoints import NETWORK_PREFIX, RunFacts
 from layerscope.training.hardware import run_environment
 from layerscope.training.optimizers import build_optimizer
+from layerscope.training.own_metrics import make_metrics
+from layerscope.training.own_schedules import OwnSchedule, own_schedule
 from layerscope.training.schedules import rate_at
 from layerscope.training.stop_request import StopRequest
 
@@ -114,9 +118,14 @@ class Classifier(L.LightningModule):
     Optimization is manual. The schedule and the random seeds are functions of `batches_seen` alone,
     which is in the checkpoint. A step reads a single value back from the device: whether its loss
     and gradients are finite.
+
+    Args:
+        targets: classes of the user's own, see base/targets.py.
     """
 
-    def __init__(self, network: nn.Module, config: TrainConfig) -> None:
+    def __init__(
+        self, network: nn.Module, config: TrainConfig, targets: Targets = NO_TARGETS
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network
@@ -125,10 +134,13 @@ class Classifier(L.LightningModule):
         self.stop_is_wanted = False  # by a signal to any process, as of the last training step
         self._request: StopRequest | None = None
         self._config = config
+        self._targets = targets
+        self._own_schedule: OwnSchedule | None = None  # made when the batches are known
         num_classes = config.model.num_classes
         self.train_scores = Scores(num_classes)
         self.val_scores = Scores(num_classes)
         self.test_scores = Scores(num_classes)
+        self._own_metrics = make_metrics(config.metrics, targets)
 
     def next_step(self) -> int:
         """Return the index of the next training batch, counted over all epochs."""
@@ -140,7 +152,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer; `training_step` applies the schedule itself."""
-        return build_optimizer(self.network, self._config.optimizer)
+        return build_optimizer(self.network, self._config.optimizer, self._targets)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) to outputs (N, num_classes), the first of several tensors."""
@@ -179,13 +191,23 @@ class Classifier(L.LightningModule):
         """Log the epoch's scores."""
         self._log("train", self.train_scores)
 
+    def on_validation_epoch_start(self) -> None:
+        """Start the user's own metrics."""
+        self._own_metrics.start(self.device)
+
+    def on_test_epoch_start(self) -> None:
+        """Start the user's own metrics."""
+        self._own_metrics.start(self.device)
+
     def on_validation_epoch_end(self) -> None:
         """Log the split's scores."""
         self._log("val", self.val_scores)
+        self._log_own("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the split's scores."""
         self._log("test", self.test_scores)
+        self._log_own("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add everything that is needed to rebuild the network and its input, as plain data."""
@@ -230,11 +252,16 @@ class Classifier(L.LightningModule):
         outputs = self(images)
         if len(labels):  # A short last batch can leave a rank without images.
             scores.update(outputs, labels, loss_of(outputs, labels, self._config.loss))
+            self._own_metrics.update(outputs, labels)
         return outputs
 
     def _log(self, split: str, scores: Scores) -> None:
         loss, accuracy = scores.take()
         self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
+
+    def _log_own(self, split: str) -> None:
+        values = self._own_metrics.compute()
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()})
 
     def _agree(self, loss: Tensor) -> None:
         """Refuse a loss or gradients that are not finite, before the update.
@@ -273,21 +300,47 @@ class Classifier(L.LightningModule):
     def _update(self) -> None:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        rate = self._rate()
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate
+        self._schedule(optimizer.param_groups)
         limit = self._config.trainer.gradient_clip_norm
         if limit is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
-        optimizer.step()
+        with self._told_as_own():
+            optimizer.step()
         optimizer.zero_grad()
 
-    def _rate(self) -> float:
-        config = self._config.trainer
-        updates_per_epoch = -(-self._batches_per_epoch() // config.accumulate_grad_batches)
+    def _told_as_own(self) -> AbstractContextManager[None]:
+        """Let an error of a user's own optimizer name its class."""
+        own = self._config.optimizer
+        is_own = isinstance(own, CustomOptimizerConfig)
+        return own_code(own.target, "its step") if is_own else nullcontext()
+
+    def _schedule(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Set the learning rates of this update."""
+        update, config = self._update_index(), self._config.scheduler
+        num_epochs = self._config.trainer.max_epochs
+        if not isinstance(config, CustomSchedulerConfig):
+            rate = rate_at(config, update, self._updates_per_epoch() * num_epochs)
+            for group in groups:
+                group["lr"] = group["base_lr"] * rate
+            return
+        if self._own_schedule is None:
+            self._own_schedule = own_schedule(
+                config,
+                self._targets,
+                self.configure_optimizers(),  # anew, with its first learning rates
+                self._updates_per_epoch(),
+                num_epochs,
+            )
+        for group, values in zip(groups, self._own_schedule.at(update), strict=True):
+            group.update(values)
+
+    def _update_index(self) -> int:
         epoch, index = divmod(self.batches_seen, self._batches_per_epoch())
-        update = epoch * updates_per_epoch + index // config.accumulate_grad_batches
-        return rate_at(self._config.scheduler, update, updates_per_epoch * config.max_epochs)
+        accumulated = self._config.trainer.accumulate_grad_batches
+        return epoch * self._updates_per_epoch() + index // accumulated
+
+    def _updates_per_epoch(self) -> int:
+        return -(-self._batches_per_epoch() // self._config.trainer.accumulate_grad_batches)
 
     def _batches_per_epoch(self) -> int:
         return int(self.trainer.num_training_batches)

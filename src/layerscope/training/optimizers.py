@@ -1,5 +1,6 @@
-"""Optimizers by name, and Muon for convolutions."""
+"""Optimizers by name, Muon for convolutions, and classes of the user's own."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -7,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerscope.config.schema import AdamConfig, MuonConfig, OptimizerConfig, SGDConfig
+from layerscope.base.errors import UserError
+from layerscope.base.targets import NO_TARGETS, Targets, call_target, import_target, typed_target
+from layerscope.config.schema import (
+    AdamConfig,
+    CustomOptimizerConfig,
+    MuonConfig,
+    OptimizerConfig,
+    SGDConfig,
+)
+from layerscope.training.plain_data import not_plain
 
 # Coefficients of the quintic iteration: Jordan et al., Muon, 2024.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -127,25 +137,115 @@ OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], Any], torch.optim.Optimi
 }
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    network: nn.Module, config: OptimizerConfig, targets: Targets = NO_TARGETS
+) -> torch.optim.Optimizer:
     """Return the optimizer of all parameters that require a gradient.
 
     Each group has its full learning rate, before the schedule, as `base_lr`.
+
+    Args:
+        targets: what the user typed, see base/targets.py.
+
+    Raises:
+        UserError: a class of the user's own cannot be imported or called, or is no optimizer.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = OPTIMIZERS[config.name](trained, config)
+    optimizer = optimizer_maker(config, targets)(trained)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
 
 
 def optimizer_maker(
-    config: OptimizerConfig,
+    config: OptimizerConfig, targets: Targets = NO_TARGETS
 ) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-    """Return a function that makes this optimizer for a dry run; it has the optimizer's name."""
+    """Return a function that makes this optimizer of parameters; it has the optimizer's name.
+
+    Args:
+        targets: what the user typed, see base/targets.py.
+
+    Raises:
+        UserError: a class of the user's own cannot be imported; the function, that it cannot be
+            called, or is no optimizer.
+    """
+    if isinstance(config, CustomOptimizerConfig):
+        return _maker_of_own(config, targets)
 
     def make(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return OPTIMIZERS[config.name](list(parameters), config)
 
     make.__name__ = config.name
     return make
+
+
+def _maker_of_own(
+    config: CustomOptimizerConfig, targets: Targets
+) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    target = typed_target(targets, "optimizer._target_", config.target)
+    found = import_target("optimizer._target_", target)
+    keys = config.arguments if config.lr is None else {**config.arguments, "lr": config.lr}
+
+    def make(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        optimizer = call_target(target, found, "optimizer", list(parameters), **keys)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UserError(
+                f"optimizer._target_={target} makes a {type(optimizer).__name__}, not a "
+                "torch.optim.Optimizer"
+            )
+        if any("lr" not in group for group in optimizer.param_groups):
+            raise UserError(
+                f"optimizer._target_={target}: its parameter groups have no lr, which the schedule "
+                "sets: give it one"
+            )
+        return optimizer
+
+    make.__name__ = target.rpartition(".")[2]
+    return make
+
+
+def state_after_a_step(
+    network: nn.Module, config: CustomOptimizerConfig, targets: Targets
+) -> dict[int, dict[str, Any]]:
+    """Take one step on copies of the parameters; return the state of each, by its index.
+
+    This tells, before a run makes anything, whether a user's own optimizer can be run and saved.
+
+    Raises:
+        UserError: it cannot; the message says why.
+    """
+    trained = (parameter for parameter in network.parameters() if parameter.requires_grad)
+    copies = [nn.Parameter(parameter.detach().clone()) for parameter in trained]
+    for copy in copies:
+        copy.grad = torch.full_like(copy, 1e-3)
+    optimizer = optimizer_maker(config, targets)(copies)
+    _refuse_needed_closure(optimizer, config.target)
+    try:
+        optimizer.step(closure=_no_loss)  # as Lightning calls it
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise UserError(
+            f"optimizer._target_={config.target} cannot take a step: {type(error).__name__}: "
+            f"{error}"
+        ) from error
+    problem = not_plain(optimizer.state_dict())
+    if problem:
+        raise UserError(
+            f"optimizer._target_={config.target} keeps a value of type {problem} in its state: "
+            "keep tensors and numbers, since a checkpoint holds nothing else"
+        )
+    return optimizer.state_dict()["state"]
+
+
+def _no_loss() -> float:
+    """Stand in for a closure, which Lightning passes in manual optimization too."""
+    return 0.0
+
+
+def _refuse_needed_closure(optimizer: torch.optim.Optimizer, target: str) -> None:
+    """Refuse LBFGS and its like, which compute the loss several times in a step."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(
+            f"optimizer._target_={target} computes the loss several times in a step (its closure), "
+            "and a step of a run computes it once: choose another optimizer"
+        )

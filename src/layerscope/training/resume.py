@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.base.errors import UserError
-from layerscope.config.problems import parse
+from layerscope.config.problems import as_typed, parse
 from layerscope.config.schema import TrainConfig
 from layerscope.config.yaml_files import load_yaml
 from layerscope.data.store import Provenance
@@ -18,7 +18,7 @@ from layerscope.training.checkpoint_files import (
     UnreadCheckpoint,
 )
 from layerscope.training.checkpoint_folder import best_in
-from layerscope.training.checkpoints import LATER_KEYS, RunFacts, read_checkpoint
+from layerscope.training.checkpoints import RunFacts, read_checkpoint, with_later_keys
 from layerscope.training.hardware import run_environment
 from layerscope.training.history import History
 
@@ -200,7 +200,7 @@ def _configuration_in(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return _plain(parse(TrainConfig, {**LATER_KEYS, **load_yaml(path)}))
+        return _plain(parse(TrainConfig, with_later_keys(load_yaml(path))))
     except (TypeError, UserError) as error:
         raise UserError(f"{path} is not what a run writes: choose another directory") from error
 
@@ -244,4 +244,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    return "not set" if value is None else str(value)
+    return "not set" if value is None else as_typed(value)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from layerscope.config.schema import ConstantConfig, SchedulerConfig, StepsConfig, WarmupConfig
+from layerscope.config.schema import ConstantConfig, StepsConfig, WarmupConfig
 
 
 def _constant(config: ConstantConfig, progress: float) -> float:
@@ -41,7 +41,9 @@ SCHEDULES: dict[str, Callable[[Any, float], float]] = {
 }
 
 
-def rate_at(config: SchedulerConfig, step: int, num_steps: int) -> float:
+def rate_at(
+    config: ConstantConfig | WarmupConfig | StepsConfig, step: int, num_steps: int
+) -> float:
     """Return the share of the full learning rate at `step`, from 0 to num_steps - 1.
 
     A step stands for the middle of its slice of the run, so that neither the first nor the last

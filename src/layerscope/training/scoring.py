@@ -38,6 +38,7 @@ class Scored:
     probabilities: NDArray[np.float32]  # (N, num_classes), softmax
     predictions: NDArray[np.int64]  # (N,), the class with the highest output
     labels: NDArray[np.int64]  # (N,)
+    own: dict[str, float | None]  # the user's own metrics by name; None: not finite
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def score_checkpoint(
     """
     network = build_network(config.model, target_of(targets))
     load_weights(network, checkpoint)
-    module = Classifier(network, config)
+    module = Classifier(network, config, targets)
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = ImageData(config, tested.data, tested.provenance, module.next_step, tested.preprocessing)
@@ -89,9 +90,18 @@ def score_checkpoint(
             probabilities=torch.cat(answers.parts["probabilities"]).numpy(),
             predictions=torch.cat(answers.parts["predictions"]).numpy(),
             labels=torch.cat(answers.parts["labels"]).numpy(),
+            own={
+                entry.column: finite(as_number(trainer.callback_metrics[f"test/{entry.column}"]))
+                for entry in config.metrics.extra
+            },
         ),
         data,
     )
+
+
+def finite(value: float) -> float | None:
+    """Return the value; None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
 
 
 class _Answers(L.Callback):

@@ -10,7 +10,7 @@ from PIL import Image
 from layerscope.base.errors import UserError
 from layerscope.config.schema import CustomDataConfig
 from layerscope.data.batches import BatchSettings, Normalisation, StreamedSet
-from layerscope.data.custom import CustomData
+from layerscope.data.custom import KEY, CustomData
 from layerscope.data.loaders import WorkerBatches
 from layerscope.data.order import epoch_plan
 from layerscope.data.view import View
@@ -112,7 +112,7 @@ def config(loader="workers", **arguments):
 
 
 def opened(name, seed=0, **keys):
-    return CustomData(config(**keys), f"{__name__}.{name}", 8, seed)
+    return CustomData(config(**keys), {KEY: f"{__name__}.{name}"}, 8, seed)
 
 
 def epoch_of(data, epoch=0, num_workers=0, ranks=1, start=0):
@@ -225,5 +225,5 @@ def test_a_broken_contract_is_named(name):
 
 
 def test_a_class_is_never_taken_from_a_file():
-    with pytest.raises(UserError, match=r"name it yourself, data\._target_=a\.file"):
-        CustomData(config(), None, 8, 0)
+    with pytest.raises(UserError, match=r"type it yourself, data\._target_=a\.file"):
+        CustomData(config(), {}, 8, 0)

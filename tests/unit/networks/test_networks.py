@@ -159,7 +159,7 @@ def test_first_output_of_what_networks_return():
 
 def torchvision(name, input_shape=(3, 32, 32)):
     return TorchvisionConfig(
-        family="torchvision", name=name, input_shape=input_shape, num_classes=10
+        family="torchvision", name=name, weights=None, input_shape=input_shape, num_classes=10
     )
 
 

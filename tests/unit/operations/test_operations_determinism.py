@@ -44,7 +44,7 @@ def test_every_operation_of_the_table_exists():
 
 def torchvision(name: str, size: int) -> TorchvisionConfig:
     return TorchvisionConfig(
-        family="torchvision", name=name, num_classes=10, input_shape=(3, size, size)
+        family="torchvision", name=name, weights=None, num_classes=10, input_shape=(3, size, size)
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from layerscope.report.tables import GrowingTable
 from layerscope.report.terminal import Screen, complain
 from layerscope.training.checkpoint_files import open_plain
 from layerscope.training.checkpoint_folder import CheckpointFolder
-from layerscope.training.history import HISTORY_KEY, METRICS, TIMING, Best, History
+from layerscope.training.history import HISTORY_KEY, METRICS, TIMING, Best, History, columns_in
 from layerscope.training.module import Classifier, as_number
 
 
@@ -27,10 +28,20 @@ class EndOfEpoch(Checkpoint):
     It is a subclass of Lightning's Checkpoint, so that it runs after the module has logged the
     epoch's scores. The row is written before the checkpoint, which holds all rows: a run resumed
     from it neither loses nor repeats one.
+
+    Args:
+        own_metrics: names of the user's own metrics, which get columns behind the others.
     """
 
-    def __init__(self, directory: Path, folder: CheckpointFolder, screen: Screen) -> None:
-        self.metrics = GrowingTable(directory / "metrics.csv", METRICS)
+    def __init__(
+        self,
+        directory: Path,
+        folder: CheckpointFolder,
+        screen: Screen,
+        own_metrics: Sequence[str] = (),
+    ) -> None:
+        self._columns = (*METRICS, *(f"val/{name}" for name in own_metrics))
+        self.metrics = GrowingTable(directory / "metrics.csv", self._columns)
         self.timing = GrowingTable(directory / "timing.csv", TIMING)
         self.best: Best | None = None
         self._stopped_early = False
@@ -80,7 +91,7 @@ class EndOfEpoch(Checkpoint):
         self._stop_clock(pl_module)
         scores = {
             name: as_number(trainer.callback_metrics[name])
-            for name in METRICS
+            for name in self._columns
             if name in trainer.callback_metrics
         }
         assert isinstance(pl_module, Classifier)
@@ -99,6 +110,7 @@ class EndOfEpoch(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """Return the rows and the best epoch, as plain data."""
         return {
+            "columns": list(self._columns),
             "metrics": list(self.metrics.lines),
             "timing": list(self.timing.lines),
             "best": None if self.best is None else vars(self.best).copy(),
@@ -107,7 +119,7 @@ class EndOfEpoch(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the rows and the best epoch of a checkpoint, which `History.of` has checked."""
-        self.metrics.lines = list(state_dict["metrics"])
+        self.metrics.take_over(columns_in(state_dict), state_dict["metrics"])
         self.timing.lines = list(state_dict["timing"])
         self.best = None if state_dict["best"] is None else Best(**state_dict["best"])
 
