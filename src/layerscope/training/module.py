@@ -233,7 +233,8 @@ class Classifier(L.LightningModule):
 
     def _log(self, split: str, scores: Scores) -> None:
         loss, accuracy = scores.take()
-        self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
+        # Trackers get the row of metrics.csv instead, at its step: see LogEpochs.
+        self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy}, logger=False)
 
     def _agree(self, loss: Tensor) -> None:
         """Refuse a loss or gradients that are not finite, before the update.
