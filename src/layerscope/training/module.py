@@ -71,6 +71,13 @@ class Scores(nn.Module):
         self.accuracy.update(outputs, labels)
         self.loss.update(loss, len(labels))
 
+    def mean_loss_here(self) -> float:
+        """Return the mean loss since the last reset over this rank's images; waits for the device.
+
+        `loss.compute` would ask the other ranks.
+        """
+        return float(self.loss.total / self.loss.count)
+
     def take(self) -> tuple[Tensor, Tensor]:
         """Return mean loss and accuracy over all ranks, and reset the sums."""
         scores = self.loss.compute(), self.accuracy.compute()
