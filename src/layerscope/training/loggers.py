@@ -9,7 +9,9 @@ import secrets
 import socket
 import tempfile
 import threading
+import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -33,6 +35,7 @@ STATE_FILE = "trackers.json"
 DEFAULT_PROJECT = "layerscope"
 _SERVER_SECONDS = 5  # that a server gets to answer before anything is made
 _LEAST_WANDB = (0, 31)  # its login can look for a key without asking for one
+_WANDB_SECONDS = 30  # Its client writes to the disk every 15 seconds.
 _MOST_PARAMS = 100  # that MLflow takes at once
 _LONGEST = 300  # characters of another program's message
 _STOPPED = (Terminated.exit_code, Interrupted.exit_code)
@@ -129,7 +132,7 @@ class Tracker(Logger):
     def save(self) -> None:
         """Let what was logged outlast a kill, and note it."""
         self._attempt(self._flush)
-        _write_state(self._directory, self.label, self._state)
+        _write_state(self._directory, self.label, self._kept())
 
     def open(self, how_to_resume: str) -> None:
         """Begin the run there, or continue it.
@@ -157,6 +160,9 @@ class Tracker(Logger):
 
     def log_epochs(self, rows: Sequence[Mapping[str, str]]) -> None:
         """Log rows of metrics.csv that are not there yet, each at its step."""
+        known = _read_states(self._directory).get(self.label, self._state)  # of a ddp_spawn child
+        for name, step in known.steps.items():
+            self._state.steps[name] = max(step, self._state.steps.get(name, -1))
         for row in rows:
             scores = {name: float(text) for name, text in row.items() if name != "step"}
             self.log_metrics(scores, int(row["step"]))
@@ -186,6 +192,10 @@ class Tracker(Logger):
 
     def _flush(self) -> None:
         """Write what the client has buffered; a client that buffers nothing has nothing to do."""
+
+    def _kept(self) -> TrackerState:
+        """Return what would outlast a kill."""
+        return self._state
 
     def _attempt(self, action: Callable[[], object]) -> bool:
         """Tell whether the tracker did it; leave one alone that has failed."""
@@ -258,6 +268,8 @@ class WandbTracker(Tracker):
     def __init__(self, directory: Path, config: WandbConfig, run_name: str) -> None:
         self._project = config.project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT
         self._name = config.name or run_name
+        self._at_start: dict[str, int] = {}
+        self._past: deque[tuple[float, dict[str, int]]] = deque()  # seconds, and the steps then
         super().__init__(directory, self._project)
 
     def _begin(self) -> Logger:
@@ -265,6 +277,7 @@ class WandbTracker(Tracker):
 
         if not self._state.run:
             self._state.run = secrets.token_hex(4)
+        self._at_start = dict(self._state.steps)
         run = wandb.init(
             project=self._project,
             name=self._name,
@@ -288,6 +301,19 @@ class WandbTracker(Tracker):
         for file in files:
             artifact.add_file(str(file))
         self.experiment.log_artifact(artifact)
+
+    def _kept(self) -> TrackerState:
+        """Return the steps of half a minute ago: the client cannot be asked to write to the disk.
+
+        After a kill the later ones are logged again, which is better than a gap.
+        """
+        now = time.monotonic()
+        self._past.append((now, dict(self._state.steps)))
+        while len(self._past) > 1 and self._past[1][0] <= now - _WANDB_SECONDS:
+            self._past.popleft()
+        then, steps = self._past[0]
+        certain = steps if then <= now - _WANDB_SECONDS else self._at_start
+        return self._state.model_copy(update={"steps": certain})
 
     def _end(self, exit_code: int) -> None:
         self.experiment.finish(exit_code=exit_code)
@@ -393,7 +419,7 @@ def tracked(
             opened.append(tracker)
         yield tuple(opened)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | Stopped)
+        stopped = isinstance(error, KeyboardInterrupt | Stopped)  # neither has a code of its own
         exit_code = Interrupted.exit_code if stopped else getattr(error, "exit_code", 1)
         raise
     finally:
