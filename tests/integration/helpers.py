@@ -1,3 +1,4 @@
+import csv
 import importlib.util
 import json
 import os
@@ -34,6 +35,17 @@ def load_script(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def replaced(keys, *new):
+    """`keys` with those of the same name taken out, and `new` added."""
+    names = {key.partition("=")[0] for key in new}
+    return [*(key for key in keys if key.partition("=")[0] not in names), *new]
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 @dataclass(frozen=True)

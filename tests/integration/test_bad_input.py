@@ -116,6 +116,11 @@ TRAIN = {
     "no such device": (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
     "devices": (["trainer.devices=2"], "trainer=ddp"),
     "package": (["logger=mlflow"], "pip install mlflow"),
+    "tracker": (["logger=[tensorboard,neptune]"], "options of logger are csv, mlflow,"),
+    "tracker's key": (["logger=tensorboard", "logger.wandb.project=a"], "logger.wandb.project is"),
+    "tracker's password": (
+        ["logger=mlflow", "logger.mlflow.uri=http://me:secret@host"], "set MLFLOW_TRACKING_URI",
+    ),
     "checkpoint missing": (["ckpt_path=nowhere.ckpt"], "ckpt_path=nowhere.ckpt does not exist"),
     "checkpoint a URL": (["ckpt_path=http://127.0.0.1/x.ckpt"], "only local files"),
     "checkpoint a directory": (["ckpt_path=."], "is a directory"),

@@ -210,7 +210,9 @@ REFUSED = {
     "no plus": [*RMSPROP[:2], "optimizer.alpha=1", "write +optimizer.alpha=... to pass it"],
     "no target": ["optimizer=custom", "optimizer._target_ is missing"],
     "not chosen": ["optimizer=sgd", "optimizer._target_=torch.optim.SGD", "for optimizer=custom"],
-    "no place": ["+trainer._target_=os.system", "trainer._target_ is not taken: model, data, optimizer"],
+    "no place": [
+        "+trainer._target_=os.system", "trainer._target_ is not taken: model, data, optimizer",
+    ],
     "plateau": [
         "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "a measured value",
     ],

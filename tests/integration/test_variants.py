@@ -1,30 +1,14 @@
 """Every key that changes how a run trains, in short runs."""
 
-import csv
-import errno
-import json
-import os
-
 import pytest
 import torch
-from helpers import TINY, read_json, same_weights
+from helpers import TINY, read_json, replaced, rows, same_weights
 
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
 
 SHORT = tuple("trainer.max_epochs=1" if key == "trainer.max_epochs=2" else key for key in TINY)
 # For another network, which may have another optimizer.
 NO_MODEL = tuple(key for key in SHORT if not key.startswith(("model.", "optimizer.")))
-
-
-def replaced(keys, *new):
-    """`keys` with those of the same name taken out, and `new` added."""
-    names = {key.partition("=")[0] for key in new}
-    return [*(key for key in keys if key.partition("=")[0] not in names), *new]
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(
@@ -151,44 +135,6 @@ def test_a_debug_run_is_one_batch_of_each(run, tmp_path):
     assert run("train", *keys, "experiment=debug", f"hydra.run.dir={tmp_path}").code == 0
     results = read_json(tmp_path / "results.json")
     assert (results["epochs"], results["steps"]) == (1, 1)
-
-
-def test_tensorboard_gets_scores_and_memory(run, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    assert run("train", *SHORT, "logger=tensorboard", f"hydra.run.dir={tmp_path}").code == 0
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    tags = set(events.Tags()["scalars"])
-    assert {"train/loss", "val/acc", "activation_memory/saved_bytes"} <= tags
-    memory = json.loads((tmp_path / "activation_memory.json").read_text())
-    logged = events.Scalars("activation_memory/saved_bytes")[0].value
-    assert logged == memory["totals"]["saved_bytes"]
-
-
-@pytest.mark.parametrize("number", [1, 4])
-def test_tensorboard_on_a_full_disk_is_one_line_and_the_run_can_go_on(
-    number, run, tmp_path, monkeypatch
-):
-    """Its thread fails, and says so to the write after."""
-    from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
-
-    written, write = [], LocalFileSystem._write
-
-    def refuse(self, filename, *arguments):
-        written.append(filename)
-        if len(written) >= number:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, filename, *arguments)
-
-    monkeypatch.setattr(LocalFileSystem, "_write", refuse)
-    keys = [*SHORT, "logger=tensorboard", f"hydra.run.dir={tmp_path}"]
-    result = run("train", *keys)
-    assert (result.code, result.err.count("\n")) == (1, 1), result
-    assert "No space left on device: make room; to resume" in result.err
-    monkeypatch.undo()
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert run("train", *keys, "resume=auto").code == 0
 
 
 def test_a_non_finite_loss_ends_with_3_and_keeps_no_bad_weights(run, tmp_path):

@@ -1,6 +1,7 @@
 """Numbers as a person reads them, each with its unit; what is not known is not 0."""
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -63,6 +64,13 @@ def seconds_short(seconds: float | None) -> str:
         if abs(seconds) * factor >= 0.9995:
             return f"{_digits(seconds * factor)} {unit}"
     return f"{_digits(seconds * 1e9)} ns" if seconds else "0 s"
+
+
+def clock(seconds: float) -> str:
+    """3725 as `1:02:05`, 65 as `1:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def share(part: float | None) -> str:
@@ -141,11 +149,29 @@ def at_least(text: str, lower_bound: bool) -> str:
     return f">= {text}" if lower_bound else text
 
 
+# The space between a number and its unit, at which no line is broken.
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[KMGT]iB|[mµn]?s|[kMGTP]?(?:B|FLOP|MAC)?)(?!\w))")
+_BOUND = "\0"
+
+
 def wrapped(text: str, indent: str = "", width: int = WIDTH) -> str:
-    """Break a text at spaces into lines of at most `width` columns; further lines are indented."""
-    return textwrap.fill(
-        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    """Break a text at spaces into lines of at most `width` columns; further lines are indented.
+
+    A number stays with its unit, and a word that is longer than a line stays whole.
+    """
+    filled = textwrap.fill(
+        _BEFORE_UNIT.sub(_BOUND, text),
+        max(width, 1),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+    return filled.replace(_BOUND, " ")
+
+
+def longest_word(text: str) -> int:
+    """Return the columns that the longest part takes which `wrapped` does not break."""
+    return max(map(len, _BEFORE_UNIT.sub(_BOUND, text).split()), default=0)
 
 
 def _digits(value: float) -> str:

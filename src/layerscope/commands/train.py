@@ -1,7 +1,8 @@
 """Train a network: from a checked configuration to the files of docs/reference.md."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from layerscope.base.targets import Targets, target_of
 from layerscope.callbacks import ActivationMemory
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Job, Request
+from layerscope.config.keys import flat
 from layerscope.config.schema import CustomOptimizerConfig, CustomSchedulerConfig, TrainConfig
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import (
@@ -35,7 +37,7 @@ from layerscope.layers import preserve_state
 from layerscope.networks import build_network, check_deterministic, check_network
 from layerscope.networks.layer_calls import blank_image
 from layerscope.reconcile import INSTRUMENTS, ProfileSettings, profile_network
-from layerscope.reconcile.layer_table import layer_table
+from layerscope.reconcile.layer_table import LayerTable, layer_table
 from layerscope.report.layer_table import save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
@@ -43,6 +45,7 @@ from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.batch_progress import BatchProgress
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
+from layerscope.training.callbacks.log_epochs import LogEpochs
 from layerscope.training.callbacks.own import own_callbacks
 from layerscope.training.callbacks.prepare_process import PrepareProcess, prepare_process
 from layerscope.training.callbacks.within_epoch import WithinEpoch
@@ -58,7 +61,7 @@ from layerscope.training.hardware import (
     uses_gpu,
 )
 from layerscope.training.history import History
-from layerscope.training.loggers import check_logger, make_loggers
+from layerscope.training.loggers import Tracker, check_loggers, tracked
 from layerscope.training.module import Classifier
 from layerscope.training.optimizers import build_optimizer, optimizer_maker, state_after_a_step
 from layerscope.training.own_metrics import check_metrics
@@ -122,7 +125,7 @@ def check_training(request: Request) -> Job:
         raise UserError("resume=auto finds its checkpoint itself: leave out ckpt_path")
     target = target_of(request.targets)
     _check_processes(config, request.in_sweep)
-    check_logger(config.logger)
+    check_loggers(config.logger)
     data = open_data(config, request.targets)
     config, adapted = with_classes_of(data, config, request.targets)
     view = view_for(config.data, config.model, data.class_names)
@@ -167,17 +170,49 @@ def train(plan: Plan, directory: Path) -> None:
     pretrained = None
     if plan.start.checkpoint is None:  # else all weights are the checkpoint's
         pretrained = load_pretrained(network, config.model)
+    costs: dict[str, int] = {}
     if is_first:
         remove_leftovers(directory)
         CheckpointFolder(directory).remove_leftovers()
         (directory / RESULTS_FILE).unlink(missing_ok=True)  # of fewer epochs
         for warning in plan.warnings:
             complain(f"warning: {warning}")
-        _describe(plan, network, pretrained, directory, screen)
-    if not plan.start.has_trained:
-        _fit(plan, Classifier(network, config, plan.request.targets), directory, screen)
-    if is_first:
-        _finish(plan, directory, screen)
+        costs = _describe(plan, network, pretrained, directory, screen)
+    with _tracked(plan, directory, costs) if is_first else nullcontext(()) as trackers:
+        if not plan.start.has_trained:
+            module = Classifier(network, config, plan.request.targets)
+            _fit(plan, module, directory, screen, trackers)
+        if is_first:
+            _finish(plan, directory, screen, trackers)
+
+
+@contextmanager
+def _tracked(
+    plan: Plan, directory: Path, costs: Mapping[str, int]
+) -> Iterator[tuple[Tracker, ...]]:
+    """Open the trackers, and tell each what this run is."""
+    config, request = plan.config, plan.request
+    # A job's folder is called 0, 1, ...: the sweep's name tells jobs of several sweeps apart.
+    name = "/".join(directory.resolve().parts[-2:]) if request.in_sweep else directory.name
+    with tracked(config.logger, directory, name, request.how_to_resume) as trackers:
+        for tracker in trackers:
+            tracker.describe(flat(_plain(config)), costs)
+        yield trackers
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def _cost_totals(layers: LayerTable) -> dict[str, int]:
+    """Return the textbook's totals for one image, without those that are not known."""
+    totals = {"num_parameters": layers.num_parameters}
+    if not layers.is_lower_bound:
+        totals["macs"] = layers.macs
+    if not layers.textbook.lower_bound:
+        totals["forward_flops"] = layers.textbook.forward_flops
+        totals["backward_flops"] = layers.textbook.backward_flops
+    return totals
 
 
 def _say_finished(directory: Path) -> None:
@@ -353,11 +388,10 @@ def _describe(
     pretrained: Pretrained | None,
     directory: Path,
     screen: Screen,
-) -> None:
-    """Write config.yaml, run.json and layers.json, and show the same."""
+) -> dict[str, int]:
+    """Write config.yaml, run.json and layers.json, and show the same; return the cost totals."""
     config = plan.config
-    plain = config.model_dump(mode="json", by_alias=True)
-    write_text(directory / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False))
+    write_text(directory / CONFIG_FILE, yaml.safe_dump(_plain(config), sort_keys=False))
     if not (directory / "run.json").exists():  # else it tells of the run's beginning
         told = describe_run(config, plan.request.overrides, plan.provenance)
         weights = {} if pretrained is None else {"weights": pretrained.to_plain()}
@@ -379,14 +413,23 @@ def _describe(
         screen.say(str(pretrained))
     if plan.num_outputs > 1:
         screen.say(f"the network returns {plan.num_outputs} tensors: the first one is trained on")
+    return _cost_totals(rows)
 
 
-def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> None:
+def _fit(
+    plan: Plan,
+    module: Classifier,
+    directory: Path,
+    screen: Screen,
+    trackers: Sequence[Tracker],
+) -> None:
     config = plan.config
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = ImageData(config, plan.data, plan.provenance, module.next_step)
     folder, request = CheckpointFolder(directory), StopRequest(plan.request.how_to_resume)
+    own_columns = [own.column for own in config.metrics.extra]
+    end_of_epoch = EndOfEpoch(directory, folder, screen, own_columns)
     callbacks = [
         PrepareProcess(config.trainer),
         BatchProgress(screen),
@@ -398,12 +441,12 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
             full_batch=-(-plan.epoch.largest_batch // num_processes(config.trainer)),
         ),
         *own_callbacks(config.callbacks, plan.request.targets),
-        EndOfEpoch(directory, folder, screen, [own.column for own in config.metrics.extra]),
+        end_of_epoch,
+        LogEpochs(trackers, end_of_epoch.metrics),
         WithinEpoch(folder, config.checkpoint_every_n_steps, request),
     ]
-    loggers = make_loggers(config.logger, directory)
     trainer = make_trainer(
-        config.trainer, directory, callbacks, loggers, plan.num_outputs > 1, request
+        config.trainer, directory, callbacks, trackers, plan.num_outputs > 1, request
     )
     try:
         with request.forgotten_afterwards():
@@ -427,7 +470,7 @@ def _with_mend(error: NonFiniteLoss, folder: CheckpointFolder) -> NonFiniteLoss:
     )
 
 
-def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
+def _finish(plan: Plan, directory: Path, screen: Screen, trackers: Sequence[Tracker]) -> None:
     """Score the best checkpoint, draw, profile; results.json last, which says that all is done."""
     history = History.of(read_checkpoint(directory / "checkpoints" / LAST))
     best = read_checkpoint(directory / "checkpoints" / BEST)
@@ -446,12 +489,18 @@ def _finish(plan: Plan, directory: Path, screen: Screen) -> None:
         "train_seconds": history.seconds,
         "images_per_second": history.images_per_second,
     }
+    for tracker in trackers:
+        tracker.log_epochs(history.metrics)
+        tracker.log_metrics(_last_figures(results, directory), results["steps"])
     save_curves(directory / "curves.svg", history.metrics)
     report = None
     if _wants_profile(plan.config, results["steps"]):
         batch_size = plan.epoch.largest_batch // num_processes(plan.config.trainer)
         try:
-            report = _profile_run(plan.config, plan.request.targets, batch_size, directory)
+            report = _profile_run(plan.config, plan.request.targets, batch_size)
+            files = report.save(directory)
+            for tracker in trackers:
+                tracker.add_profile(report, files, results["steps"])
         except UserError as error:  # the run is complete: that an instrument fails is no reason
             screen.say(f"no profile: {error}")
     write_json(directory / RESULTS_FILE, results)
@@ -469,6 +518,24 @@ def _own_scores(scored: Scored, best_row: Mapping[str, str]) -> dict[str, float 
     return test | {f"val/{n}": finite(float(best_row[f"val/{n}"] or "nan")) for n in scored.own}
 
 
+def _last_figures(results: Mapping[str, Any], directory: Path) -> dict[str, float]:
+    """Return results.json for trackers, whose curves have other figures by the best one's names."""
+    test = {name: value for name, value in results.items() if name.startswith("test/")}
+    memory = _activation_memory(directory)["totals"]
+    return {
+        **{name: value for name, value in test.items() if value is not None},
+        "best/val/acc": results["val/acc"],
+        "best/val/loss": results["val/loss"],
+        "train_seconds": results["train_seconds"],
+        "images_per_second": results["images_per_second"],
+        "costs/saved_bytes": float(memory["saved_bytes"]),
+    }
+
+
+def _activation_memory(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "activation_memory.json").read_text())
+
+
 def _panel(
     results: dict[str, Any],
     own: Mapping[str, float | None],
@@ -476,7 +543,7 @@ def _panel(
     directory: Path,
 ) -> list[tuple[str, str]]:
     profile = [] if report is None else [("profile", _profile_line(report, directory))]
-    memory = json.loads((directory / "activation_memory.json").read_text())
+    memory = _activation_memory(directory)
     saved, batch_size = memory["totals"]["saved_bytes"], memory["batch_size"]
     return [
         ("test accuracy", f"{percent(results['test/acc'])} (best checkpoint)"),
@@ -500,10 +567,8 @@ def _wants_profile(config: TrainConfig, num_steps: int) -> bool:
     return num_steps >= AUTO_STEPS if config.profile == "auto" else config.profile
 
 
-def _profile_run(
-    config: TrainConfig, targets: Targets, batch_size: int, directory: Path
-) -> ProfileReport:
-    """Write profile.json, .csv, .md and .html into the run's directory.
+def _profile_run(config: TrainConfig, targets: Targets, batch_size: int) -> ProfileReport:
+    """Profile the network as the run trained it.
 
     Args:
         batch_size: of one process. The loss is the sum of the outputs, as in every profile.
@@ -518,6 +583,4 @@ def _profile_run(
         optimizer=optimizer_maker(config.optimizer, targets),
     )
     network = build_network(config.model, target_of(targets))
-    report = ProfileReport(profile_network(network, settings, frozenset(INSTRUMENTS)))
-    report.save(directory)
-    return report
+    return ProfileReport(profile_network(network, settings, frozenset(INSTRUMENTS)))

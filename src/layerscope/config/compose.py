@@ -326,7 +326,10 @@ def _not_composed(
 ) -> str:
     """Say which override or file is wrong, and what there is instead."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
-        return _no_such_file(error.missing_cfg_file, error.options)
+        group = error.missing_cfg_file.rpartition("/")[0]
+        # Hydra gives none for an option within a list, logger=[tensorboard,x].
+        options = error.options or loader.get_group_options(group)
+        return _no_such_file(error.missing_cfg_file, options)
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown is not None:
         keys = {override: key_of(override) for override in overrides}
@@ -344,7 +347,7 @@ def _not_composed(
     return str(error) or f"the configuration cannot be composed: {error.__cause__}"
 
 
-def _no_such_file(path: str, options: Sequence[str] | None) -> str:
+def _no_such_file(path: str, options: Sequence[str]) -> str:
     group, _, option = path.rpartition("/")
     package = package_of_engine(f"{group}={option}")
     if package is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -81,6 +82,17 @@ def place_keys(sweeps: bool) -> list[Key]:
     return [*ours, *(Key(name, sentence) for name, sentence in places.items())]
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Join nested keys with dots; lists stay as they are."""
+    joined: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            joined |= flat(value, f"{prefix}{key}.")
+        else:
+            joined[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return joined
+
+
 def _keys(
     schema: type[BaseModel], values: Mapping[str, Any] | None, prefix: str, variant: str
 ) -> Iterator[Key]:
@@ -89,6 +101,9 @@ def _keys(
         sections = _sections(field.annotation)
         for section in sections:
             inner = None if values is None else values.get(name)
+            may_be_absent = NoneType in get_args(field.annotation)  # a tracker not chosen
+            if values is not None and inner is None and may_be_absent:
+                continue
             found = _variant(section, field) if len(sections) > 1 else ()
             if (
                 isinstance(inner, Mapping)
@@ -96,7 +111,8 @@ def _keys(
                 and inner[str(field.discriminator)] not in found
             ):
                 continue
-            yield from _keys(section, inner, f"{prefix}{name}.", "/".join(found))
+            having = "/".join(found) or (name if may_be_absent else "")
+            yield from _keys(section, inner, f"{prefix}{name}.", having)
         if not sections and field.description is not None:
             yield Key(f"{prefix}{name}", field.description, variant)
 

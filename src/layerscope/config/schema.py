@@ -5,6 +5,7 @@ is its description: `--help` prints it, and so does docs/reference.md.
 """
 
 import os
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from layerscope.base.optional import is_installed
@@ -58,7 +60,16 @@ def local_path(path: Any) -> str:
     return os.path.expanduser(path)
 
 
+# Of an experiment or a run in a tracker.
+TrackerName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_is_printable)]
 LocalPath = Annotated[str, BeforeValidator(local_path)]
+
+
+def _without_password(uri: str) -> str:
+    """Refuse an address with a password, which the run's config.yaml would keep."""
+    if re.search(r"//[^/@]*:[^/@]*@", uri):
+        raise ValueError("holds a password, set MLFLOW_TRACKING_URI to it instead")
+    return uri
 
 
 def _several(value: Any) -> Any:
@@ -643,10 +654,59 @@ class MetricsConfig(Section):
     )
 
 
-class LoggerConfig(Section):
-    """An experiment tracker beside metrics.csv, which is always written."""
+class TensorBoardConfig(Section):
+    """TensorBoard; its files lie in the folder of the run."""
 
-    name: Literal["csv", "tensorboard", "wandb", "mlflow"]
+
+class WandbConfig(Section):
+    """Weights & Biases."""
+
+    project: TrackerName | None = Field(
+        description="Project in Weights & Biases; null: WANDB_PROJECT, else layerscope."
+    )
+    name: TrackerName | None = Field(
+        description="Name of the run in Weights & Biases; null: its folder's name."
+    )
+
+
+class MlflowConfig(Section):
+    """MLflow."""
+
+    experiment: TrackerName | None = Field(
+        description="Experiment in MLflow; null: MLFLOW_EXPERIMENT_NAME, else layerscope."
+    )
+    name: TrackerName | None = Field(
+        description="Name of the run in MLflow; null: its folder's name."
+    )
+    uri: Annotated[str, Field(min_length=1), AfterValidator(_without_password)] | None = Field(
+        description=(
+            "Address of MLflow's store or server, sqlite:///mlflow.db or http://host:5000; null: "
+            "MLFLOW_TRACKING_URI, else mlflow.db in the run's folder."
+        )
+    )
+
+
+class LoggerConfig(Section):
+    """Experiment trackers beside metrics.csv, each under its name; a tracker not chosen is null."""
+
+    tensorboard: TensorBoardConfig | None = None
+    wandb: WandbConfig | None = None
+    mlflow: MlflowConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_one_name(cls, values: Any) -> Any:
+        """Read the form of earlier versions, which had one tracker: {name: wandb}."""
+        match values:
+            case {"name": "csv", **others}:
+                return others
+            case {"name": "tensorboard", **others}:
+                return {"tensorboard": {}, **others}
+            case {"name": "wandb", **others}:
+                return {"wandb": {"project": None, "name": None}, **others}
+            case {"name": "mlflow", **others}:
+                return {"mlflow": {"experiment": None, "name": None, "uri": None}, **others}
+        return values
 
 
 class PathsConfig(Section):
@@ -683,7 +743,9 @@ class TrainConfig(Section):
     )
     callbacks: CallbacksConfig = Field(description="What happens beside training.")
     metrics: MetricsConfig = Field(description="What is measured beside loss and accuracy.")
-    logger: LoggerConfig = Field(description="Experiment tracker beside metrics.csv.")
+    logger: LoggerConfig = Field(
+        description="Experiment trackers beside metrics.csv; several as [tensorboard,wandb]."
+    )
     seed: Seed = Field(
         description="Seed of the weights and of the order and augmentation of the images."
     )

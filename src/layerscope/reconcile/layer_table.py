@@ -8,7 +8,7 @@ from torch import nn
 from layerscope.layers import preserve_state
 from layerscope.measure import FvcoreCounts, FvcoreFailed, Step, fvcore_counts
 from layerscope.networks.layer_calls import blank_image, network_calls
-from layerscope.theory import LayerCost, cost_table, textbook_units
+from layerscope.theory import LayerCost, Total, cost_table, textbook_units
 
 NOT_RUN = "(not run in eval mode)"
 
@@ -33,6 +33,7 @@ class LayerTable:
     rows: tuple[LayerRow, ...]
     fvcore_mode: str | None
     fvcore_note: str | None  # why fvcore's counts are unknown
+    textbook: Total  # of the layers that run in eval mode
 
     @property
     def num_parameters(self) -> int:
@@ -67,7 +68,7 @@ def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> LayerT
     idle = present - sum(row.num_parameters for row in rows)
     if idle:  # of an auxiliary head, say: there, and trained, but no part of an evaluation
         rows += (LayerRow(NOT_RUN, "none", (), 0, idle, 0, None if counts is None else 0),)
-    return LayerTable(rows, counts.mode if counts else None, note)
+    return LayerTable(rows, counts.mode if counts else None, note, costs.total())
 
 
 def _row(cost: LayerCost, counts: FvcoreCounts | None) -> LayerRow:

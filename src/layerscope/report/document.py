@@ -165,8 +165,8 @@ class Column:
 
     Args:
         brief: three digits of its figures; a page has the exact ones behind them.
-        rank: where a screen is too narrow, columns of the highest rank are left out first; those
-            of rank 0 stay.
+        rank: where a screen is too narrow, columns of the highest rank are the first to go into
+            a table of their own below.
     """
 
     key: str

@@ -34,6 +34,10 @@ class GrowingTable:
         rows = parse_rows(columns, lines)
         self.lines = [_line([row.get(name, "") for name in self._columns]) for row in rows]
 
+    def rows(self) -> list[dict[str, str]]:
+        """The fields of all lines by column, as text."""
+        return parse_rows(self._columns, self.lines)
+
     def append(self, row: Row) -> None:
         """Every column has a value; None is written as an empty field."""
         assert set(row) == set(self._columns), set(row) ^ set(self._columns)

@@ -75,6 +75,13 @@ class Scores(nn.Module):
         self.accuracy.update(outputs, labels)
         self.loss.update(loss, len(labels))
 
+    def mean_loss_here(self) -> float:
+        """Return the mean loss since the last reset over this rank's images; waits for the device.
+
+        `loss.compute` would ask the other ranks.
+        """
+        return float(self.loss.total / self.loss.count)
+
     def take(self) -> tuple[Tensor, Tensor]:
         """Return mean loss and accuracy over all ranks, and reset the sums."""
         scores = self.loss.compute(), self.accuracy.compute()
@@ -257,7 +264,8 @@ class Classifier(L.LightningModule):
 
     def _log(self, split: str, scores: Scores) -> None:
         loss, accuracy = scores.take()
-        self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy})
+        # Trackers get the row of metrics.csv instead, at its step: see LogEpochs.
+        self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy}, logger=False)
 
     def _log_own(self, split: str) -> None:
         values = self._own_metrics.compute()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.base.errors import UserError
+from layerscope.config.keys import flat
 from layerscope.config.problems import as_typed, parse
 from layerscope.config.schema import TrainConfig
 from layerscope.config.yaml_files import load_yaml
@@ -63,7 +64,7 @@ def is_finished(config: TrainConfig, directory: Path) -> bool:
     if not (directory / RESULTS_FILE).is_file():
         return False
     then = _configuration_in(directory / CONFIG_FILE)
-    return then is None or not _may_train_longer(_flat(then), _flat(_plain(config)))
+    return then is None or not _may_train_longer(flat(then), flat(_plain(config)))
 
 
 def start_of(config: TrainConfig, directory: Path) -> Start:
@@ -108,8 +109,8 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
     # Compare common keys only. Earlier formats have none of these keys, or have, for a GPU, the
     # number of threads, which decides nothing there, and not its name.
     common = facts.surroundings.keys() & environment.keys()
-    then = {**_flat(facts.config), **{key: facts.surroundings[key] for key in common}}
-    now = {**_flat(_plain(config)), **{key: environment[key] for key in common}}
+    then = {**flat(facts.config), **{key: facts.surroundings[key] for key in common}}
+    now = {**flat(_plain(config)), **{key: environment[key] for key in common}}
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
     if _is_within_epoch(checkpoint):
@@ -192,7 +193,7 @@ def _refuse_another_configuration(config: TrainConfig, path: Path) -> None:
     """Refuse other settings than those in the directory, even without a checkpoint."""
     then = _configuration_in(path)
     if then is not None:
-        _refuse_changes(_flat(then), _flat(_plain(config)), config, str(path.parent))
+        _refuse_changes(flat(then), flat(_plain(config)), config, str(path.parent))
 
 
 def _configuration_in(path: Path) -> dict[str, Any] | None:
@@ -230,17 +231,6 @@ def _passed_over(damaged: list[DamagedCheckpoint], instead: str) -> str:
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", by_alias=True)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Join nested keys with dots; lists stay as they are."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _text(value: object) -> str:

@@ -36,7 +36,6 @@ from layerscope.report.document import (
 )
 from layerscope.report.html import fragment, to_page
 from layerscope.report.markdown import to_markdown
-from layerscope.report.terminal import TextScreen
 
 TABLE = Table(
     (
@@ -162,26 +161,6 @@ def test_a_table_with_details_sorts_by_value():
     assert '<td data-sort="">–</td>' in page
     assert 'id="layer-1"' in page
     assert page.count("<script>") == 1
-
-
-@pytest.mark.parametrize(
-    ("width", "columns"),
-    [
-        (100, "layer size FLOPs share"),
-        (46, "layer size FLOPs share"),
-        (26, "layer size share"),
-        (20, "layer size"),
-    ],
-)
-def test_on_a_terminal_narrow_ones_get_short_figures_then_fewer_columns(width, columns):
-    screen = TextScreen(width)
-    screen.show(*DOCUMENT.blocks)
-    lines = screen.text.split("\n")
-    assert max(map(len, lines)) <= width
-    assert next(line for line in lines if "size" in line).split() == columns.split()
-    assert ("4,194,304 B (4.00 MiB)" in screen.text) == (width == 100)
-    assert "see x, 2 × k_h\nso" in screen.text
-    assert "Live peak: 4 B." in screen.text
 
 
 def test_a_notebook_needs_no_page():
