@@ -140,7 +140,7 @@ def formula_mutants() -> Iterator[Mutant]:
                 continue
             returns = function.__annotations__.get("return")
             is_formula = name.endswith(("_macs", "_flops"))
-            if returns in (int, int | None, family_module.Sizes) or is_formula:
+            if returns in (int, int | None, family_module.SizesByName) or is_formula:
                 label = f"{module.__name__.rpartition('.')[2]}.{name} + 1"
                 yield Mutant(label, functools.partial(code_changed, function, plus_one))
 

@@ -17,7 +17,7 @@ from layerscope.config.schema import EvaluateConfig
 from layerscope.data.module import ImageData, count_images
 from layerscope.data.store import Provenance
 from layerscope.report.plots import save_confusion, save_examples
-from layerscope.report.tables import Row, write_table
+from layerscope.report.tables import TableRow, write_table
 from layerscope.report.terminal import Screen
 from layerscope.training.callbacks.prepare_process import prepare_process
 from layerscope.training.hardware import uses_gpu
@@ -142,7 +142,9 @@ def _save_misclassified(path: Path, scored: Scored, data: ImageData) -> None:
     save_examples(path, data.test_images()[shown], captions)
 
 
-def _prediction_rows(scored: Scored, names: Sequence[str]) -> tuple[Sequence[str], Sequence[Row]]:
+def _prediction_rows(
+    scored: Scored, names: Sequence[str]
+) -> tuple[Sequence[str], Sequence[TableRow]]:
     columns = ("index", "label", "prediction", *(f"p({name})" for name in names))
     rows = [
         dict(zip(columns, (index, names[label], names[prediction], *shares), strict=True))

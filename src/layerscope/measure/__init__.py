@@ -10,7 +10,7 @@ from layerscope.measure.flop_counter import FlopCounts, FlopRecorder, flop_count
 from layerscope.measure.fvcore import FvcoreCounts, FvcoreFailed, fvcore_counts
 from layerscope.measure.machine import MachineCeilings, machine_ceilings
 from layerscope.measure.memory import (
-    Block,
+    AllocatorBlock,
     MemoryPoint,
     MemoryRecord,
     memory_record,
@@ -18,13 +18,13 @@ from layerscope.measure.memory import (
 )
 from layerscope.measure.profiled_step import ProfiledStep, profile_step
 from layerscope.measure.profiler_flops import flops_of, profiler_flops
-from layerscope.measure.step import Phase, Step
+from layerscope.measure.step import Step, StepPhase
 from layerscope.measure.timing import LayerTime, Spread, TimeRecord, layer_times
 
 __all__ = [
     "ActivationRecord",
     "ActivationRecorder",
-    "Block",
+    "AllocatorBlock",
     "CudaMemory",
     "FlopCounts",
     "FlopRecorder",
@@ -35,10 +35,10 @@ __all__ = [
     "MachineCeilings",
     "MemoryPoint",
     "MemoryRecord",
-    "Phase",
     "ProfiledStep",
     "Spread",
     "Step",
+    "StepPhase",
     "TimeRecord",
     "activations_and_flops",
     "cuda_memory",

@@ -7,7 +7,7 @@ from layerscope.operations.family import (
     Family,
     Invocation,
     Number,
-    Sizes,
+    SizesByName,
     batch_size,
     dimensions,
     spatial_sizes,
@@ -69,7 +69,7 @@ def bias_sum_flops(**output: Number) -> Number:
     return prod(output.values())
 
 
-def _conv_sizes(call: Invocation) -> Sizes:
+def _conv_sizes(call: Invocation) -> SizesByName:
     weight = call.arguments["weight"].shape
     dims = len(weight) - 2
     return {
@@ -80,7 +80,7 @@ def _conv_sizes(call: Invocation) -> Sizes:
     }
 
 
-def _conv_transpose_sizes(call: Invocation) -> Sizes:
+def _conv_transpose_sizes(call: Invocation) -> SizesByName:
     weight = call.arguments["weight"].shape
     dims = len(weight) - 2
     return {
@@ -91,7 +91,7 @@ def _conv_transpose_sizes(call: Invocation) -> Sizes:
     }
 
 
-def _output_sizes(call: Invocation) -> Sizes:
+def _output_sizes(call: Invocation) -> SizesByName:
     dims = len(call.arguments["weight"].shape) - 2
     shape = call.output_shape
     return dimensions((batch_size(shape, dims), *shape[-dims - 1 :]), "_out")

@@ -3,7 +3,7 @@
 from math import prod
 from typing import Any
 
-from layerscope.operations.family import Count, Family, Invocation, Number, on_input, on_output
+from layerscope.operations.family import CountRule, Family, Invocation, Number, on_input, on_output
 
 
 def norm_flops(**shape: Number) -> Number:
@@ -31,7 +31,7 @@ def _fvcore_norm(call: Invocation) -> int:
     return _elements(call) * (5 if call.arguments.get("weight") is not None else 4)
 
 
-def _beyond(fvcore: Count | None) -> Count:
+def _beyond(fvcore: CountRule | None) -> CountRule:
     """Return a function for fvcore's count minus the textbook's 5 per element."""
 
     def difference(call: Invocation) -> int:
@@ -43,7 +43,7 @@ def _beyond(fvcore: Count | None) -> Count:
 def _norm(
     name: str,
     parameters: tuple[str, ...],
-    fvcore: Count | None = None,
+    fvcore: CountRule | None = None,
     operations: tuple[str, ...] = (),
 ) -> Family:
     return Family(

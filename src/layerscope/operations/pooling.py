@@ -5,7 +5,7 @@ from layerscope.operations.family import (
     Family,
     Invocation,
     Number,
-    Sizes,
+    SizesByName,
     batch_size,
     elementwise_flops,
     on_input,
@@ -33,7 +33,7 @@ def lp_pool_flops(**geometry: Number) -> Number:
 
 
 def _window_sizes(dims: int):
-    def sizes(call: Invocation) -> Sizes:
+    def sizes(call: Invocation) -> SizesByName:
         shape = call.output_shape
         return {
             "N": batch_size(shape, dims),

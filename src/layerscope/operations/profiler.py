@@ -12,7 +12,7 @@ from typing import Any
 from layerscope.operations.family import Invocation
 from layerscope.operations.products import product_flops
 
-Arguments = dict[str, Any]
+ProfilerArguments = dict[str, Any]
 
 
 def _elements(value: Any) -> int:

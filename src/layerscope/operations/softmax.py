@@ -7,7 +7,7 @@ from layerscope.operations.family import (
     Family,
     Invocation,
     Number,
-    Sizes,
+    SizesByName,
     on_input,
     on_output,
 )
@@ -36,7 +36,7 @@ def cross_entropy_gradient_flops(N: Number, C: Number) -> Number:
     return 2 * N * C
 
 
-def _score_sizes(call: Invocation) -> Sizes:
+def _score_sizes(call: Invocation) -> SizesByName:
     """Return the sizes N and C of scores (N, C, ...), or (C,) for a single image."""
     shape = call.input_shape
     num_classes = shape[min(1, len(shape) - 1)]

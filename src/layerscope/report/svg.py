@@ -62,7 +62,7 @@ def chart(
 
 
 @dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """Values `low` to `high` onto pixels `start` to `end`."""
 
     low: float
@@ -88,18 +88,18 @@ def plain_tick(text: str) -> str:
     return re.sub(r"\.(?!\d)", "", re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text))
 
 
-def rising_scale(high: float, start: float, end: float, about: int = 5) -> Scale:
+def rising_scale(high: float, start: float, end: float, about: int = 5) -> AxisScale:
     """Return a scale from 0 to the first round value that is not below `high`."""
     step = _step(high or 1.0, about)
-    return Scale(0.0, step * math.ceil((high or 1.0) / step - 1e-9), start, end)
+    return AxisScale(0.0, step * math.ceil((high or 1.0) / step - 1e-9), start, end)
 
 
-def log_scale(values: Sequence[float], start: float, end: float, room: float = 1.6) -> Scale:
+def log_scale(values: Sequence[float], start: float, end: float, room: float = 1.6) -> AxisScale:
     """Return a scale around all positive `values`, with a factor `room` on both sides."""
-    return Scale(min(values) / room, max(values) * room, start, end, is_log=True)
+    return AxisScale(min(values) / room, max(values) * room, start, end, is_log=True)
 
 
-def left_axis(scale: Scale, x: float, right: float, text: Callable[[float], str]) -> str:
+def left_axis(scale: AxisScale, x: float, right: float, text: Callable[[float], str]) -> str:
     """Tick labels left of `x`, grid lines from there to `right`."""
     parts = []
     for tick in scale.ticks():
@@ -109,7 +109,7 @@ def left_axis(scale: Scale, x: float, right: float, text: Callable[[float], str]
     return "".join(parts)
 
 
-def bottom_axis(scale: Scale, y: float, top: float, text: Callable[[float], str]) -> str:
+def bottom_axis(scale: AxisScale, y: float, top: float, text: Callable[[float], str]) -> str:
     """Tick labels below `y`, grid lines from there up to `top`."""
     parts = []
     for tick in scale.ticks():
@@ -129,7 +129,7 @@ def legend(x: float, y: float, entries: Sequence[tuple[str, str]]) -> str:
     return "".join(parts)
 
 
-def shortened(words: str, length: int) -> str:
+def clipped(words: str, length: int) -> str:
     """The end is kept: it tells layers of a block apart."""
     return words if len(words) <= length else "…" + words[-(length - 1) :]
 

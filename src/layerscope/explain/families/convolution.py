@@ -9,10 +9,10 @@ from layerscope.explain import notation
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.factors import grid
 from layerscope.explain.families.windows import (
-    Windows,
+    WindowSettings,
     readers_sentence,
     spatial_dims,
-    spatial_sizes,
+    spatial_shape,
     transposed_table,
     window_letters,
     window_table,
@@ -22,14 +22,14 @@ from layerscope.explain.linear_maps import (
     Along,
     Axis,
     Letters,
+    ListedRows,
     Part,
-    Table,
     batch_letters,
     first_place,
     linear_explainer,
     linear_formulas,
 )
-from layerscope.explain.notation import joined, sized, summed
+from layerscope.explain.notation import sized, spaced, summed
 from layerscope.explain.operation import Operation
 from layerscope.explain.values import Position
 
@@ -61,7 +61,7 @@ class _Groups:
         made, read = (g * self.outputs + o)[:, None], (g * self.inputs + c)[:, None]
         weight = np.concatenate([read, o[:, None]] if transposed else [made, c[:, None]], axis=1)
         dims = {"y": (channel,), "x": (channel,), "w": (0, 1)}
-        return (Table(dims, {"y": made, "x": read, "w": weight}),)
+        return (ListedRows(dims, {"y": made, "x": read, "w": weight}),)
 
 
 def _groups(operation: Operation, *, transposed: bool) -> _Groups:
@@ -69,13 +69,13 @@ def _groups(operation: Operation, *, transposed: bool) -> _Groups:
     return _Groups(count, *((first, second * count) if transposed else (second * count, first)))
 
 
-def _windows(operation: Operation) -> Windows:
+def _windows(operation: Operation) -> WindowSettings:
     return windows_of(operation, operation.shapes["w"][2:], spatial_dims(operation))
 
 
-def _spatial(operation: Operation, *, transposed: bool) -> tuple[Table, ...]:
+def _spatial(operation: Operation, *, transposed: bool) -> tuple[ListedRows, ...]:
     windows, dims = _windows(operation), spatial_dims(operation)
-    made, read = (spatial_sizes(s, dims) for s in (operation.output_shape, operation.shapes["x"]))
+    made, read = (spatial_shape(s, dims) for s in (operation.output_shape, operation.shapes["x"]))
     if transposed:
         made, read = read, made
     found = []
@@ -122,7 +122,7 @@ def _formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     channels, of_output, of_input = _channel_letters(groups)
     padding = _padding_sentence(windows)
     in_group = "channel_within_the_group" if of_output else "input_channel"
-    legend = notation.legend(
+    legend = notation.index_legend(
         image=batch,
         output_channel="o",
         **{in_group: "" if groups.inputs == groups.outputs == 1 < groups.count else "c"},
@@ -131,13 +131,13 @@ def _formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     )
     only = "Only outputs that read this input count, each with the weight it reads it by"
     where = {
-        "y": joined(windows.numbers, of_output, padding, legend),
-        "dL/dx": joined(
+        "y": spaced(windows.numbers, of_output, padding, legend),
+        "dL/dx": spaced(
             of_input,
             readers_sentence(dims, only),
-            notation.legend(input_position=notation.coordinates(dims)),
+            notation.index_legend(input_position=notation.coordinates(dims)),
         ),
-        "dL/dw": joined(of_output, padding),
+        "dL/dw": spaced(of_output, padding),
     }
     axes = (*batch_letters(batch), channels, *map(window_letters, dims))
     return linear_formulas(axes, "xw", where, has_bias="b" in operation.shapes)
@@ -184,7 +184,7 @@ def _group_sentences(groups: _Groups) -> tuple[str, str]:
     )
 
 
-def _padding_sentence(windows: Windows) -> str:
+def _padding_sentence(windows: WindowSettings) -> str:
     """Say what stands beyond the input; nothing without padding."""
     if windows.mode != "zeros":
         return f"$R$ is the index of the input that stands there in the padding: {windows.mode}."
@@ -218,7 +218,7 @@ def _transposed_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
         )
         of_output, of_input = _group_sentences(groups)
     cropped = "Where an index lies outside the output, which the padding crops, there is no term."
-    legend = notation.legend(
+    legend = notation.index_legend(
         image=batch,
         output_channel="o",
         input_channel="c",
@@ -228,9 +228,9 @@ def _transposed_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     )
     readers = readers_sentence(dims, "Only inputs whose window holds this output count")
     where = {
-        "y": joined(windows.numbers, of_output, readers, legend),
-        "dL/dx": joined(of_input, cropped),
-        "dL/dw": joined(of_input, cropped),
+        "y": spaced(windows.numbers, of_output, readers, legend),
+        "dL/dx": spaced(of_input, cropped),
+        "dL/dw": spaced(of_input, cropped),
     }
     letters = partial(window_letters, transposed=True)
     axes = (*batch_letters(batch), channels, *map(letters, dims))

@@ -23,7 +23,7 @@ MAX_BUDGET_BYTES = 2**28
 
 _MEND = "give a profile.json that a profile has saved"
 
-Key = tuple[str, str, str]  # layer, quantity, instrument
+RowKey = tuple[str, str, str]  # layer, quantity, instrument
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Budget:
 
     path: Path
     settings: Mapping[str, Any]
-    figures: Mapping[Key, Figures]
+    figures: Mapping[RowKey, Figures]
     layers: tuple[str, ...]
 
 
@@ -198,7 +198,7 @@ def _cells(change: Change) -> tuple[Cell, ...]:
 
 
 def _grown(
-    before: Mapping[Key, Figures], now: Mapping[Key, Figures], tolerance: float
+    before: Mapping[RowKey, Figures], now: Mapping[RowKey, Figures], tolerance: float
 ) -> tuple[Change, ...]:
     worst: dict[tuple[str, str], Change] = {}
     for key, figures in now.items():
@@ -230,7 +230,7 @@ def _budget(path: Path, record: Any) -> Budget:
     return Budget(path, record["settings"], _figures(record), layers)
 
 
-def _figures(record: Mapping[str, Any]) -> dict[Key, Figures]:
+def _figures(record: Mapping[str, Any]) -> dict[RowKey, Figures]:
     """Return what is exact; seconds differ from run to run."""
     predicted = _count(record["peak"]["predicted_live_bytes"])
     figures = {("total", "live_peak_bytes", "memory"): Figures(predicted, None)}

@@ -15,7 +15,7 @@ from layerscope.base.formatting import (
     share,
 )
 from layerscope.measure.timing import Spread
-from layerscope.operations import Formula as CostFormula
+from layerscope.operations import CostFormula as CostFormula
 from layerscope.reconcile.profile import LayerTiming, Profile, ProfileSettings
 from layerscope.reconcile.rows import Row
 from layerscope.report.audit import audit_line
@@ -44,7 +44,7 @@ from layerscope.report.document import (
     joined,
 )
 from layerscope.report.latex import general_latex, substituted_latex
-from layerscope.report.profile.charts import layer_bars, memory_timeline, roofline
+from layerscope.report.profile.charts import layer_bars, memory_chart, roofline
 from layerscope.report.profile.findings import (
     bound_by,
     key_figures,
@@ -387,7 +387,7 @@ def _reasons(profile: Profile) -> Iterator[Block]:
 
 
 def _drawings(profile: Profile) -> Iterator[Block]:
-    timeline = memory_timeline(profile.peak)
+    timeline = memory_chart(profile.peak)
     if timeline is not None:
         yield Heading(2, "Memory over a step")
         yield Figure("Memory over a training step", timeline)

@@ -16,7 +16,7 @@ from layerscope.report.document import plain as plain_text
 from layerscope.report.profile.rows import flat_record, row_record
 from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.tables import write_table
-from layerscope.theory import LayerCost, Unit
+from layerscope.theory import CountedUnit, LayerCost
 
 FORMAT = 2
 # Name and dtype in pandas: counts are exact integers, or nothing where they are not known.
@@ -50,13 +50,13 @@ def profile_record(profile: Profile) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "settings": settings_record(profile.settings),
-        "comparisons": plain(profile.comparisons),
+        "comparisons": json_value(profile.comparisons),
         "rows": [row_record(row) for row in profile.rows],
         "totals": [row_record(row) | {"lower_bound": row.lower_bound} for row in profile.totals],
-        "peak": plain(profile.peak),
+        "peak": json_value(profile.peak),
         "layers": layer_records(profile),
         "time": _time(profile),
-        "machine": plain(profile.machine),
+        "machine": json_value(profile.machine),
         "costs": _costs(profile),
         "tables": [table_record(table) for table in walkthrough_tables(profile.costs)],
         "notes": list(profile.notes),
@@ -65,7 +65,7 @@ def profile_record(profile: Profile) -> dict[str, Any]:
 
 def settings_record(settings: ProfileSettings) -> dict[str, Any]:
     """Return the settings as other programs read them; the optimizer by its name."""
-    return plain(settings) | {"optimizer": settings.optimizer_name}
+    return json_value(settings) | {"optimizer": settings.optimizer_name}
 
 
 def table_record(table: Table) -> dict[str, Any]:
@@ -84,14 +84,14 @@ def _column(column: Column) -> dict[str, str]:
     return {"key": column.key, "title": plain_text(column.title), "unit": column.unit}
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return dataclasses as objects, tuples as lists, a number that is none (nan) as null."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: json_value(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, bool | int | float | str):
@@ -104,7 +104,7 @@ def _cells(table: Table, cells: Sequence[Cell]) -> dict[str, Any]:
     for column, cell in zip(table.columns, cells, strict=True):
         if isinstance(cell, Blank):
             continue
-        record[column.key] = plain(cell.value if isinstance(cell, Sum) else cell)
+        record[column.key] = json_value(cell.value if isinstance(cell, Sum) else cell)
         if isinstance(cell, Sum) and cell.lower_bound:
             record.setdefault("lower_bound", []).append(column.key)
     return record
@@ -121,7 +121,7 @@ def _costs(profile: Profile) -> dict[str, Any]:
 
 
 def _cost(cost: LayerCost) -> dict[str, Any]:
-    return plain(cost) | {"backward_flops": cost.backward_flops}
+    return json_value(cost) | {"backward_flops": cost.backward_flops}
 
 
 def _time(profile: Profile) -> dict[str, Any] | None:
@@ -129,8 +129,8 @@ def _time(profile: Profile) -> dict[str, Any] | None:
         return None
     step = profile.step
     return {
-        "step_seconds": plain(step.step_seconds),
-        "profiled_step_seconds": plain(step.profiled_step_seconds),
+        "step_seconds": json_value(step.step_seconds),
+        "profiled_step_seconds": json_value(step.profiled_step_seconds),
         "repeats": step.repeats,
         "warmup": step.warmup,
         "layers": [_timing(timing) for timing in profile.times],
@@ -138,7 +138,7 @@ def _time(profile: Profile) -> dict[str, Any] | None:
 
 
 def _timing(timing: LayerTiming) -> dict[str, Any]:
-    record = plain(timing)
+    record = json_value(timing)
     record["forward_seconds"] = record.pop("forward")
     record["backward_seconds"] = record.pop("backward")
     return record
@@ -183,7 +183,9 @@ def operations_by_layer(account: Account) -> Mapping[str, list[dict[str, Any]]]:
     return found
 
 
-def _of_unit(account: Account, unit: Unit, saved: Mapping[int, int]) -> Iterator[dict[str, Any]]:
+def _of_unit(
+    account: Account, unit: CountedUnit, saved: Mapping[int, int]
+) -> Iterator[dict[str, Any]]:
     costs: Mapping[str, int | None] = unit.costs.counts
     if not unit.operations:
         yield _operation(unit.name, costs, 0)
