@@ -6,7 +6,7 @@ give the count, sympy symbols the formula.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
@@ -133,6 +133,12 @@ class Family:
         by_cudnn: cuDNN computes it on a GPU, with its own switch for the precision of float32.
         drops_results: compiled code frees the results that it does not return, so that Python
             never sees them: max-pool's indices.
+        settings: attributes of a module that say how it computes this.
+        defaults: what a function does where it is called without these arguments.
+        weight_settings: returns the settings that a weight's shape tells, given the groups.
+        convolved_dims: number of dimensions of a convolution, whose settings may be one number for
+            all of them; 0 for other families.
+        is_elementwise: each output depends on one input, at the same place, and on its channel.
     """
 
     name: str
@@ -154,6 +160,11 @@ class Family:
     has_backends: bool = False
     by_cudnn: bool = False
     drops_results: bool = False
+    settings: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    weight_settings: Callable[[Shape, int], Mapping[str, Any]] | None = None
+    convolved_dims: int = 0
+    is_elementwise: bool = False
 
     def formulas(self, call: Invocation) -> tuple[CostFormula, ...]:
         """Return a formula for each quantity with something to compute."""

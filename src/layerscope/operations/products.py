@@ -240,6 +240,8 @@ FAMILIES = (
         bias_gradient=on_output(bias_sum_flops),
         matrices=("input", "weight"),
         fvcore=_fvcore_linear,
+        settings=("in_features", "out_features"),
+        weight_settings=lambda shape, _: {"in_features": shape[-1], "out_features": shape[0]},
     ),
     *(_product(name, factors) for name, factors in _FACTORS.items()),
     Family(

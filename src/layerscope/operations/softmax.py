@@ -51,6 +51,7 @@ def _softmax(name: str, function: str, operation: str) -> Family:
         parameters=("input", "dim"),
         forward=on_output(softmax_flops),
         input_gradient=on_input(softmax_gradient_flops),
+        settings=("dim",),
     )
 
 

@@ -15,7 +15,7 @@ from layerscope.base.formatting import (
     share,
 )
 from layerscope.measure.timing import Spread
-from layerscope.operations import CostFormula as CostFormula
+from layerscope.operations import CostFormula
 from layerscope.reconcile.profile import LayerTiming, Profile, ProfileSettings
 from layerscope.reconcile.rows import Row
 from layerscope.report.audit import audit_line

@@ -11,8 +11,7 @@ from layerscope.reconcile.account import Account
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.rows import Row
 from layerscope.reconcile.settings import ProfileSettings
-from layerscope.report.document import Blank, Cell, Column, Sum, Table
-from layerscope.report.document import plain as plain_text
+from layerscope.report.document import Blank, Cell, Column, Sum, Table, plain
 from layerscope.report.profile.rows import flat_record, row_record
 from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.tables import write_table
@@ -81,7 +80,7 @@ def table_record(table: Table) -> dict[str, Any]:
 
 
 def _column(column: Column) -> dict[str, str]:
-    return {"key": column.key, "title": plain_text(column.title), "unit": column.unit}
+    return {"key": column.key, "title": plain(column.title), "unit": column.unit}
 
 
 def json_value(value: Any) -> Any:
