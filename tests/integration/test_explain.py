@@ -2,13 +2,11 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import SCRIPTS, read_json
+from helpers import read_json
 from PIL import Image
 
 FILES = {"explain.json", "explain.md", "explain.html", "explain.svg", "run.json"}
@@ -19,14 +17,6 @@ class Net(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Flatten(), nn.Softsign(), nn.Linear(12, 2))
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def explained(run, directory, *keys):
@@ -160,19 +150,3 @@ def test_a_type_without_explanation_is_named(run, tmp_path, monkeypatch):
     assert "not explained: Softsign" in result.out
     assert "Softsign" in (tmp_path / "a" / "explain.md").read_text()
     assert value_of(record, "2", "y[0,0]")
-
-
-def test_from_the_command_line_without_lightning(tmp_path):
-    program = (
-        "import runpy, sys\n"
-        "try:\n"
-        f"    runpy.run_path({str(SCRIPTS / 'explain.py')!r}, run_name='__main__')\n"
-        "finally:\n"
-        "    print([name for name in ('lightning', 'matplotlib') if name in sys.modules])"
-    )
-    command = [sys.executable, "-c", program, "analysis=false", "hydra.run.dir=out"]
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stderr == ""
-    assert finished.stdout.endswith("[]\n")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES

@@ -47,11 +47,6 @@ class DescribedCall(LayerCall):
     numbers: tuple[int, ...] = ()
     geometry: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
-    @property
-    def records_gradient(self) -> bool:
-        """True where autograd makes a node for it."""
-        return any(tensor.requires_grad for tensor in self.outputs)
-
 
 @dataclass(frozen=True)
 class NetworkCalls:

@@ -92,7 +92,7 @@ def _forward_units(run: DryRun) -> Iterator[CountedUnit]:
         if number < len(run.operations):
             operation = run.operations[number]
             if operation.phase == "forward" and operation.layer is not None:
-                yield _operation_unit(run, number, operation)
+                yield _operation_unit(number, operation)
         number += 1
 
 
@@ -133,7 +133,7 @@ def operation_invocation(operation: OperationRecord) -> Invocation:
     )
 
 
-def _operation_unit(run: DryRun, number: int, operation: OperationRecord) -> CountedUnit:
+def _operation_unit(number: int, operation: OperationRecord) -> CountedUnit:
     invocation = operation_invocation(operation)
     family = family_of_operation(operation.base_name)
     costs = (
@@ -150,7 +150,7 @@ def _operation_unit(run: DryRun, number: int, operation: OperationRecord) -> Cou
 def _loose_units(run: DryRun, numbers: list[int]) -> Iterator[CountedUnit]:
     """Yield the operations of custom autograd.Functions' backward passes as units."""
     for number in numbers:
-        unit = _operation_unit(run, number, run.operations[number])
+        unit = _operation_unit(number, run.operations[number])
         counts = dict.fromkeys(QUANTITIES, 0) | {
             "input_gradient_flops": unit.costs.counts["forward_flops"]
         }

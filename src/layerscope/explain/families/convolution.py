@@ -88,7 +88,7 @@ def _spatial(operation: Operation, *, transposed: bool) -> tuple[ListedRows, ...
             read[dim],
             {"y": place, "x": place, "w": 2 + dim},
         )
-        found.append(transposed_table(table, read[dim]) if transposed else table)
+        found.append(transposed_table(table) if transposed else table)
     return tuple(found)
 
 

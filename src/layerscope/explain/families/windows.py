@@ -122,7 +122,7 @@ def window_table(
     )
 
 
-def transposed_table(table: ListedRows, size: int) -> ListedRows:
+def transposed_table(table: ListedRows) -> ListedRows:
     """Return the axis with x and y exchanged; what would lie outside of y is left out."""
     exchanged = {"y": "x", "x": "y"}
     inside = slice(None) if table.padding is None else ~table.padding
