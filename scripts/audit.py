@@ -5,18 +5,15 @@ Check a table of printed figures, a paper's or a lecture's, against the network 
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from layerscope_signals import leave, one_line_on_signals
+from layerscope.base.signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.commands.audit import run_audit
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+    from layerscope.commands.main import run
 
 
 def main(argv: Sequence[str]) -> int:
-    return run_audit(argv, CONFIGS)
+    return run("audit", argv)
 
 
 if __name__ == "__main__":

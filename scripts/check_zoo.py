@@ -6,7 +6,10 @@ again, it goes on with those that have no result yet.
 
 import sys
 
-from layerscope.zoo.check import main
+from layerscope.base.signals import leave, one_line_on_signals
+
+with one_line_on_signals():
+    from layerscope.commands.main import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(run("check-zoo", sys.argv[1:]))

@@ -6,19 +6,15 @@ can be overridden: data.batch_size=100 trainer=cpu
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from layerscope_signals import leave, one_line_on_signals
+from layerscope.base.signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.commands.evaluate import command
-    from layerscope.commands.runner import run_command
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+    from layerscope.commands.main import run
 
 
 def main(argv: Sequence[str]) -> int:
-    return run_command(argv, command(CONFIGS))
+    return run("evaluate", argv)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,15 @@ What every layer costs in theory, what the instruments measured, and why the two
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from layerscope_signals import leave, one_line_on_signals
+from layerscope.base.signals import leave, one_line_on_signals
 
 with one_line_on_signals():
-    from layerscope.commands.profile import command
-    from layerscope.commands.runner import run_command
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+    from layerscope.commands.main import run
 
 
 def main(argv: Sequence[str]) -> int:
-    return run_command(argv, command(CONFIGS))
+    return run("profile", argv)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ BOTH = {
     "checkpoint a URL": (["ckpt_path=http://127.0.0.1/x.ckpt"], "only local files"),
     "checkpoint a directory": (["ckpt_path=."], "is a directory"),
     "checkpoint empty": (["ckpt_path="], "names no file"),
-    "checkpoint a number": (["ckpt_path=5"], "ckpt_path=5 names no file"),
+    "checkpoint a number": (["ckpt_path=5"], "ckpt_path=5: names no file"),
     "checkpoint of another network": (["ckpt_path={good}", "model=tiny_cnn"], "says which network"),
     "checkpoint, wider": (["ckpt_path={good}", "model.width=2.0"], "says which network"),
     "checkpoint, batch 0": (["ckpt_path={good}", "batch_size=0"], "batch_size=0"),

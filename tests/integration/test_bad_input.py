@@ -423,7 +423,7 @@ def test_pictures_that_are_none(script, run, finished, tmp_path, monkeypatch):
 
 EVALUATE = [
     ((), "ckpt_path is missing"),
-    (("ckpt_path=null",), "ckpt_path=null names no file"),
+    (("ckpt_path=null",), "ckpt_path=null: names no file"),
     (("ckpt_path=[a]",), "names no file"),
     (("ckpt_path={good}", "data.batchsize=3"), "data.batchsize is not a key"),
     (("ckpt_path={good}", "data.batch_size=0"), "data.batch_size=0"),
@@ -456,7 +456,7 @@ EVALUATE = [
 PREDICT = [
     (("image=x.png",), "ckpt_path is missing"),
     (("ckpt_path={good}",), "image is missing"),
-    (("ckpt_path={good}", "image=null"), "image=null names no file"),
+    (("ckpt_path={good}", "image=null"), "image=null: names no file"),
     (("ckpt_path={good}", "image=x.png", "trainer=tpu"), "options of trainer"),
     (("ckpt_path={good}", "image=x.png", "seed=abc"), "seed=abc"),
     (("ckpt_path={good}", "image=x.png", "layer=fc"), "layer is not a key"),
@@ -485,7 +485,7 @@ def test_evaluate_and_predict_refuse(script, overrides, hint, run, finished):
     ("script", "arguments", "hint"),
     [
         ("profile_model", ["optimizer.lr=abc"], "optimizer.lr=abc"),
-        ("explain", ["ckpt_path=nowhere.ckpt"], "does not exist"),
+        ("explain", ["dtype=float8"], "dtype=float8"),
     ],
 )
 def test_as_a_process_of_its_own(script, arguments, hint, tmp_path):

@@ -8,7 +8,13 @@ import sys
 import pytest
 from helpers import SCRIPTS
 
-NAMES = ("train", "evaluate", "predict", "profile_model", "explain")
+COMMANDS = {
+    "train": [],
+    "evaluate": ["ckpt_path=a"],
+    "predict": ["ckpt_path=a", "image=b"],
+    "profile_model": [],
+    "explain": [],
+}
 # In the place of the first of the large packages.
 TORCH = """
 import os
@@ -22,11 +28,11 @@ def searched_first(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_one_line(name, number, tmp_path):
     (tmp_path / "torch.py").write_text(TORCH.format(number=int(number)))
     ended = subprocess.run(
-        [sys.executable, SCRIPTS / f"{name}.py"],
+        [sys.executable, SCRIPTS / f"{name}.py", *COMMANDS[name]],
         env={**os.environ, "PYTHONPATH": searched_first(tmp_path)},
         capture_output=True,
         text=True,
@@ -34,7 +40,9 @@ def test_one_line(name, number, tmp_path):
     )
     assert ended.returncode == 128 + number
     assert ended.stderr == f"error: {number.name}: ended before anything was done\n"
-    assert ended.stdout == ""
+    # What was said before torch was imported.
+    assert ended.stdout.startswith(f"layerscope {name.removesuffix('_model')}")
+    assert ended.stdout.count("\n") == 1
 
 
 def test_of_several_processes_the_first_one_complains(tmp_path):
@@ -53,7 +61,7 @@ def test_what_has_ended_keeps_its_exit_code(number):
     """While Python ends, which takes torch some tenths of a second."""
     text = f"""
 import atexit, os
-from layerscope_signals import leave
+from layerscope.base.signals import leave
 atexit.register(os.kill, os.getpid(), {int(number)})
 leave(3)
 """

@@ -1,4 +1,4 @@
-"""End a command where it is on SIGTERM and Ctrl-C.
+"""End a command where it is on SIGTERM and Ctrl-C, also while it still imports and while it ends.
 
 A training loop notes them itself (training.stop_request), and ends at a step.
 """
@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from layerscope.base.errors import Interrupted, Terminated
 
@@ -86,3 +87,42 @@ class Signals:
             self._again.start()
 
         return hook
+
+
+# Where the run writes, for the processes that Lightning starts by running the command again (ddp).
+RUN_DIRECTORY = "LAYERSCOPE_RUN_DIRECTORY"
+
+
+@contextmanager
+def one_line_on_signals() -> Iterator[None]:
+    """End the process at once at a signal, with 128 and the signal's number.
+
+    For imports, which take seconds: what is being imported could catch an exception.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which gets no signals
+        yield
+        return
+    previous = {number: signal.signal(number, _end) for number in _ERRORS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process with the command's own exit code, whatever signal comes now.
+
+    Taking the interpreter down takes tenths of a second, in which nothing is left to stop.
+    """
+    for number in _ERRORS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(exit_code)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # No file is open yet. Of several processes the first one complains.
+    if parent_process() is None and RUN_DIRECTORY not in os.environ:
+        name = signal.Signals(number).name
+        os.write(2, f"error: {name}: ended before anything was done\n".encode())
+    os._exit(128 + number)

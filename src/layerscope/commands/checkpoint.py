@@ -8,7 +8,7 @@ from layerscope.base.errors import UserError
 from layerscope.base.targets import Targets, target_of
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Request
-from layerscope.config.compose import path_value
+from layerscope.config.compose import CONFIG_DIR
 from layerscope.config.overrides import key_of, override_plain
 from layerscope.config.problems import as_typed, parse
 from layerscope.config.schema import Cifar10Config, DataConfig, TrainConfig
@@ -30,17 +30,13 @@ class Opened:
     targets: Targets
 
 
-def open_checkpoint(request: Request, config_dir: Path) -> Opened:
-    """Open the checkpoint that the request names.
-
-    Args:
-        config_dir: where a group's options are, for an override like trainer=cpu.
-    """
-    path = path_value(request.values, "ckpt_path")
+def open_checkpoint(request: Request) -> Opened:
+    """Open the checkpoint that the request names."""
+    path = Path(request.config.ckpt_path)
     checkpoint = read_checkpoint(path)
     preprocessing_of(checkpoint)
     values = RunFacts.of(checkpoint).config
-    config = parse(TrainConfig, override_plain(values, request.foreign, config_dir))
+    config = parse(TrainConfig, override_plain(values, request.foreign, CONFIG_DIR))
     _refuse_another_view(parse(TrainConfig, values), config)
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
     if "data.dir" not in map(key_of, request.foreign):

@@ -12,8 +12,7 @@ from layerscope.base.errors import UserError
 from layerscope.base.files import write_json
 from layerscope.base.formatting import percent
 from layerscope.commands.checkpoint import Opened, open_checkpoint
-from layerscope.commands.runner import Command, Job, Request
-from layerscope.config.schema import EvaluateConfig
+from layerscope.commands.runner import Job, Request
 from layerscope.data.module import ImageData, count_images
 from layerscope.data.store import Provenance
 from layerscope.report.plots import save_confusion, save_examples
@@ -26,32 +25,11 @@ from layerscope.training.scoring import Scored, score_checkpoint
 
 MOST_EXAMPLES = 64
 PER_CLASS = ("class", "num_images", "num_correct", "recall", "num_predicted", "precision")
-_DOES = (
-    "Score a checkpoint on the test set. Everything but ckpt_path comes from the checkpoint "
-    "itself and can be overridden: data.batch_size=100 trainer=cpu."
-)
-_OWN_KEYS = frozenset({*EvaluateConfig.model_fields, "paths.outputs"})
 
 
-def command(config_dir: Path) -> Command:
-    """Return what `layerscope evaluate` does.
-
-    Args:
-        config_dir: of the configurations' files.
-    """
-    return Command(
-        "evaluate",
-        config_dir,
-        EvaluateConfig,
-        _DOES,
-        partial(check_evaluation, config_dir),
-        own_keys=_OWN_KEYS,
-    )
-
-
-def check_evaluation(config_dir: Path, request: Request) -> Job:
+def check_evaluation(request: Request) -> Job:
     """Check everything that can be wrong, before anything is made."""
-    opened = open_checkpoint(request, config_dir)
+    opened = open_checkpoint(request)
     uses_gpu(opened.config.trainer)
     provenance = prepare_data(opened.config.data, Screen().say)
     if count_images(opened.config)["test"] == 0:

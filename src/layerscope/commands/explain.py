@@ -15,11 +15,9 @@ from layerscope.commands.network import (
     given_checkpoint,
     network_name,
     refuse_another_network,
-    refuse_groups,
 )
-from layerscope.commands.runner import Command, Job, Request
+from layerscope.commands.runner import Job, Request
 from layerscope.config.overrides import key_of
-from layerscope.config.problems import parse
 from layerscope.config.schema import ExplainConfig, TinyCNNConfig
 from layerscope.dry_run import Shape
 from layerscope.explain.engine import explain_network
@@ -31,20 +29,6 @@ from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import RunFacts, load_weights
 from layerscope.training.provenance import describe_environment
 
-# Groups that come with a network's recipe and say nothing about an explanation.
-_RECIPE = ("optimizer", "trainer")
-_NOT_OURS = (*_RECIPE, "paths")
-_DOES = "Show the arithmetic of every layer with its own numbers in it, forward and backward."
-
-
-def command(config_dir: Path) -> Command:
-    """Return what `layerscope explain` does.
-
-    Args:
-        config_dir: of the configurations' files.
-    """
-    return Command("explain", config_dir, ExplainConfig, _DOES, check_explain)
-
 
 def check_explain(request: Request) -> Job:
     """Explain the network, and only then let anything be written.
@@ -54,7 +38,7 @@ def check_explain(request: Request) -> Job:
             the network does not run.
     """
     checkpoint = given_checkpoint(request)
-    config = _parsed(request, checkpoint)
+    config = _with_checkpoint(request, checkpoint)
     _check_together(config)
     network = _network(config, checkpoint, target_of(request.targets))
     settings = replace(
@@ -109,17 +93,15 @@ def _class_names(checkpoint: dict[str, Any] | None) -> tuple[str, ...]:
     return preprocessing_of(checkpoint).view.class_names
 
 
-def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ExplainConfig:
-    """Parse the command's keys; network and loss are the checkpoint's where there is one."""
-    refuse_groups(request.overrides, _RECIPE, "an explanation, whose steps have learning_rate")
-    values = {key: value for key, value in request.values.items() if key not in _NOT_OURS}
-    if checkpoint is not None:
-        refuse_another_network(request.overrides)
-        trained = RunFacts.of(checkpoint).config
-        values["model"] = trained["model"]
-        if not any(key_of(override).split(".")[0] == "loss" for override in request.overrides):
-            values["loss"] = trained["loss"]
-    return parse(ExplainConfig, values)
+def _with_checkpoint(request: Request, checkpoint: dict[str, Any] | None) -> ExplainConfig:
+    """Return the configuration; network and loss are the checkpoint's where there is one."""
+    if checkpoint is None:
+        return request.config
+    refuse_another_network(request.overrides)
+    trained = RunFacts.of(checkpoint).parsed_config()
+    names_loss = any(key_of(override).split(".")[0] == "loss" for override in request.overrides)
+    of_checkpoint = {"model": trained.model, **({} if names_loss else {"loss": trained.loss})}
+    return request.config.model_copy(update=of_checkpoint)
 
 
 def _check_together(config: ExplainConfig) -> None:

@@ -1,6 +1,6 @@
 """The network of a profile or an explanation: one that is configured, or a checkpoint's."""
 
-import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.commands.runner import Request
-from layerscope.config.compose import path_value
 from layerscope.config.overrides import key_of
 from layerscope.config.schema import CustomConfig, NetworkConfig, TorchvisionConfig
 from layerscope.networks import build_network
@@ -17,9 +16,8 @@ from layerscope.training.checkpoints import read_checkpoint
 
 def given_checkpoint(request: Request) -> dict[str, Any] | None:
     """Return the checkpoint that `ckpt_path` names; None where there is none."""
-    if request.values["ckpt_path"] is None:
-        return None
-    return read_checkpoint(path_value(request.values, "ckpt_path"))
+    path = request.config.ckpt_path
+    return None if path is None else read_checkpoint(Path(path))
 
 
 def warning_of_random_buffers(network: nn.Module, config: NetworkConfig, target: str | None) -> str:
@@ -56,13 +54,6 @@ def network_name(config: NetworkConfig, network: nn.Module) -> str:
     if isinstance(config, TorchvisionConfig):
         return config.name
     return type(network).__name__ if isinstance(config, CustomConfig) else config.family
-
-
-def refuse_groups(overrides: tuple[str, ...], groups: tuple[str, ...], what: str) -> None:
-    """Refuse parts of a network's recipe, which the configuration holds without using them."""
-    for override in overrides:
-        if re.split("[.@]", key_of(override))[0] in groups:
-            raise UserError(f"{override} says nothing about {what}: leave it out")
 
 
 def refuse_another_network(overrides: tuple[str, ...]) -> None:

@@ -12,41 +12,17 @@ from layerscope.base.formatting import percent
 from layerscope.base.targets import target_of
 from layerscope.commands.checkpoint import Opened, open_checkpoint
 from layerscope.commands.pictures import network_input, read_photo
-from layerscope.commands.runner import Command, Job, Request
-from layerscope.config.compose import path_value
-from layerscope.config.schema import PredictConfig
+from layerscope.commands.runner import Job, Request
 from layerscope.networks import build_network, first_output
 from layerscope.report.terminal import Screen
 from layerscope.training.checkpoints import load_weights
 from layerscope.training.preprocessing import preprocessing_of
 
-_DOES = (
-    "Print what a checkpoint's network takes a photo for: the softmax probability of each class."
-)
-_OWN_KEYS = frozenset(PredictConfig.model_fields)
 
-
-def command(config_dir: Path) -> Command:
-    """Return what `layerscope predict` does.
-
-    Args:
-        config_dir: of the configurations' files.
-    """
-    return Command(
-        "predict",
-        config_dir,
-        PredictConfig,
-        _DOES,
-        partial(check_prediction, config_dir),
-        writes_files=False,
-        own_keys=_OWN_KEYS,
-    )
-
-
-def check_prediction(config_dir: Path, request: Request) -> Job:
+def check_prediction(request: Request) -> Job:
     """Open the checkpoint and the photo."""
-    opened = open_checkpoint(request, config_dir)
-    path = path_value(request.values, "image")
+    opened = open_checkpoint(request)
+    path = Path(request.config.image)
     return partial(show_prediction, opened, path, read_photo(path))
 
 

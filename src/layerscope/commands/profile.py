@@ -12,10 +12,8 @@ from layerscope.commands.network import (
     given_checkpoint,
     network_name,
     refuse_another_network,
-    refuse_groups,
 )
-from layerscope.commands.runner import Command, Job, Request
-from layerscope.config.problems import parse
+from layerscope.commands.runner import Job, Request
 from layerscope.config.schema import ProfileConfig
 from layerscope.networks import build_network
 from layerscope.reconcile import ProfileSettings, profile_network
@@ -33,22 +31,6 @@ from layerscope.training.checkpoints import RunFacts, load_weights
 from layerscope.training.optimizers import optimizer_maker
 from layerscope.training.provenance import describe_environment
 
-# Groups that come with a network's recipe and say nothing about a profile.
-_RECIPE = ("loss", "trainer")
-_NOT_OURS = (*_RECIPE, "paths")
-_DOES = (
-    "Say what every layer costs in theory, what the instruments measured, and why the two differ."
-)
-
-
-def command(config_dir: Path) -> Command:
-    """Return what `layerscope profile` does.
-
-    Args:
-        config_dir: of the configurations' files.
-    """
-    return Command("profile", config_dir, ProfileConfig, _DOES, check_profile)
-
 
 def check_profile(request: Request) -> Job:
     """Profile the network, and only then let anything be written.
@@ -57,7 +39,7 @@ def check_profile(request: Request) -> Job:
         UserError: a key, the checkpoint or the budget is wrong, or the network does not run.
     """
     checkpoint = given_checkpoint(request)
-    config = _parsed(request, checkpoint)
+    config = _with_checkpoint(request, checkpoint)
     network = build_network(config.model, target_of(request.targets))
     if checkpoint is not None:
         load_weights(network, checkpoint)
@@ -97,14 +79,13 @@ def _what_runs(settings: ProfileSettings, num_instruments: int) -> str:
     return f"profiling {settings.network} by a dry run and {num_instruments} instruments ..."
 
 
-def _parsed(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfig:
-    """Parse the command's keys; the network is the checkpoint's where there is one."""
-    refuse_groups(request.overrides, _RECIPE, "a profile")
-    values = {key: value for key, value in request.values.items() if key not in _NOT_OURS}
+def _with_checkpoint(request: Request, checkpoint: dict[str, Any] | None) -> ProfileConfig:
+    """Return the configuration; the network is the checkpoint's where there is one."""
+    config: ProfileConfig = request.config
     if checkpoint is not None:
         refuse_another_network(request.overrides)
-        values["model"] = RunFacts.of(checkpoint).config["model"]
-    config = parse(ProfileConfig, values)
+        model = RunFacts.of(checkpoint).parsed_config().model
+        config = config.model_copy(update={"model": model})
     if config.tolerance and config.budget is None:
         raise UserError(f"tolerance={config.tolerance} is of a budget: give budget=FILE")
     if len(config.input_shape or ()) > len(config.model.input_shape):

@@ -9,10 +9,13 @@ import errno
 import fcntl
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -25,14 +28,24 @@ from layerscope.base.errors import (
     UserError,
 )
 from layerscope.base.output import CLOSED_PIPE, safe_output
-from layerscope.base.signals import Signals, Stopped
+from layerscope.base.signals import RUN_DIRECTORY, Signals, Stopped
 from layerscope.base.targets import Targets
 from layerscope.config.command_line import Arguments, help_text, parse_arguments
-from layerscope.config.compose import Composed, Composer, Values, job_in_errors, open_composer
+from layerscope.config.compose import (
+    CONFIG_DIR,
+    Composed,
+    Composer,
+    Values,
+    job_in_errors,
+    open_composer,
+    without_places,
+)
+from layerscope.config.keys import refuse_unknown_keys
 from layerscope.config.overrides import key_of, refuse_repeated_keys, value_of
+from layerscope.config.problems import parse
+from layerscope.config.schema import TrainConfig
 from layerscope.report.sweep import forget_failure, save_failure
 from layerscope.report.terminal import Screen, complain
-from layerscope_signals import RUN_DIRECTORY
 
 Job = Callable[[Path], None]  # runs and writes into this directory
 # What makes room for a file that could not be written.
@@ -48,7 +61,9 @@ _MENDS = {
 class Request:
     """One job as the user asked for it."""
 
-    values: Values  # the configuration, interpolations resolved, without Hydra's own part
+    # The checked configuration, of the command's schema. Its groups that the command does not use
+    # are left out.
+    config: Any
     overrides: tuple[str, ...]  # as typed
     directory: Path = Path()  # where the job will write
     in_sweep: bool = False
@@ -57,6 +72,7 @@ class Request:
     foreign: tuple[str, ...] = ()
     # Of a sweep's job, whose `overrides` a file may have added to; None: all of them were typed.
     typed_keys: frozenset[str] | None = None
+    file: Path | None = None  # that stood before the keys
 
     @property
     def targets(self) -> Targets:
@@ -72,23 +88,43 @@ class Request:
 class Command:
     """A command: its configuration, what checks a job, and what ends a sweep."""
 
-    config_name: str
-    config_dir: Path
-    schema: type[BaseModel]  # of its own keys, for --help
+    name: str  # of its configuration's file too
+    schema: type[BaseModel]  # of its own keys
     does: str  # for --help
     check: Callable[[Request], Job]  # raises UserError; leaves the disk alone
+    config_dir: Path = CONFIG_DIR
     writes_files: bool = True  # False: the job is called without a directory being made for it
     finish_sweep: Callable[[Path], int] | None = None  # directory to exit code; None: no sweeps
     # Its own keys; all others override the checkpoint's configuration. None: every key is its own.
     own_keys: frozenset[str] | None = None
+    # Groups that come along with a network's recipe and say nothing about what this command makes.
+    unused: tuple[str, ...] = ()
+    makes: str = ""  # "a profile": for the message about an unused group
+    # What a file stands for that is given before the keys; None: the command takes no file.
+    overrides_of_file: Callable[[Path], Sequence[str]] | None = None
 
-    def composed(self, overrides: Sequence[str]) -> list[str]:
+    def composed(self, overrides: Sequence[str], file: Path | None = None) -> list[str]:
         """Return the overrides of this command's configuration, not of a checkpoint's."""
+        if self.overrides_of_file is not None and file is not None:
+            names_network = any(key_of(o).split(".")[0] == "model" for o in overrides)
+            return [*(() if names_network else self.overrides_of_file(file)), *overrides]
         if self.own_keys is None:
             return list(overrides)
         return [
             o for o in overrides if key_of(o) in self.own_keys or key_of(o).startswith("hydra.")
         ]
+
+    def parsed(self, values: Values, overrides: Sequence[str]) -> BaseModel:
+        """Check the values of a configuration.
+
+        Raises:
+            UserError: a value is wrong, or an override is of a group that is not used.
+        """
+        for override in overrides:
+            if re.split("[.@]", key_of(override))[0] in self.unused:
+                raise UserError(f"{override} says nothing about {self.makes}: leave it out")
+        own = without_places(values)
+        return parse(self.schema, {k: v for k, v in own.items() if k not in self.unused})
 
 
 def run_command(argv: Sequence[str], command: Command) -> int:
@@ -135,21 +171,30 @@ def _of_system(error: OSError, directory: Path | None = None) -> str:
 
 
 def _run(argv: Sequence[str], command: Command, signals: Signals) -> int:
-    arguments = parse_arguments(argv)
+    file, keys = _file_and_keys(argv, command)
+    arguments = parse_arguments(keys)
     overrides = list(arguments.overrides)
     refuse_repeated_keys(overrides)
-    name = arguments.config_name or command.config_name
+    name = arguments.config_name or command.name
     with open_composer(name, command.config_dir, arguments.config_dir) as composer:
         if arguments.wants_help or arguments.shown is not None:
-            return _show(composer, command, arguments)
+            return _show(composer, command, arguments, file)
         if arguments.is_sweep:
             return _run_sweep(composer, command, signals, overrides)
-        return _run_one(composer, command, signals, overrides)
+        return _run_one(composer, command, signals, overrides, file)
 
 
-def _show(composer: Composer, command: Command, arguments: Arguments) -> int:
+def _file_and_keys(argv: Sequence[str], command: Command) -> tuple[Path | None, Sequence[str]]:
+    """Tell a file that is given before the keys from these."""
+    takes_file = command.overrides_of_file is not None
+    if not takes_file or not argv or "=" in argv[0] or argv[0].startswith("-"):
+        return None, argv
+    return Path(argv[0]).expanduser(), argv[1:]
+
+
+def _show(composer: Composer, command: Command, arguments: Arguments, file: Path | None) -> int:
     """Answer --help, --cfg and --info, which make nothing."""
-    overrides = command.composed(arguments.overrides)
+    overrides = command.composed(arguments.overrides, file)
     if arguments.shown is not None:
         composer.show(arguments.shown, overrides, arguments.parser)
     else:
@@ -161,29 +206,39 @@ def _show(composer: Composer, command: Command, arguments: Arguments) -> int:
     return 0
 
 
-def _run_one(composer: Composer, command: Command, signals: Signals, overrides: list[str]) -> int:
-    own = command.composed(overrides)
+def _run_one(
+    composer: Composer,
+    command: Command,
+    signals: Signals,
+    overrides: list[str],
+    file: Path | None,
+) -> int:
+    own = command.composed(overrides, file)
     foreign = tuple(override for override in overrides if override not in own)
+    refuse_unknown_keys(foreign, TrainConfig)
     composed = composer.run(own)
     values = composed.values
+    request = Request(
+        command.parsed(values, overrides), tuple(overrides), foreign=foreign, file=file
+    )
     if not command.writes_files:
-        command.check(Request(values, tuple(overrides), foreign=foreign))(Path())
+        _say_start(command)
+        command.check(request)(Path())
         return 0
     directory = Path(os.environ.get(RUN_DIRECTORY) or composed.directory)
     resumes = _resumes(values, overrides, "hydra.run.dir")
     is_there = directory.is_dir()
-    request = Request(
-        values,
-        tuple(overrides),
-        directory,
+    request = replace(
+        request,
+        directory=directory,
         how_to_resume=_how_to_resume(values, f"hydra.run.dir={directory}"),
-        foreign=foreign,
     )
     with ExitStack() as held:
         if is_there:
             held.enter_context(_alone_in(directory))
         if RUN_DIRECTORY not in os.environ:
             _refuse_used(directory, None if resumes else "run.json", "hydra.run.dir")
+        _say_start(command, directory)
         job = command.check(request)
         if not is_there:
             _make(directory, "hydra.run.dir")
@@ -208,7 +263,7 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
 
     def request(job: Composed) -> Request:
         return Request(
-            job.values,
+            command.parsed(job.values, job.overrides),
             job.overrides,
             job.directory,
             in_sweep=True,
@@ -216,9 +271,16 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
             typed_keys=typed_keys,
         )
 
-    for job in sweep.jobs:
+    def checked(job: Composed) -> Request:
         with job_in_errors(job.directory.name, job.overrides):
-            command.check(request(job))
+            return request(job)
+
+    requests = map(checked, sweep.jobs)
+    first = next(requests)  # is found right or wrong before the wait for torch
+    _say_start(command, directory)
+    for asked in chain([first], requests):
+        with job_in_errors(asked.directory.name, asked.overrides):
+            command.check(asked)
 
     def run_job(job: Composed) -> None:
         _run_sweep_job(command, request(job))
@@ -232,6 +294,15 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
         except _SweepEnded as end:
             raise end.error from end
         return command.finish_sweep(directory)
+
+
+def _say_start(command: Command, directory: Path | None = None) -> None:
+    """Say what begins, where torch is still to be imported, which takes seconds."""
+    where = "" if directory is None else f", files in {directory}"
+    is_first = RUN_DIRECTORY not in os.environ  # set in the processes that ddp starts
+    if is_first and "torch" not in sys.modules:
+        Screen().say(f"layerscope {command.name}{where}")
+        sys.stdout.flush()
 
 
 class _SweepEnded(BaseException):

@@ -15,9 +15,7 @@ from layerscope.base.files import remove_leftovers, write_json, write_text
 from layerscope.base.formatting import bytes_exact, percent
 from layerscope.base.targets import target_of
 from layerscope.commands.network import warning_of_random_buffers
-from layerscope.commands.runner import Command, Job, Request
-from layerscope.config.compose import without_places
-from layerscope.config.problems import parse
+from layerscope.commands.runner import Job, Request
 from layerscope.config.schema import TrainConfig
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.module import (
@@ -39,7 +37,6 @@ from layerscope.report.layer_table import save_layer_table, show_layer_table
 from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
 from layerscope.report.profile.report import ProfileReport
-from layerscope.report.sweep import finish_sweep
 from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
@@ -69,10 +66,6 @@ from layerscope.training.trainer import early_stopping, make_trainer
 
 AUTO_STEPS = 2_000  # a profile costs seconds: of runs that are longer than that
 _DTYPES = {"32-true": "float32", "bf16-mixed": "bf16_autocast"}
-_DOES = (
-    "Train a network, test its best checkpoint, and write what every layer cost. -m sweeps: "
-    "model.width=0.5,1,2 seed=0,1 makes six runs."
-)
 
 
 @dataclass(frozen=True)
@@ -102,23 +95,12 @@ class Plan:
         return target_of(self.request.targets)
 
 
-def command(config_dir: Path) -> Command:
-    """Return what `layerscope train` does.
-
-    Args:
-        config_dir: of the configurations' files.
-    """
-    return Command(
-        "train", config_dir, TrainConfig, _DOES, check_training, finish_sweep=finish_sweep
-    )
-
-
 def check_training(request: Request) -> Job:
     """Check everything that can be wrong with the command, before anything is made.
 
     The one thing that this writes is the data cache, once it is complete and verified.
     """
-    config = parse(TrainConfig, without_places(request.values))
+    config: TrainConfig = request.config
     config = config.model_copy(update={"trainer": resolved_precision(config.trainer)})
     if config.resume is not None and config.ckpt_path is not None:
         raise UserError("resume=auto finds its checkpoint itself: leave out ckpt_path")

@@ -51,13 +51,18 @@ from layerscope.config.overrides import (
     unknown_key,
 )
 from layerscope.config.problems import as_typed
-from layerscope.config.schema import local_path
 from layerscope.config.yaml_files import load_yaml
 
 if not OmegaConf.has_resolver("pid"):
     OmegaConf.register_new_resolver("pid", os.getpid)
 
 Values = dict[str, Any]
+
+_PACKAGE = Path(__file__).parents[1]
+# In a wheel the configurations lie in the package, in a checkout beside src/.
+CONFIG_DIR = next(
+    folder for folder in (_PACKAGE / "configs", _PACKAGE.parents[1] / "configs") if folder.is_dir()
+)
 
 _NOT_OF_THE_RUN = ("paths", "experiment")  # where and by which recipe: not what is trained
 MAX_JOBS = 10_000  # of a sweep
@@ -337,21 +342,6 @@ def plain_values(config: DictConfig) -> Values:
 def without_places(values: Values) -> Values:
     """Return a configuration without the keys that say nothing about what is trained."""
     return {key: value for key, value in values.items() if key not in _NOT_OF_THE_RUN}
-
-
-def path_value(values: Values, key: str) -> Path:
-    """Return the path that a key names.
-
-    Raises:
-        UserError: it names none.
-    """
-    value = values[key]
-    if not isinstance(value, str):
-        raise UserError(f"{key}={as_typed(value)} names no file: give its path, {key}=FILE")
-    try:
-        return Path(local_path(value))
-    except ValueError as error:
-        raise UserError(f"{key}={value} {error}") from error
 
 
 def _jobs(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) -> list[list[str]]:

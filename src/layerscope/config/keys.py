@@ -1,17 +1,20 @@
 """The keys of a schema, each with its sentence: what --help and docs/reference.md print."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from layerscope.base.errors import UserError
+from layerscope.config.overrides import key_of, unknown_key
 from layerscope.config.schema import PathsConfig
 
 EXPERIMENT = (
     "Recipe on top of the others; debug runs one batch of each kind, cifar_cnn_best trains longer."
 )
+_LISTED = "the run's config.yaml lists them"
 _HYDRAS_OWN = {
     "hydra.run.dir": (
         "Directory that every file goes into; by default a new one under paths.outputs, named by "
@@ -49,6 +52,26 @@ def groups_with_sentences(schema: type[BaseModel]) -> dict[str, str]:
     """Return the sentence of each topmost section."""
     fields = schema.model_fields
     return {name: _sentence(field) for name, field in fields.items() if _sections(field.annotation)}
+
+
+def refuse_unknown_keys(overrides: Sequence[str], schema: type[BaseModel]) -> None:
+    """Refuse overrides of keys that no configuration of the schema has.
+
+    A network's keys are left to whoever knows which network it is.
+
+    Raises:
+        UserError: the first such key, and the nearest one that there is.
+    """
+    known = [key.name for key in keys_with_sentences(schema)]
+    sections = {name.rpartition(".")[0] for name in known}
+    for override in overrides:
+        key = key_of(override)
+        if key.partition(".")[0] == "model" or override.startswith("+"):
+            continue
+        parts = key.partition("@")[0].split(".")
+        beginnings = [".".join(parts[: count + 1]) for count in range(len(parts))]
+        if key not in sections and not set(beginnings) & set(known):
+            raise UserError(unknown_key(key, [*sections, *known], _LISTED))
 
 
 def place_keys(sweeps: bool) -> list[Key]:

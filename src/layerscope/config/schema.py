@@ -43,20 +43,20 @@ Place = Annotated[tuple[Index, ...], Field(min_length=1)] | None  # of a value i
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_printable)]
 
 
-def local_path(path: str) -> str:
+def local_path(path: Any) -> str:
     """Return the path with `~` replaced by the home directory.
 
     Raises:
         ValueError: it names no local file.
     """
-    if not path.strip() or "\0" in path:
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise ValueError("names no file, give its path")
     if "://" in path:
         raise ValueError("only local files are opened, download it first")
     return os.path.expanduser(path)
 
 
-LocalPath = Annotated[str, AfterValidator(local_path)]
+LocalPath = Annotated[str, BeforeValidator(local_path)]
 
 
 def _several(value: Any) -> Any:

@@ -35,7 +35,7 @@ def describe_run(
 def describe_environment(overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return the command, the versions and the hardware, as plain data."""
     return {
-        "command": [Path(sys.argv[0]).name, *overrides],
+        "command": [_program(), *overrides],
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
@@ -51,6 +51,12 @@ def prepare_data(config: DataConfig, report: Report) -> Provenance:
     if isinstance(config, Cifar10Config):
         return prepare_cifar10(Path(config.dir) if config.dir else None, report)
     return {"name": "synthetic", "source": "made by layerscope.data.synthetic", "sha256": {}}
+
+
+def _program() -> str:
+    """Return what was called, `train.py` or `layerscope train`."""
+    name = Path(sys.argv[0]).name
+    return f"layerscope {sys.argv[1]}" if name in ("layerscope", "__main__.py") else name
 
 
 def _commit() -> str | None:

@@ -6,19 +6,18 @@ from omegaconf.errors import InterpolationKeyError
 
 from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.commands.runner import Command, Request, one_line, run_command
-from layerscope.config.compose import compose, without_places
+from layerscope.config.compose import compose
 from layerscope.config.overrides import key_of
-from layerscope.config.problems import parse
 from layerscope.config.schema import TrainConfig
 
 
 def command(configs, check=None, **keys):
     return Command(
         "train",
-        configs,
         TrainConfig,
         "Train.",
         check or (lambda request: lambda directory: None),
+        config_dir=configs,
         **keys,
     )
 
@@ -28,9 +27,9 @@ def test_keys_of_overrides():
 
 
 def test_what_was_typed_is_told_from_what_a_file_says():
-    request = Request({"model": {"_target_": "file.Net"}}, ("seed=1",))
+    request = Request(None, ("seed=1",))
     assert "model._target_" not in request.targets
-    assert Request({}, ("+model._target_=a.B",)).targets["model._target_"] == "a.B"
+    assert Request(None, ("+model._target_=a.B",)).targets["model._target_"] == "a.B"
 
 
 def test_one_line_drops_what_is_hydras_own():
@@ -81,14 +80,14 @@ def test_the_job_runs_in_its_directory_only_after_the_check(configs, tmp_path):
     argv = ["seed=3", f"hydra.run.dir={tmp_path}/run"]
     assert run_command(argv, command(configs, check)) == 0
     request, directory = seen
-    assert request.values["seed"] == 3
+    assert request.config.seed == 3
     assert directory == tmp_path / "run"
     assert directory.is_dir()
 
 
 def test_every_job_of_a_sweep_is_checked_first(configs, tmp_path):
     def check(request):
-        if request.values["seed"] == 2:
+        if request.config.seed == 2:
             raise UserError("seed 2 is wrong")
         return lambda directory: None
 
@@ -154,7 +153,7 @@ def test_a_users_config_folder_is_found(configs, tmp_path):
     seen = []
 
     def check(request):
-        seen.append(request.values["seed"])
+        seen.append(request.config.seed)
         return lambda directory: None
 
     argv = ["--config-dir", str(tmp_path), "experiment=mine", f"hydra.run.dir={tmp_path}/run"]
@@ -188,7 +187,7 @@ def test_home_is_found_in_a_path(configs, tmp_path, monkeypatch):
     seen = []
 
     def check(request):
-        seen.append(parse(TrainConfig, without_places(request.values)).ckpt_path)
+        seen.append(request.config.ckpt_path)
         return seen.append
 
     argv = ["ckpt_path=~/a.ckpt", "hydra.run.dir=~/run"]
@@ -209,12 +208,8 @@ def test_home_is_found_in_the_folder_of_a_sweep(configs, tmp_path, monkeypatch):
 
 
 def test_the_job_that_is_wrong_is_named(configs, tmp_path, capsys):
-    def check(request):
-        parse(TrainConfig, without_places(request.values))
-        return lambda directory: None
-
     argv = ["-m", "model=cifar_cnn,tiny_cnn", "model.channels=[4,8]"]
-    train = command(configs, check, finish_sweep=lambda directory: 0)
+    train = command(configs, finish_sweep=lambda directory: 0)
     assert run_command([*argv, f"hydra.sweep.dir={tmp_path}/sweep"], train) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: job 1, model=tiny_cnn model.channels=[4,8]: model.channels")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from layerscope.commands import evaluate, explain, predict, profile, train
+from layerscope.commands.main import COMMANDS
 from layerscope.commands.runner import run_command
 from layerscope.config.compose import compose
 from layerscope.config.keys import (
@@ -13,18 +13,12 @@ from layerscope.config.keys import (
     place_keys,
 )
 
-COMMANDS = {
-    module.__name__.rpartition(".")[2]: module.command
-    for module in (train, evaluate, predict, profile, explain)
-}
 NEEDED = {
     "evaluate": ["ckpt_path=a"],
     "predict": ["ckpt_path=a", "image=b"],
 }
 GROUPS = ("model", "data", "optimizer", "scheduler", "loss", "trainer", "logger")
 REFERENCE = Path(__file__).parents[3] / "docs/reference.md"
-# Which of its groups a command does not use: they came along with a network's recipe.
-UNUSED = {"profile": ("loss", "trainer"), "explain": ("optimizer", "trainer")}
 DISCRIMINATORS = ("model.family", *(f"{group}.name" for group in GROUPS))
 
 
@@ -42,7 +36,7 @@ def options(configs, group):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_key_of_a_configuration_has_a_sentence(name, configs):
-    command = COMMANDS[name](configs)
+    command = COMMANDS[name]
     of_groups = [
         [f"{group}={option}", *(["model._target_=a.B"] if option == "custom" else [])]
         for group in GROUPS
@@ -50,8 +44,8 @@ def test_every_key_of_a_configuration_has_a_sentence(name, configs):
         for option in options(configs, group)
     ]
     for overrides in ([], *of_groups):
-        values = compose(configs, command.config_name, [*NEEDED.get(name, ()), *overrides])
-        own = {k: v for k, v in values.items() if k not in ("paths", *UNUSED.get(name, ()))}
+        values = compose(configs, command.name, [*NEEDED.get(name, ()), *overrides])
+        own = {k: v for k, v in values.items() if k not in ("paths", *command.unused)}
         told = {key.name: key.sentence for key in keys_with_sentences(command.schema, own)}
         with_name = "model.name" if own.get("model", {}).get("family") == "torchvision" else ""
         names = {key for key in leaves(own) if key == with_name or key not in DISCRIMINATORS}
@@ -60,8 +54,8 @@ def test_every_key_of_a_configuration_has_a_sentence(name, configs):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_prints_each_key_with_its_sentence(name, configs, capsys):
-    command = COMMANDS[name](configs)
+def test_help_prints_each_key_with_its_sentence(name, capsys):
+    command = COMMANDS[name]
     assert run_command(["--help"], command) == 0
     lines = capsys.readouterr().out.splitlines()
     text = " ".join(" ".join(lines).split())
@@ -70,12 +64,12 @@ def test_help_prints_each_key_with_its_sentence(name, configs, capsys):
     for key in (*keys, *place_keys(sweeps=False)):
         assert any(line.startswith(f"  {key.name}=") for line in lines), key
         assert key.sentence in text
-    for unused in UNUSED.get(name, ()):
+    for unused in command.unused:
         assert f" {unused}=" not in text
 
 
-def test_help_shows_the_keys_of_what_is_chosen(configs, capsys):
-    assert run_command(["--help", "model=tiny_cnn", "seed=7"], train.command(configs)) == 0
+def test_help_shows_the_keys_of_what_is_chosen(capsys):
+    assert run_command(["--help", "model=tiny_cnn", "seed=7"], COMMANDS["train"]) == 0
     printed = capsys.readouterr().out
     assert "  model.head_kernel_size=2\n" in printed
     assert "  seed=7\n" in printed
@@ -113,7 +107,7 @@ def test_the_reference_has_the_sentences_of_the_schema(name, configs):
     text = REFERENCE.read_text()
     before, _, rest = text.partition(begin)
     written, _, after = rest.partition(end)
-    expected = table(COMMANDS[name](configs), configs)
+    expected = table(COMMANDS[name], configs)
     if os.environ.get("LAYERSCOPE_UPDATE_GOLDEN") == "1":
         REFERENCE.write_text(before + begin + expected + end + after)
         return
