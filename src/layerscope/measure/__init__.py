@@ -5,7 +5,7 @@ from layerscope.measure.activations import (
     record_activations,
 )
 from layerscope.measure.counted_step import activations_and_flops, step_activations
-from layerscope.measure.cuda_memory import CudaMemory, cuda_memory
+from layerscope.measure.cuda_memory import CudaMemory, cuda_memory, unknown_memory
 from layerscope.measure.flop_counter import FlopCounts, FlopRecorder, flop_counts
 from layerscope.measure.fvcore import FvcoreCounts, FvcoreFailed, fvcore_counts
 from layerscope.measure.machine import MachineCeilings, machine_ceilings
@@ -53,4 +53,5 @@ __all__ = [
     "profiler_flops",
     "record_activations",
     "step_activations",
+    "unknown_memory",
 ]

@@ -36,7 +36,12 @@ from torch.autograd.profiler import profile
 
 from layerscope.base.errors import UserError
 from layerscope.layers.calls import Call, CallTracker
-from layerscope.measure.cuda_memory import AllocatorTrace, allocator_trace, requested_sizes
+from layerscope.measure.cuda_memory import (
+    AllocatorTrace,
+    allocator_trace,
+    requested_sizes,
+    unknown_memory,
+)
 from layerscope.measure.node_layers import NodeLayers
 from layerscope.measure.quiet_convolutions import NODE, OPERATION, QuietConvolutions
 from layerscope.measure.step import Step, StepPhase, synchronize
@@ -103,10 +108,13 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
     """Run the step once under the profiler. The network is left as it was.
 
     Raises:
-        UserError: the network does not run, or a profiler is running already.
+        UserError: the network does not run, a profiler is running already, or the memory is asked
+            for and the device's allocator is not torch's own.
     """
     if _profiler_enabled():
         raise UserError("torch.profiler is running already: only one can at a time")
+    if with_memory and (reason := unknown_memory(step.device)) is not None:
+        raise UserError(reason)
     device = step.device.type
     on_cuda = device == "cuda"
     is_traced = on_cuda and with_memory
