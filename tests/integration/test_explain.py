@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import read_json
+from helpers import SCRIPTS, read_json
 from PIL import Image
 
 FILES = {"explain.json", "explain.md", "explain.html", "explain.svg", "run.json"}
@@ -40,11 +40,13 @@ def test_the_analysis_is_in_the_record_and_in_the_document(run, tmp_path):
     assert (result.code, result.err) == (0, "")
     analysis = read_json(tmp_path / "a" / "explain.json")["analysis"]
     markdown = (tmp_path / "a" / "explain.md").read_text()
+    shipped = (SCRIPTS.parent / "docs/examples/tiny_cnn/explain.md").read_text()
     assert len(analysis) == 12
     for finding in analysis:
         assert finding.keys() == {"title", "text", "figures"}
         assert f"### {finding['title']}" in markdown
         assert finding["text"] in markdown
+        assert finding["text"] in shipped, "write docs/examples again, see its README.md"
         for figure in finding["figures"]:
             assert figure.keys() == {"name", "unit", "predicted", "measured"}
     counts = [f for finding in analysis for f in finding["figures"] if f["unit"] not in ("×", "%")]
