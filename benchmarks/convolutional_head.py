@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import layerscope
 from layerscope.base.errors import UserError
 from layerscope.data.batches import Scale
-from layerscope.data.module import Preprocessing
+from layerscope.data.preprocessing import Preprocessing
 from layerscope.data.store import load_cifar10
 from layerscope.data.view import see_images, see_labels
 from layerscope.dry_run import dry_run

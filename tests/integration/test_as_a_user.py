@@ -63,7 +63,9 @@ def refuse(*names):
 refuse("sympy", "latex2mathml", "pandas")
 import torch, layerscope
 print(layerscope.profile(torch.nn.Conv2d(3, 4, 3), input_shape=(2, 3, 8, 8)))
-assert not layerscope.load({checkpoint!r}).training
+network = layerscope.load({checkpoint!r})
+assert not network.training
+layerscope.with_preprocessing(network), layerscope.record_activations(network)
 refuse("lightning", "pytorch_lightning", "hydra", "omegaconf", "matplotlib", "jinja2")
 """
 

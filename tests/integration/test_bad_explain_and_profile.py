@@ -24,7 +24,7 @@ BOTH = {
     "directory under a file": (["hydra.run.dir=/dev/null/x"], "cannot be made"),
     "directory a file": (["hydra.run.dir={run}/run.json"], "is a file"),
     "another run": (["hydra.run.dir={run}"], "holds another run"),
-    "sweep": (["-m", "batch_size=1,2"], "only scripts/train.py sweeps"),
+    "sweep": (["-m", "batch_size=1,2"], "only train sweeps"),
     "list": (["batch_size=1,2"], "batch_size=1,2 is a sweep"),
     "twice": (["batch_size=1", "batch_size=2"], "batch_size is given 2 times"),
     "bracket": (["model.channels=[2"], "close each bracket"),

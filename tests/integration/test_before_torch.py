@@ -33,7 +33,10 @@ def answer(tmp_path):
     "argv",
     [
         ["--help"],
-        *([name, "--help"] for name in ("train", "evaluate", "predict", "profile", "explain")),
+        *(
+            [name, "--help"]
+            for name in ("train", "evaluate", "predict", "profile", "explain", "report-sweep")
+        ),
         ["train", "--cfg", "job"],
     ],
     ids=" ".join,

@@ -8,7 +8,7 @@ from layerscope.commands import main as commands
 
 SOURCE = Path(__file__).parents[2] / "src/layerscope"
 # What runs a command; the other files of the room are commands or what commands share.
-COMMANDS = tuple(commands.COMMANDS)
+COMMANDS = tuple(name.replace("-", "_") for name in commands.COMMANDS)
 
 
 @cache

@@ -28,6 +28,14 @@ def bytes_exact(num_bytes: int | None) -> str:
     return exact if abs(num_bytes) < 1024 else f"{exact} ({bytes_short(num_bytes)})"
 
 
+def byte_unit(num_bytes: float) -> tuple[int, str]:
+    """Return the largest unit that is not more than so many bytes, in bytes, and its name."""
+    for power, name in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if num_bytes >= 1024**power:
+            return 1024**power, name
+    return 1, "B"
+
+
 def count_short(count: float | None) -> str:
     """56,623,104 as `56.6 M`."""
     if count is None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from layerscope.base.formatting import wrapped
@@ -15,7 +16,6 @@ from layerscope.base.output import safe_output
 from layerscope.base.signals import one_line_on_signals
 from layerscope.commands.runner import Command, run_command
 from layerscope.config import schema
-from layerscope.report.sweep import finish_sweep
 from layerscope.report.terminal import Screen, complain
 
 CHECK_ZOO = "check-zoo"  # It has flags, no keys: layerscope/zoo/check.py.
@@ -32,6 +32,11 @@ def _later(module: str, name: str) -> Callable[..., Any]:
     return call
 
 
+def _no_overrides(file: Path) -> Sequence[str]:
+    """Return what a file stands for that is no configuration."""
+    return ()
+
+
 COMMANDS = {
     "train": Command(
         "train",
@@ -39,7 +44,7 @@ COMMANDS = {
         "Train a network, test its best checkpoint, and write what every layer cost. -m sweeps: "
         "model.width=0.5,1,2 seed=0,1 makes six runs.",
         _later("train", "check_training"),
-        finish_sweep=finish_sweep,
+        finish_sweep=_later("report_sweep", "finish_sweep"),
     ),
     "evaluate": Command(
         "evaluate",
@@ -84,6 +89,15 @@ COMMANDS = {
         makes="claims",
         unused=("optimizer", "loss", "trainer"),
         overrides_of_file=_later("audit", "network_of_claims"),
+    ),
+    "report-sweep": Command(
+        "report-sweep",
+        schema.ReportSweepConfig,
+        "Report on a sweep's directory, report-sweep DIR: means over seeds, accuracy against cost, "
+        "learning curves, failed jobs. Works while the sweep still runs.",
+        _later("report_sweep", "check_report"),
+        writes_files=False,
+        overrides_of_file=_no_overrides,
     ),
 }
 

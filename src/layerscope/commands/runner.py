@@ -35,6 +35,7 @@ from layerscope.config.compose import (
     CONFIG_DIR,
     Composed,
     Composer,
+    EngineFailed,
     Values,
     job_in_errors,
     open_composer,
@@ -201,7 +202,15 @@ def _show(composer: Composer, command: Command, arguments: Arguments, file: Path
         sweeps = command.finish_sweep is not None
         screen = Screen()
         screen.say(
-            help_text(command.does, command.schema, composer, overrides, sweeps, screen.width)
+            help_text(
+                command.does,
+                command.schema,
+                composer,
+                overrides,
+                sweeps=sweeps,
+                writes_files=command.writes_files,
+                width=screen.width,
+            )
         )
     return 0
 
@@ -213,6 +222,8 @@ def _run_one(
     overrides: list[str],
     file: Path | None,
 ) -> int:
+    if file is not None:
+        _say_start(command)  # reading the file imports torch
     own = command.composed(overrides, file)
     foreign = tuple(override for override in overrides if override not in own)
     refuse_unknown_keys(foreign, TrainConfig)
@@ -252,7 +263,7 @@ def _run_one(
 
 def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides: list[str]) -> int:
     if command.finish_sweep is None:
-        raise UserError("only scripts/train.py sweeps: leave out -m")
+        raise UserError("only train sweeps: leave out -m")
     sweep = composer.sweep(overrides)
     directory = sweep.directory
     resumes = _resumes(sweep.values, overrides, "hydra.sweep.dir")
@@ -293,6 +304,8 @@ def _run_sweep(composer: Composer, command: Command, signals: Signals, overrides
             composer.run_sweep(overrides, directory, run_job)
         except _SweepEnded as end:
             raise end.error from end
+        except EngineFailed as error:
+            raise RunFailed(f"{one_line(error)}; {how_to_resume}") from error
         return command.finish_sweep(directory)
 
 
@@ -309,7 +322,7 @@ class _SweepEnded(BaseException):
     """Carries what ends a sweep past Hydra, which goes on after any Exception of a job."""
 
     def __init__(self, error: Terminated | Interrupted | RunFailed) -> None:
-        super().__init__(str(error))
+        super().__init__(error)  # which pickles: an engine's processes send it
         self.error = error
 
 

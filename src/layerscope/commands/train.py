@@ -14,6 +14,7 @@ from layerscope.base.errors import NonFiniteLoss, RunFailed, UserError
 from layerscope.base.files import remove_leftovers, write_json, write_text
 from layerscope.base.formatting import bytes_exact, percent
 from layerscope.base.targets import target_of
+from layerscope.callbacks import ActivationMemory
 from layerscope.commands.network import warning_of_random_buffers
 from layerscope.commands.runner import Job, Request
 from layerscope.config.schema import TrainConfig
@@ -38,7 +39,6 @@ from layerscope.report.plots import save_curves
 from layerscope.report.profile.findings import verdict
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import Screen, complain
-from layerscope.training.callbacks.activation_memory import ActivationMemory
 from layerscope.training.callbacks.batch_progress import BatchProgress
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
 from layerscope.training.callbacks.prepare_process import PrepareProcess, prepare_process
@@ -299,7 +299,12 @@ def _fit(plan: Plan, module: Classifier, directory: Path, screen: Screen) -> Non
         PrepareProcess(config.trainer),
         BatchProgress(screen),
         *early_stopping(config.callbacks.early_stopping),
-        ActivationMemory(directory, config, plan.epoch.largest_batch),
+        ActivationMemory(
+            config.callbacks.activation_memory.every_n_steps,
+            directory,
+            module="network",
+            full_batch=-(-plan.epoch.largest_batch // num_processes(config.trainer)),
+        ),
         EndOfEpoch(directory, folder, screen),
         WithinEpoch(folder, config.checkpoint_every_n_steps, request),
     ]

@@ -80,6 +80,7 @@ def help_text(
     composer: Composer,
     overrides: Sequence[str],
     sweeps: bool,
+    writes_files: bool,
     width: int,
 ) -> str:
     """Return the groups and keys of a command, each with its sentence and its value.
@@ -91,7 +92,7 @@ def help_text(
     values = composer.shown_values(overrides)
     sentences = groups_with_sentences(schema) | ({"experiment": EXPERIMENT} if sweeps else {})
     groups = {
-        f"{group}={'|'.join(options)}": sentence
+        f"{group}={' | '.join(options)}": sentence
         for group, sentence in sentences.items()
         if len(options := composer.options(group)) > 1
     }
@@ -99,7 +100,7 @@ def help_text(
         f"{key.name}={as_typed(_value_at(values, key.name))}": key.sentence
         for key in keys_with_sentences(schema, values)
     }
-    places = {f"{key.name}=DIR": key.sentence for key in place_keys(sweeps)}
+    places = {f"{key.name}=DIR": key.sentence for key in place_keys(sweeps)} if writes_files else {}
     flags = {flag: text for flag, text in _FLAGS.items() if sweeps or "--multirun" not in flag}
     return "\n".join(
         [
@@ -121,5 +122,8 @@ def _value_at(values: Mapping[str, Any], key: str) -> Any:
 
 def _section(title: str, entries: Mapping[str, str], width: int) -> list[str]:
     indent = " " * 6
-    lines = [f"  {name}\n{wrapped(indent + text, indent, width)}" for name, text in entries.items()]
+    lines = [
+        f"{wrapped(f'  {name}', '    ', width)}\n{wrapped(indent + text, indent, width)}"
+        for name, text in entries.items()
+    ]
     return ["", f"{title}:", *lines] if lines else []

@@ -40,7 +40,12 @@ from omegaconf import Container, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from layerscope.base.errors import UserError
-from layerscope.config.hydra_section import check_hydra_section, check_places, interpolations_named
+from layerscope.config.hydra_section import (
+    check_hydra_section,
+    check_places,
+    interpolations_named,
+    package_of_engine,
+)
 from layerscope.config.overrides import (
     assignment,
     key_of,
@@ -86,6 +91,10 @@ class Sweep:
     values: Values  # of the sweep itself, without what is swept
     directory: Path
     jobs: Iterator[Composed]  # each is composed when its turn comes; together they could be large
+
+
+class EngineFailed(Exception):
+    """A sweep's engine has lost a job, which could not say why it failed."""
 
 
 class Composer:
@@ -141,7 +150,11 @@ class Composer:
     def run_sweep(
         self, overrides: Sequence[str], directory: Path, job: Callable[[Composed], None]
     ) -> None:
-        """Let Hydra's sweeper and launcher call `job` for each job of the sweep."""
+        """Let Hydra's sweeper and launcher call `job` for each job of the sweep.
+
+        Raises:
+            EngineFailed: a launcher with processes of its own has lost one.
+        """
 
         def task(config: DictConfig) -> None:
             hydras_own = HydraConfig.get()
@@ -149,7 +162,15 @@ class Composer:
             job(Composed(plain_values(config), folder, tuple(hydras_own.overrides.task)))
 
         others = [o for o in overrides if key_of(o) != "hydra.sweep.dir"]
-        self._hydra.multirun(self._name, task, [*others, assignment("hydra.sweep.dir", directory)])
+        keys = [*others, assignment("hydra.sweep.dir", directory)]
+        engine = self._compose(keys, RunMode.MULTIRUN).hydra.runtime.choices["hydra/launcher"]
+        try:
+            self._hydra.multirun(self._name, task, keys)
+        except Exception as error:
+            if engine == "basic":
+                raise
+            # Each engine has its own errors for a process that is gone.
+            raise EngineFailed(f"hydra/launcher={engine}: {_first_line(error)}") from error
 
     def show(self, arguments: Namespace, overrides: Sequence[str], parser: ArgumentParser) -> None:
         """Print what --cfg, --info or --hydra-help asks for.
@@ -303,6 +324,9 @@ def _not_composed(
 
 def _no_such_file(path: str, options: Sequence[str] | None) -> str:
     group, _, option = path.rpartition("/")
+    package = package_of_engine(f"{group}={option}")
+    if package is not None:
+        return f"{group}={option} needs a package: pip install {package}"
     if options:
         return f"{group}={option} cannot be chosen: options of {group} are {', '.join(options)}"
     return f"there is no configuration {path}: correct its name, or see --config-dir"
@@ -356,6 +380,22 @@ def _jobs(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) ->
     at_once = config.hydra.sweeper.max_batch_size
     if at_once is not None and at_once < 1:
         raise UserError(f"hydra.sweeper.max_batch_size={at_once}: must be at least 1, or null")
+    return _combinations(given)
+
+
+def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
+    """Return what Hydra's own sweeper makes of overrides, without looking for configurations.
+
+    Raises:
+        UserError: they cannot be read, make too many jobs, or ask for all options of a group.
+    """
+    try:
+        return _combinations(parsed(overrides))
+    except HydraException as error:
+        raise UserError(str(error)) from error
+
+
+def _combinations(given: Sequence[Override]) -> list[list[str]]:
     try:
         num_jobs = prod(_num_values(override) for override in given)
         if num_jobs > MAX_JOBS:

@@ -1,6 +1,7 @@
 """Check what a configuration says to Hydra, which calls by name what stands there."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -17,6 +18,12 @@ from layerscope.config.problems import as_typed
 
 # These name what Hydra calls or imports: not needed, and never taken from a file.
 _UNUSED = {"callbacks": {}, "searchpath": []}
+# Engines of a sweep that are packages of their own.
+_PACKAGES = {
+    "hydra/launcher=joblib": "hydra-joblib-launcher",
+    "hydra/launcher=submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher=submitit_slurm": "hydra-submitit-launcher",
+}
 MOST_BYTES_OF_A_NAME = 255  # of a file or directory, in any file system that is in use
 _LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 
@@ -37,6 +44,12 @@ def check_hydra_section(config: DictConfig, mode: RunMode) -> None:
         target = OmegaConf.select(config, f"{key}._target_")
         if target not in Plugins.instance().class_name_to_class:
             raise UserError(f"hydra.{key}._target_={target} is no {key} of Hydra's: choose another")
+    is_slurm = config.launcher._target_.endswith(".SlurmLauncher")
+    if mode == RunMode.MULTIRUN and is_slurm and shutil.which("srun") is None:
+        raise UserError(
+            "hydra/launcher=submitit_slurm: there is no srun here: use a machine that submits to "
+            "SLURM, or hydra/launcher=submitit_local"
+        )
     for key in _unknown_in(config, "hydra"):
         if key == "hydra.env":  # Hydra's own, of which its class does not know
             continue
@@ -57,6 +70,11 @@ def _unknown_in(section: DictConfig, name: str) -> Iterator[str]:
             continue
         if isinstance(section[key], DictConfig):
             yield from _unknown_in(section[key], f"{name}.{key}")
+
+
+def package_of_engine(choice: str) -> str | None:
+    """Return the package of an engine that is not installed, `hydra/launcher=joblib`."""
+    return _PACKAGES.get(choice)
 
 
 def check_places(config: DictConfig) -> None:

@@ -111,9 +111,9 @@ def no_sweep(override: Override) -> str:
     """Return the message for several values where one is meant."""
     key, _, value = str(override.input_line).partition("=")
     if not override.is_choice_sweep() or "(" in value:
-        return f"{key}={value} is a sweep: train.py makes one with -m; else give one value"
+        return f"{key}={value} is a sweep: train makes one with -m; else give one value"
     return (
-        f"{key}={value} is a sweep, which train.py makes with -m; write {key}=[{value}] for a "
+        f"{key}={value} is a sweep, which train makes with -m; write {key}=[{value}] for a "
         f"list, \"{key}='{value}'\" for a text"
     )
 

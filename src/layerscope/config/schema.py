@@ -595,6 +595,10 @@ class AuditConfig(Section):
     )
 
 
+class ReportSweepConfig(Section):
+    """A report on a sweep, which has no keys."""
+
+
 class ProfileConfig(Section):
     """A whole profile."""
 

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerscope.data.order import EpochPlan, Flip, epoch_plan
 from layerscope.data.view import View, enlarge
@@ -138,16 +138,23 @@ class _DevicePlan:
         return cls(_to(plan.images, device), _to(plan.crops, device), _to(plan.flipped, device))
 
 
-class Scale:
+class Scale(nn.Module):
     """Turn uint8 pixels (N, S, S, C) into normalised float32 images (N, C, H, W), enlarged."""
 
+    _mean: Tensor
+    _factor: Tensor
+
     def __init__(self, normalisation: Normalisation, view: View, device: torch.device) -> None:
+        super().__init__()
         self._view = view
         self.channels = len(normalisation.mean)
-        self._mean = torch.tensor(normalisation.mean, device=device).mul(255)
-        self._factor = torch.tensor(normalisation.std, device=device).mul(255).reciprocal()
+        mean, std = (
+            torch.tensor(v, device=device) for v in (normalisation.mean, normalisation.std)
+        )
+        self.register_buffer("_mean", mean.mul(255), persistent=False)
+        self.register_buffer("_factor", std.mul(255).reciprocal(), persistent=False)
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> Tensor:
         """Return the images."""
         width = pixels.shape[2]
         # Whole rows of pixels, since torch does not vectorise over three channels.

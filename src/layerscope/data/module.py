@@ -1,9 +1,7 @@
 """The data of a run as a LightningDataModule."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -20,44 +18,17 @@ from layerscope.data.batches import (
     DeviceBatches,
     EvalSplit,
     ImageSet,
-    Normalisation,
     Split,
     channel_statistics,
 )
 from layerscope.data.cifar10 import CLASS_NAMES
 from layerscope.data.loaders import WorkerBatches
+from layerscope.data.preprocessing import Preprocessing
 from layerscope.data.store import load_cifar10
 from layerscope.data.view import View, see_images, see_labels, view_for
 
 # Key of the generator that draws the split. Fixed: every run validates on the same images.
 SPLIT_KEY = np.array([0x5A11D, 0], dtype=np.uint64)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Everything between a photo and the network; a checkpoint carries it."""
-
-    view: View
-    normalisation: Normalisation
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return strings, numbers, lists and dicts only."""
-        return {
-            "image_size": self.view.image_size,
-            "grayscale": self.view.grayscale,
-            "groups": {name: list(members) for name, members in self.view.groups},
-            "mean": list(self.normalisation.mean),
-            "std": list(self.normalisation.std),
-        }
-
-    @classmethod
-    def from_plain(cls, values: dict[str, Any]) -> "Preprocessing":
-        """Return the inverse of `to_plain`."""
-        groups = tuple((name, tuple(members)) for name, members in values["groups"].items())
-        return cls(
-            View(values["image_size"], values["grayscale"], groups),
-            Normalisation(tuple(values["mean"]), tuple(values["std"])),
-        )
 
 
 class ImageData(L.LightningDataModule):

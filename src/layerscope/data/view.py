@@ -1,6 +1,6 @@
 """The view that a network has of the images: their size, their channels, their classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,8 +66,16 @@ def see_images(images: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
     seen = np.empty((len(images), size, size, 1 if view.grayscale else 3), np.uint8)
     for start in range(0, len(images), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        seen[rows] = _see(torch.from_numpy(np.array(images[rows])), size, view.grayscale).numpy()
+        seen[rows] = see_pixels(torch.from_numpy(np.array(images[rows])), view).numpy()
     return seen
+
+
+def see_pixels(images: Tensor, view: View) -> Tensor:
+    """Do the same as `see_images` with a tensor (N, S, S, 3) of uint8, all at once."""
+    size = min(view.image_size, images.shape[1])
+    if size == images.shape[1] and not view.grayscale:
+        return images
+    return _see(images, size, view.grayscale)
 
 
 def see_labels(labels: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
@@ -92,8 +100,44 @@ def _see(images: Tensor, size: int, grayscale: bool) -> Tensor:
         planes = torch.einsum("nchw,c->nhw", planes, torch.tensor(LUMA, dtype=torch.double))[
             :, None
         ]
-    means = F.adaptive_avg_pool2d(planes, size)  # (N, C, S, S)
+    means = _area_means(planes, size)  # (N, C, S, S)
     return means.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _area_means(planes: Tensor, size: int) -> Tensor:
+    """Return F.adaptive_avg_pool2d(planes, size), to the bit.
+
+    Programs that run ONNX have that operation for float32 only, and these for float64 too.
+    """
+    if size == 1:
+        return planes.mean((2, 3), keepdim=True)
+    height, width = planes.shape[2:]
+    rows, columns = _windows(height, size), _windows(width, size)
+    total = torch.zeros((), dtype=planes.dtype, device=planes.device)
+    for row, is_row in _offsets(rows, height, planes.device):
+        for column, is_column in _offsets(columns, width, planes.device):
+            part = planes[:, :, row][:, :, :, column]
+            total = total + torch.where(is_row[:, None] & is_column, part, 0.0)
+    heights, widths = (
+        torch.tensor([stop - start for start, stop in windows], device=planes.device)
+        for windows in (rows, columns)
+    )
+    return total / heights[:, None] / widths
+
+
+def _windows(old_size: int, size: int) -> list[tuple[int, int]]:
+    """Return start and stop of the old pixels that each new one covers."""
+    return [(i * old_size // size, -(-(i + 1) * old_size // size)) for i in range(size)]
+
+
+def _offsets(
+    windows: list[tuple[int, int]], old_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the windows' first pixels, then their second ones, ..., and which windows have one."""
+    for offset in range(max(stop - start for start, stop in windows)):
+        pixels = [min(start + offset, old_size - 1) for start, _ in windows]
+        exists = [start + offset < stop for start, stop in windows]
+        yield torch.tensor(pixels, device=device), torch.tensor(exists, device=device)
 
 
 def _groups(

@@ -41,7 +41,7 @@ Loss = Callable[[Any], Tensor]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DryRun:
     """The record of one step, operation by operation.
 
@@ -88,6 +88,12 @@ class DryRun:
     has_loss: bool = True
     has_backward: bool = True
     why_real: str | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<DryRun of {self.network}, {len(self.layers)} calls of layers, "
+            f"saved_bytes={self.saved_bytes:,}, live_peak_bytes={self.live_peak_bytes:,}>"
+        )
 
     @property
     def is_real(self) -> bool:

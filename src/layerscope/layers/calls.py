@@ -146,9 +146,14 @@ class CallTracker:
     """Follows the calls of one network; see `track_calls`."""
 
     def __init__(
-        self, network: nn.Module, *observers: CallObserver, execute: "Execute | None" = None
+        self,
+        network: nn.Module,
+        *observers: CallObserver,
+        execute: "Execute | None" = None,
+        is_forward: Callable[[nn.Module], bool] | None = None,
     ) -> None:
-        self.network = unwrapped(network)
+        self.network = inner = unwrapped(network)
+        self._is_forward = is_forward or (lambda module: module is inner)
         self.calls: list[Call] = []
         self._execute = execute or _call
         self.observers = list(observers)
@@ -211,7 +216,7 @@ class CallTracker:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         if not self._frames:
-            if module is not self.network:
+            if not self._is_forward(module):
                 return  # A call outside the forward: in the loss, or when a checkpoint recomputes.
             with torch._C.DisableTorchFunction():
                 for observer in self.observers:
@@ -327,11 +332,16 @@ class _OperationMode(TorchFunctionMode):
 
 
 def track_calls(
-    network: nn.Module, observer: CallObserver | None = None, execute: Execute | None = None
+    network: nn.Module,
+    observer: CallObserver | None = None,
+    execute: Execute | None = None,
+    is_forward: Callable[[nn.Module], bool] | None = None,
 ) -> CallTracker:
     """Follow the layers of every forward of the network inside the `with` block.
 
     Args:
+        is_forward: tells whether a call of this module, outside of any other, is a forward; by
+            default that of the network alone is.
         execute: runs each operation that the network's Python code calls. It gets the operation,
             its arguments and its keyword arguments. The default calls the operation.
 
@@ -342,7 +352,7 @@ def track_calls(
         UserError: the network is compiled or scripted: its layers do not run one by one.
     """
     observers = () if observer is None else (observer,)
-    return CallTracker(network, *observers, execute=execute)
+    return CallTracker(network, *observers, execute=execute, is_forward=is_forward)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

@@ -11,7 +11,10 @@ the network's input, the labels, and everything allocated outside of the network
 by the loss. What a layer allocated and only the loss saves does count.
 """
 
+import sys
+import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from types import TracebackType
@@ -21,7 +24,8 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from layerscope.layers.calls import Call, CallObserver, track_calls
+from layerscope.base.errors import UserError
+from layerscope.layers.calls import Call, CallObserver, class_name, track_calls
 from layerscope.layers.tensors import storages_in, tensors_in
 from layerscope.measure.storage_owners import StorageOwners
 
@@ -75,22 +79,27 @@ class ActivationRecord:
         return sum(layer.saved_bytes for layer in self.layers)
 
 
-def record_activations(network: nn.Module) -> "ActivationRecorder":
-    """Record every call of the network in the `with` block, as one forward pass.
+def record_activations(module: nn.Module) -> "ActivationRecorder":
+    """Record every call of the module in the `with` block, as one forward pass.
 
     The block must contain the forward pass and the loss. Backward and optimizer step may follow
     inside it; they must, for `peak_bytes` to be the peak of the step. The forward pass ends at
     `finish()`, at the first saved tensor that backward reads, or with the block, whichever comes
     first. Keep the loss (or the output) until then: without it the graph is freed, and nothing is
-    saved.
+    saved. A forward under `torch.no_grad()` saves 0 bytes.
 
-    The recorder changes no result, and leaves nothing on the network. It sees the module inside a
-    wrapper such as DistributedDataParallel.
+    The recorder changes no result, and leaves nothing on the module. The module may be a part of a
+    bigger network, which is then the one to call. Of a wrapper such as DistributedDataParallel the
+    module inside is recorded.
 
     Raises:
-        UserError: the network is compiled or scripted.
+        UserError: the module is compiled or scripted.
     """
-    return ActivationRecorder(network)
+    return ActivationRecorder(module, needs_graph=True)
+
+
+# torch calls only the innermost pair of saved-tensor hooks, so one recorder works at a time.
+_running = threading.local()
 
 
 class _SavedHandle:
@@ -123,10 +132,27 @@ class _LayerSums:
 
 
 class ActivationRecorder(CallObserver):
-    """Records one forward pass; see `record_activations`."""
+    """Records one forward pass; see `record_activations`.
 
-    def __init__(self, network: nn.Module) -> None:
-        self.tracker = track_calls(network, self)
+    Args:
+        is_forward: tells whether a call of this module, outside of any other, belongs to the
+            forward pass; default: of the network itself. What such modules give each other is no
+            input.
+        needs_graph: refuse a record of saved bytes that nobody holds any more.
+
+    Raises:
+        UserError: the network is compiled or scripted.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        is_forward: Callable[[nn.Module], bool] | None = None,
+        needs_graph: bool = False,
+    ) -> None:
+        self.tracker = track_calls(network, self, is_forward=is_forward)
+        self._has_parts = is_forward is not None
+        self._needs_graph = needs_graph
         self._owners = StorageOwners(self.tracker)
         self._state = _LayerState(self.tracker.network)
         self._peak = _PeakMemory(self.tracker.network)
@@ -135,23 +161,25 @@ class ActivationRecorder(CallObserver):
         self._rows: dict[str, _LayerSums] = {}
         self._input_bytes = 0
         self._saved_bytes: dict[str, int] | None = None
+        self._was_entered = False
         self._active = False
         self._has_run = False
+        self._in_forward = False
+        self._has_packed = False  # autograd has saved something
+        self._is_held = False  # and still held some of it when the forward pass ended
+        self._error_before: BaseException | None = None
+        self._failure = ""  # why a record would not be of a whole forward pass
 
     @property
     def record(self) -> ActivationRecord:
         """The record, once the forward pass has ended; `peak_bytes` once the block has ended.
 
         Raises:
-            RuntimeError: the forward pass has not ended, or none has run.
+            UserError: there is none; see `why_no_record`.
         """
-        if self._saved_bytes is None:
-            raise RuntimeError("the record exists only after finish() or after the block")
-        if not self._has_run:
-            name = type(self.tracker.network).__name__
-            raise RuntimeError(
-                f"no forward of the recorded {name} ran in the block: call that very module there"
-            )
+        if why := self.why_no_record:
+            raise UserError(why)
+        assert self._saved_bytes is not None
         saved = {key: self._saved_bytes.get(key, 0) for key in self._rows}
         cumulative = accumulate(saved.values())
         layers = tuple(
@@ -170,11 +198,56 @@ class ActivationRecorder(CallObserver):
         )
         return ActivationRecord(layers, self._input_bytes, self._peak.peak_bytes)
 
+    @property
+    def why_no_record(self) -> str:
+        """Cause and mend in one line, where there is no record; else an empty text."""
+        name = class_name(self.tracker.network)
+        if not self._was_entered:
+            return (
+                "the recorder has recorded nothing: run the forward pass and the loss inside "
+                "`with record_activations(module) as recorder:`"
+            )
+        if self._saved_bytes is None and not self._failure:
+            return "the record exists only after finish() or after the block: ask for it then"
+        if self._failure:
+            return self._failure
+        if not self._has_run:
+            return (
+                f"no forward of the recorded {name} ran in the block: call that very module there, "
+                "or the network that contains it, and no copy or compiled one"
+            )
+        if self._needs_graph and self._has_packed and not self._is_held:
+            return (
+                f"nothing that autograd saved in the forward of {name} is held at the end of the "
+                "block: keep the loss until then, or call finish() right after it; without a "
+                "backward pass, record under torch.no_grad()"
+            )
+        return ""
+
+    @property
+    def has_run(self) -> bool:
+        """Tell whether a forward of the network has begun."""
+        return self._has_run
+
     def __enter__(self) -> "ActivationRecorder":
+        """Start to record.
+
+        Raises:
+            UserError: another recorder is at work in this thread, or this one was.
+        """
+        if self._was_entered:
+            raise UserError("a recorder serves one block: make another, record_activations(module)")
+        if getattr(_running, "recorder", None) is not None:
+            raise UserError(
+                "another recorder is at work, and torch tells only one what autograd saves: record "
+                "a module that contains both, or one after the other"
+            )
+        self._was_entered = True
         self._peak.start()
         self.tracker.__enter__()
         self._hooks.__enter__()
         self._active = True
+        _running.recorder = self
         return self
 
     def __exit__(
@@ -184,24 +257,38 @@ class ActivationRecorder(CallObserver):
         traceback: TracebackType | None = None,
     ) -> None:
         if error is None:
-            self._read()
+            self._end()
             self._peak.stop()
+        elif self._saved_bytes is None:
+            self._failure = (
+                f"the block ended in {type(error).__name__} before its forward pass did: record "
+                "one that runs through"
+            )
         self._detach()
 
     def finish(self) -> ActivationRecord:
         """End the forward pass: remove all hooks and return the record.
 
         Raises:
-            RuntimeError: no forward of the network ran.
+            UserError: there is no record; see `why_no_record`.
         """
-        self._read()
+        self._end()
         self._detach()
         return self.record
 
     def forward_began(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start to note which layer allocates what."""
-        self._has_run = True
-        self._input_bytes += sum(tensor.nbytes for tensor in tensors_in((args, kwargs)))
+        if torch._C._current_graph_task_id() != -1:  # torch has no public way to ask.
+            self._read()  # A checkpoint around the network runs it again in the backward pass.
+        if self._saved_bytes is not None:
+            return
+        self._has_run = self._in_forward = True
+        self._error_before = sys.exception()
+        self._input_bytes += sum(
+            tensor.nbytes
+            for tensor in tensors_in((args, kwargs))
+            if not (self._has_parts and self._is_made_by_layer(tensor))
+        )
         self._state.forward_began()
         network = self.tracker.network
         self._owners.leave_out((args, kwargs, [*network.parameters(), *network.buffers()]))
@@ -209,13 +296,18 @@ class ActivationRecorder(CallObserver):
 
     def forward_ended(self) -> None:
         """Stop counting allocations: those of the loss belong to no layer."""
+        if not self._in_forward:
+            return
+        self._in_forward = False
+        if sys.exception() is not self._error_before:
+            self._note_half_a_forward()
         self._owners.__exit__(None, None, None)
 
     def layer_ended(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         """Count what the call returned and allocated, and its parameters and buffers."""
-        if output is None:
+        if output is None or not self._in_forward:
             return
         row = self._rows.setdefault(call.key, _LayerSums())
         row.num_calls += 1
@@ -234,6 +326,7 @@ class ActivationRecorder(CallObserver):
 
     def _pack(self, tensor: torch.Tensor) -> _SavedHandle:
         key = self.tracker.current_key
+        self._has_packed = True
         with self._owners.paused(), torch._C.DisableTorchFunction():
             self._owners.adopt_autocast_copy(tensor, key)
             saved = _SavedHandle(detached(tensor), tensor._version, key)
@@ -242,7 +335,8 @@ class ActivationRecorder(CallObserver):
         return saved
 
     def _unpack(self, saved: _SavedHandle) -> torch.Tensor:
-        self._read()
+        if self._has_run:  # else it is the backward pass of something else
+            self._read()
         if (
             saved.tensor._version != saved.version
         ):  # With hooks, autograd does not check this itself.
@@ -254,11 +348,28 @@ class ActivationRecorder(CallObserver):
             )
         return saved.tensor
 
+    def _is_made_by_layer(self, tensor: torch.Tensor) -> bool:
+        owners = (self._owners.owner_of(identity, None) for identity in storages_in(tensor))
+        return any(owner is not None for owner in owners)
+
+    def _end(self) -> None:
+        """End the forward pass, unless the backward pass has."""
+        if self._in_forward and self._saved_bytes is None:
+            self._note_half_a_forward()
+        self._read()
+
+    def _note_half_a_forward(self) -> None:
+        self._failure = (
+            f"a forward of the recorded {class_name(self.tracker.network)} did not return: record "
+            "one that runs through"
+        )
+
     def _read(self) -> None:
         """Sum what autograd holds now; later calls change nothing."""
         if self._saved_bytes is not None:
             return
         self._saved_bytes = {}
+        self._is_held = bool(self._saved)
         seen: set[int] = set()
         for saved in self._saved:
             for identity, storage in storages_in(saved.tensor).items():
@@ -273,6 +384,7 @@ class ActivationRecorder(CallObserver):
     def _detach(self) -> None:
         if self._active:
             self._active = False
+            _running.recorder = None
             self._hooks.__exit__(None, None, None)
             self.tracker.__exit__()
             self._owners.forget()

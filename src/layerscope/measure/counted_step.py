@@ -1,6 +1,6 @@
 """One step that gives both the activations and the dispatcher's FLOPs."""
 
-from layerscope.measure.activations import ActivationRecord, record_activations
+from layerscope.measure.activations import ActivationRecord, ActivationRecorder
 from layerscope.measure.flop_counter import FlopCounts, FlopRecorder
 from layerscope.measure.step import Step
 
@@ -11,7 +11,7 @@ def step_activations(step: Step) -> ActivationRecord:
     Raises:
         UserError: the network does not run.
     """
-    with step.preserve_state(), record_activations(step.network) as recorder:
+    with step.preserve_state(), ActivationRecorder(step.network) as recorder:
         step.run()
     return recorder.record
 
@@ -22,7 +22,7 @@ def activations_and_flops(step: Step) -> tuple[ActivationRecord, FlopCounts]:
     Raises:
         UserError: the network does not run.
     """
-    recorder = record_activations(step.network)
+    recorder = ActivationRecorder(step.network)
     with step.preserve_state(), FlopRecorder(step.network, recorder.tracker) as flops, recorder:
         step.run()
     return recorder.record, flops.counts

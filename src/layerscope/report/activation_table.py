@@ -46,8 +46,13 @@ class ActivationTable:
         """Tell whether the record in the JSON file has the allocator's peak."""
         return self._has_peak
 
-    def add(self, step: int, batch_size: int, record: ActivationRecord) -> None:
-        """Write both files; `step` counts training batches from 0, `batch_size` is this rank's."""
+    def add(self, step: int, batch_size: int | None, record: ActivationRecord) -> None:
+        """Write both files.
+
+        Args:
+            step: counts training batches from 0.
+            batch_size: of this rank; None if the batch does not tell it.
+        """
         has_peak = record.peak_bytes is not None
         if not self._rows or (has_peak and not self._has_peak):
             self._write_json(step, batch_size, record)
@@ -55,7 +60,7 @@ class ActivationTable:
         self._rows += [{"step": step, **_columns(layer)} for layer in record.layers]
         write_table(self._path, COLUMNS, self._rows)
 
-    def _write_json(self, step: int, batch_size: int, record: ActivationRecord) -> None:
+    def _write_json(self, step: int, batch_size: int | None, record: ActivationRecord) -> None:
         layers = [_columns(layer) for layer in record.layers]
         write_json(
             self._directory / JSON_FILE,

@@ -5,10 +5,13 @@ A report is a function from data to blocks. Writers turn blocks into what is rea
 escapes it for its own format, so that nothing in a name is ever markup.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from layerscope.base.formatting import (
     UNKNOWN,
@@ -62,7 +65,24 @@ class Break:
     """The end of a line within a paragraph or a cell."""
 
 
-Span = str | Code | Math | Strong | Struck | Break
+@dataclass(frozen=True)
+class Link:
+    """The way to a file or folder beside the document.
+
+    Args:
+        path: relative to the document, as the system names it.
+    """
+
+    text: str
+    path: Path
+
+    @property
+    def address(self) -> str:
+        """The path as a relative address: nothing in it is a scheme, a query or an anchor."""
+        return "./" + quote(os.fsencode(self.path.as_posix()))
+
+
+Span = str | Code | Math | Strong | Struck | Break | Link
 Text = str | tuple[Span, ...]
 
 _MARKUP = re.compile(
@@ -120,7 +140,7 @@ def _plain_span(span: Span) -> str:
     match span:
         case str():
             return span
-        case Code(text):
+        case Code(text) | Link(text):
             return text
         case Math():
             return ""
@@ -342,9 +362,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Beside:
-    """Small tables that stand next to each other where there is room."""
+    """Small tables or drawings that stand next to each other where there is room."""
 
-    tables: tuple[Table, ...]
+    blocks: tuple[Table | Figure, ...]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from layerscope.report.document import (
     Folded,
     Formula,
     Heading,
+    Link,
     Math,
     Paragraph,
     Shown,
@@ -43,7 +44,8 @@ from layerscope.report.latex import mathml
 _LONG_CELL = 48  # characters of a sentence that is broken into lines
 # A product, or a number and its unit, is not torn apart at a line's end.
 _TOGETHER = re.compile(
-    r"(?<=[\dd]) (?=× [-\dp])|(?<=[\dd] ×) (?=[-\dp])|(?<=\d) (?=(?:[KMG]i)?B\b)"
+    r"(?<=[\dd]) (?=× [-\dp])|(?<=[\dd] ×) (?=[-\dp])"
+    r"|(?<=\d) (?=(?:(?:[KMGT]i)?B|[mµn]?s)\b|%)"
 )
 _CLASSES = {"good": "verdict holds", "bad": "verdict broken", "note": "note", "quiet": "quiet"}
 _PAGE = """<!doctype html>
@@ -145,8 +147,8 @@ def _block(block: Block) -> str:
             return _figure(block)
         case Table():
             return _layer_table(block) if block.details else _table(block)
-        case Beside(tables):
-            return f'<div class="row">\n{"".join(map(_table, tables))}</div>\n'
+        case Beside(inside):
+            return f'<div class="row">\n{"".join(map(_block, inside))}</div>\n'
         case Folded(title, inside, _, is_open):
             opening = "<details open>" if is_open else "<details>"
             body = "".join(_blocks(inside))
@@ -270,7 +272,7 @@ def _layer_table(table: Table) -> str:
         "A pointer that rests on a short figure is shown the exact one.</p>\n"
         '<p><button type="button" id="expand" aria-pressed="false">Open all</button></p>\n'
     )
-    return hint + _scrolled(f'<table id="{table.key}-table">', parts, table)
+    return hint + _scrolled(f'<table id="{table.key}-table" class="sortable">', parts, table)
 
 
 def _button(title: Text) -> str:
@@ -302,6 +304,8 @@ def _span(span: Span) -> str:
             return f"<code>{escape(text, quote=False)}</code>"
         case Math(latex):
             return mathml(latex, False)
+        case Link(text):
+            return f'<a href="{escape(span.address)}">{escape(text)}</a>'
         case Strong(text):
             return f"<strong>{inline(text)}</strong>"
         case Struck(text):

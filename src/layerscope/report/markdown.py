@@ -17,6 +17,7 @@ from layerscope.report.document import (
     Folded,
     Formula,
     Heading,
+    Link,
     Math,
     Paragraph,
     Span,
@@ -59,8 +60,8 @@ def _block(block: Block, document: Sequence[Block]) -> Iterator[str]:
             yield shown
         case Table():
             yield from _table(block)
-        case Beside(tables):
-            yield "\n\n".join("\n\n".join(_table(table)) for table in tables)
+        case Beside(inside):
+            yield from _written(inside)
         case Folded(page_only=False):
             yield from _folded(block)
         case Contents(title):
@@ -131,6 +132,8 @@ def _span(span: Span, line: str) -> str:
             return _code(text)
         case Math(latex):
             return f"${latex}$"
+        case Link(text):
+            return f"[{_escaped(text)}]({span.address})"
         case Strong(text):
             return f"**{inline(text, line)}**"
         case Struck(text):

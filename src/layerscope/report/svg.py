@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 FONT_SIZE = 12  # of tick labels; a character is about 0.55 of it wide
 
 
@@ -63,13 +64,18 @@ def chart(
 
 @dataclass(frozen=True)
 class AxisScale:
-    """Values `low` to `high` onto pixels `start` to `end`."""
+    """Values `low` to `high` onto pixels `start` to `end`.
+
+    Args:
+        is_whole: of things that are counted, so that ticks are whole numbers.
+    """
 
     low: float
     high: float
     start: float
     end: float
     is_log: bool = False
+    is_whole: bool = False
 
     def __call__(self, value: float) -> float:
         """The pixel; a value outside is put on the edge."""
@@ -80,7 +86,10 @@ class AxisScale:
 
     def ticks(self, about: int = 5) -> list[float]:
         """Round values inside the scale."""
-        return _log_ticks(self.low, self.high) if self.is_log else _ticks(self.high, about)
+        if self.is_log:
+            return _log_ticks(self.low, self.high)
+        ticks = _ticks(self.low, self.high, about)
+        return [tick for tick in ticks if tick == int(tick) or not self.is_whole]
 
 
 def plain_tick(text: str) -> str:
@@ -92,6 +101,19 @@ def rising_scale(high: float, start: float, end: float, about: int = 5) -> AxisS
     """Return a scale from 0 to the first round value that is not below `high`."""
     step = _step(high or 1.0, about)
     return AxisScale(0.0, step * math.ceil((high or 1.0) / step - 1e-9), start, end)
+
+
+def round_scale(values: Sequence[float], start: float, end: float, about: int = 5) -> AxisScale:
+    """Return a scale between the round numbers below and above all `values`."""
+    low, high = min(values), max(values)
+    step = _step((high - low) or abs(high) or 1.0, about)
+    below = step * (math.ceil(low / step - 1e-9) - 1)
+    return AxisScale(
+        max(0.0, below) if low >= 0 else below,
+        step * (math.floor(high / step + 1e-9) + 1),
+        start,
+        end,
+    )
 
 
 def log_scale(values: Sequence[float], start: float, end: float, room: float = 1.6) -> AxisScale:
@@ -134,9 +156,35 @@ def clipped(words: str, length: int) -> str:
     return words if len(words) <= length else "…" + words[-(length - 1) :]
 
 
-def _ticks(high: float, about: int) -> list[float]:
-    step = _step(high, about)
-    return [number * step for number in range(math.floor(high / step + 1e-9) + 1)]
+def free_place(
+    x: float, y: float, width: float, taken: Sequence[Box], ends: tuple[float, float]
+) -> Box | None:
+    """Return a place for a name beside, below or above a mark; None where all are taken.
+
+    Args:
+        ends: the least and the largest x that the name may take.
+    """
+    corners = [
+        (x + 9, y - 5),
+        (x - 9 - width, y - 5),
+        (x - width / 2, y + 7),
+        (x - width / 2, y - 18),
+        (x + 7, y + 5),
+        (x + 7, y - 17),
+    ]
+    boxes = [(left, top, left + width, top + 11) for left, top in corners]
+    inside = [box for box in boxes if ends[0] <= box[0] and box[2] <= ends[1]]
+    return next((box for box in inside if not any(_meet(box, other) for other in taken)), None)
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _ticks(low: float, high: float, about: int) -> list[float]:
+    step = _step(high - low, about)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
 
 
 def _step(high: float, about: int) -> float:

@@ -29,6 +29,7 @@ from layerscope.report.document import (
     Folded,
     Formula,
     Heading,
+    Link,
     Math,
     Paragraph,
     Space,
@@ -89,8 +90,8 @@ class Screen:
                     self._paragraph(f"    {plain_formula(latex)}")
                 case Table():
                     self._table(block)
-                case Beside(tables):
-                    self.show(*tables)
+                case Beside(inside):
+                    self.show(*inside)
                 case Folded(title, inside):
                     self.show(Heading(2, title), *inside)
                 case Figure(alt):
@@ -200,7 +201,7 @@ def _plain(span: Span) -> str:
             return plain_formula(latex)
         case Break():
             return "\n"
-        case Strong(text) | Code(text):
+        case Strong(text) | Code(text) | Link(text):
             return terminal_text(text)
         case Struck(text):
             return f"~{terminal_text(text)}~"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from layerscope.base.errors import UserError
 from layerscope.config.problems import first_problem, frozen, parse
 from layerscope.config.schema import PreprocessingFacts, TrainConfig
-from layerscope.networks import build_network
 from layerscope.training.checkpoint_files import (
     DamagedCheckpoint,
     is_sealed,
@@ -164,18 +163,3 @@ def load_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
                 "file of a run"
             )
     network.load_state_dict(saved)
-
-
-def load(path: str | Path, target: str | None = None) -> nn.Module:
-    """Return the trained network of a checkpoint, on the CPU, in eval mode.
-
-    Args:
-        target: `module.Class` of a user's own network; one named in a checkpoint is not trusted.
-
-    Raises:
-        UserError: the file is missing, unreadable, not ours, or of another architecture.
-    """
-    checkpoint = read_checkpoint(path)
-    network = build_network(RunFacts.of(checkpoint).parsed_config().model, target)
-    load_weights(network, checkpoint)
-    return network.eval()

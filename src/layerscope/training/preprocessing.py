@@ -4,7 +4,7 @@ from typing import Any
 
 from layerscope.base.errors import UserError
 from layerscope.data.cifar10 import CLASS_NAMES
-from layerscope.data.module import Preprocessing
+from layerscope.data.preprocessing import Preprocessing
 from layerscope.data.view import view_for
 from layerscope.training.checkpoints import RunFacts
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
 from layerscope.base.errors import UserError
 from layerscope.config.schema import SimpleCNNConfig, SyntheticConfig
 from layerscope.data.cifar10 import CLASS_NAMES
-from layerscope.data.view import View, see_images, see_labels, view_for
+from layerscope.data.view import LUMA, View, see_images, see_labels, see_pixels, view_for
 
 ALL = tuple((name, (index,)) for index, name in enumerate(CLASS_NAMES))
 
@@ -70,3 +72,17 @@ def test_the_full_view_copies_nothing():
 def test_what_cannot_be_is_refused_by_key(data_keys, model_keys, named):
     with pytest.raises(UserError, match=named.replace(".", r"\.")):
         view_for(data(**data_keys), model(**model_keys), CLASS_NAMES)
+
+
+@pytest.mark.parametrize("grayscale", [False, True])
+def test_smaller_images_are_torchs_adaptive_average_to_the_bit(grayscale):
+    for stored in (32, 37):
+        images = torch.randint(256, (3, stored, stored, 3), dtype=torch.uint8)
+        planes = images.permute(0, 3, 1, 2).double()
+        if grayscale:
+            planes = torch.einsum("nchw,c->nhw", planes, torch.tensor(LUMA, dtype=torch.double))
+            planes = planes[:, None]
+        for size in range(1, stored):
+            averages = F.adaptive_avg_pool2d(planes, size).round().to(torch.uint8)
+            seen = see_pixels(images, View(size, grayscale, ALL))
+            assert torch.equal(seen.permute(0, 3, 1, 2), averages), (stored, size)

@@ -299,16 +299,131 @@ class TestOtherNetworks:
         loss.backward()
 
 
-@pytest.mark.parametrize("ending", ["finish", "block"])
-def test_without_a_forward_there_is_no_record(ending):
-    network = nn.Sequential(nn.Linear(3, 3))
+def two_layers():
+    return nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+
+
+class TestWithoutARecord:
+    """A record that would be of no forward pass, or of half a one, is refused with the mend."""
+
+    @pytest.mark.parametrize("ending", ["finish", "block"])
+    def test_the_module_never_ran(self, ending):
+        network = two_layers()
+        with record_activations(network) as recorder:
+            kept = network[0](torch.randn(2, 3))
+            if ending == "finish":
+                with pytest.raises(UserError, match="no forward of the recorded Sequential ran"):
+                    recorder.finish()
+        with pytest.raises(UserError, match="call that very module there"):
+            _ = recorder.record
+        del kept
+
+    def test_a_compiled_one_ran_in_its_place(self):
+        network = two_layers()
+        compiled = torch.compile(network, backend="eager")
+        compiled(torch.randn(2, 3))
+        with record_activations(network) as recorder:
+            kept = compiled(torch.randn(2, 3))
+        with pytest.raises(UserError, match="no copy or compiled one"):
+            _ = recorder.record
+        del kept
+
+    def test_the_block_has_not_ended(self):
+        network = two_layers()
+        recorder = record_activations(network)
+        loss = network(torch.randn(2, 3)).sum()
+        with pytest.raises(UserError, match="inside `with record_activations"):
+            _ = recorder.record
+        with recorder:
+            loss = network(torch.randn(2, 3)).sum()
+            with pytest.raises(UserError, match="after finish"):
+                _ = recorder.record
+            assert recorder.finish().saved_bytes == 24
+        with pytest.raises(UserError, match="serves one block"):
+            recorder.__enter__()
+        del loss
+
+    def test_the_forward_raised(self):
+        network = two_layers()
+        with record_activations(network) as recorder:
+            with pytest.raises(RuntimeError):
+                network(torch.randn(2, 4))
+            loss = network(torch.randn(2, 3)).sum()
+        with pytest.raises(UserError, match="a forward of the recorded Sequential did not return"):
+            _ = recorder.record
+        del loss
+
+    @pytest.mark.parametrize("was_finished", [False, True])
+    def test_the_block_raised(self, was_finished):
+        network = two_layers()
+        recorder = record_activations(network)
+
+        def step():
+            with recorder:
+                loss = network(torch.randn(2, 3)).sum()
+                if was_finished:
+                    recorder.finish()
+                raise ZeroDivisionError(loss)
+
+        with pytest.raises(ZeroDivisionError):
+            step()
+        if was_finished:
+            assert recorder.record.saved_bytes == 24
+        else:
+            with pytest.raises(UserError, match="ended in ZeroDivisionError"):
+                _ = recorder.record
+
+    def test_nobody_kept_the_graph(self):
+        network = two_layers()
+        with record_activations(network) as recorder:
+            network(torch.randn(2, 3))
+        with pytest.raises(UserError, match="keep the loss until then"):
+            _ = recorder.record
+        with record_activations(network) as recorder, torch.no_grad():
+            network(torch.randn(2, 3))
+        assert recorder.record.saved_bytes == 0
+
+    def test_two_at_a_time(self):
+        network = two_layers()
+        with record_activations(network) as recorder:
+            with pytest.raises(UserError, match="a module that contains both"):
+                record_activations(network[1]).__enter__()
+            loss = network(torch.randn(2, 3)).sum()
+        assert recorder.record.saved_bytes == 24
+        with record_activations(network[1]) as recorder:
+            loss = network(torch.randn(2, 3)).sum()
+        assert recorder.record.layers[0].layer == "Tanh"
+        del loss
+
+
+def test_what_runs_after_the_backward_pass_began_is_another_forward():
+    network = two_layers()
     with record_activations(network) as recorder:
-        network[0](torch.randn(2, 3))
-        if ending == "finish":
-            with pytest.raises(RuntimeError, match="no forward of the recorded Sequential ran"):
-                recorder.finish()
-    with pytest.raises(RuntimeError, match="no forward of the recorded Sequential ran"):
-        _ = recorder.record
+        for _ in range(2):
+            network(torch.randn(2, 3)).sum().backward()
+    assert [layer.num_calls for layer in recorder.record.layers] == [1, 1]
+    assert recorder.record.input_bytes == recorder.record.saved_bytes == 24
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_a_checkpoint_around_the_network_saves_nothing_inside(use_reentrant):
+    network = two_layers()
+    with record_activations(network) as recorder:
+        image = torch.randn(2, 3, requires_grad=True)
+        checkpoint(network, image, use_reentrant=use_reentrant).sum().backward()
+    assert [layer.num_calls for layer in recorder.record.layers] == [1, 1]
+    assert recorder.record.saved_bytes == 0
+
+
+def test_a_part_of_a_network_has_the_bytes_that_it_has_in_the_whole(cifar):
+    network, image, label = cifar
+    with record_activations(network.block2) as recorder:
+        loss = F.cross_entropy(network(image), label)
+    whole, _ = record(network, image, lambda y: F.cross_entropy(y, label))
+    rows = {f"block2.{key}": saved for key, saved in saved_by_layer(recorder.record).items()}
+    assert rows == {k: v for k, v in saved_by_layer(whole).items() if k.startswith("block2.")}
+    assert recorder.record.input_bytes == BATCH * 32 * 16 * 16 * 4
+    loss.backward()
 
 
 def traces_of(network):
@@ -341,7 +456,7 @@ class TestLeavesNoTrace:
                     raise RuntimeError
         except RuntimeError:
             assert where != "nowhere"
-            with pytest.raises(RuntimeError, match="after finish"):
+            with pytest.raises(UserError, match="ended in RuntimeError"):
                 _ = recorder.record
         assert traces_of(network) == before
         assert torch.equal(torch.get_rng_state(), generator)

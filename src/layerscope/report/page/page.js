@@ -1,7 +1,7 @@
 "use strict";
 // Sorting and opening; without this script the page shows everything, in execution order.
 (() => {
-  const table = document.getElementById("layer-table");
+  const table = document.querySelector("table.sortable");
   const heads = [...table.tHead.rows[0].cells];
   const bodies = [...table.tBodies];
 

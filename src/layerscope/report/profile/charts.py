@@ -6,17 +6,27 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from layerscope.base.formatting import bytes_short, count_short, number, rate, seconds_short, share
+from layerscope.base.formatting import (
+    byte_unit,
+    bytes_short,
+    count_short,
+    number,
+    rate,
+    seconds_short,
+    share,
+)
 from layerscope.dry_run import Moment
 from layerscope.reconcile.profile import LayerTiming, Peak, Profile
 from layerscope.report.profile.findings import bound_by
 from layerscope.report.svg import (
     FONT_SIZE,
     AxisScale,
+    Box,
     bottom_axis,
     chart,
     clipped,
     element,
+    free_place,
     label,
     left_axis,
     legend,
@@ -31,7 +41,6 @@ from layerscope.report.svg import (
 WIDTH = 860
 ROW, TOP = 20, 52
 NAMED_POINTS = 6
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -231,7 +240,7 @@ def _points(
     for point in slowest:
         words = clipped(point.timing.layer, 24)
         x, y = across(point.intensity), up(point.rate)
-        box = _free_place(x, y, 6.3 * len(words), taken, across.end)
+        box = free_place(x, y, 6.3 * len(words), taken, (across.start, across.end))
         if box is not None:
             taken.append(box)
             parts.append(label(box[0], box[3] - 2, words, class_="point-name"))
@@ -247,23 +256,6 @@ def _along_ceilings(
     places = [(across(i), up(min(arithmetic, i * bandwidth))) for i in intensities]
     rate_words = (across.end - 160, up(arithmetic) - 20, across.end, up(arithmetic))
     return [rate_words, *((x - 3, y - 3, x + 3, y + 3) for x, y in places)]
-
-
-def _free_place(x: float, y: float, width: float, taken: Sequence[Box], end: float) -> Box | None:
-    """Right or left of a mark, below or above, where nothing is in the way yet."""
-    corners = [
-        (x + 9, y - 5),
-        (x - 9 - width, y - 5),
-        (x - width / 2, y + 7),
-        (x - width / 2, y - 18),
-    ]
-    boxes = [(left, top, left + width, top + 11) for left, top in corners]
-    inside = [box for box in boxes if box[2] <= end]
-    return next((box for box in inside if not any(_meet(box, other) for other in taken)), None)
-
-
-def _meet(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 # Memory over a step ---------------------------------------------------------------------------
@@ -350,7 +342,7 @@ def _placed(points: Sequence[Point], slots: Sequence[TimelinePlace]) -> Iterator
 
 def _draw(slots: Sequence[TimelinePlace], curves: Sequence[MemoryCurve]) -> str:
     highest = max(num_bytes for curve in curves for _, num_bytes in curve.points)
-    unit, unit_name = _unit(highest)
+    unit, unit_name = byte_unit(highest)
     across = AxisScale(0, len(slots), LEFT, RIGHT)
     up = rising_scale(highest / unit, BOTTOM, TOP + 10)
     parts = [left_axis(up, LEFT, RIGHT, lambda value: f"{value:g}")]
@@ -420,13 +412,6 @@ def _layer_labels(slots: Sequence[TimelinePlace], across: AxisScale) -> str:
             )
         )
     return "".join(parts)
-
-
-def _unit(num_bytes: int) -> tuple[int, str]:
-    for power, name in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if num_bytes >= 1024**power:
-            return 1024**power, name
-    return 1, "B"
 
 
 def _unit_label(words: str) -> str:

@@ -1,0 +1,3 @@
+from layerscope.callbacks.activation_memory import ActivationMemory
+
+__all__ = ["ActivationMemory"]
