@@ -2,6 +2,7 @@
 
 `layerscope.profile(model, input_shape=(32, 3, 32, 32))` says what each layer of any module costs,
 in theory and measured; `layerscope.dry_run(model, ...)` runs a step on tensors without memory;
+`layerscope.compare(a, b)` says where two profiles differ, and why;
 `layerscope.explain(model, input_shape)` shows each layer's arithmetic with its own numbers in it;
 `layerscope.record_activations(module)` records what a step of one's own loop saves for backward;
 `layerscope.load(checkpoint)` gives a trained network in eval mode, and
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerscope.base.errors import UserError
+    from layerscope.library.compare import compare
     from layerscope.library.explain import explain
     from layerscope.library.profile import dry_run, profile
     from layerscope.library.trained import load, with_preprocessing
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INSTRUMENTS",
     "UserError",
+    "compare",
     "conv_as_matrix",
     "dry_run",
     "explain",
@@ -42,6 +45,7 @@ __all__ = [
 _HOMES = {
     "INSTRUMENTS": "layerscope.reconcile",
     "UserError": "layerscope.base.errors",
+    "compare": "layerscope.library.compare",
     "conv_as_matrix": "layerscope.networks.conv_matrix",
     "dry_run": "layerscope.library.profile",
     "explain": "layerscope.library.explain",
@@ -62,7 +66,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Library(ModuleType):
-    """Keeps `layerscope.explain` and `layerscope.dry_run` the functions, not their packages.
+    """Keeps `layerscope.compare`, `.dry_run` and `.explain` the functions, not their packages.
 
     Importing a package sets it as an attribute here, which would hide the function.
     """

@@ -106,7 +106,8 @@ def test_keys(run, tmp_path, keys):
 
 def test_an_instrument_that_is_off_has_no_rows(run, tmp_path):
     keys = [
-        f"instruments.{name}=false" for name in ("fvcore", "flop_counter", "profiler", "memory")
+        f"instruments.{name}=false"
+        for name in ("fvcore", "torchinfo", "flop_counter", "profiler", "memory")
     ]
     _, profile = profiled(run, tmp_path / "p", *QUICK, *keys, "instruments.saved=false")
     assert {row["instrument"] for row in profile["rows"]} == {"outputs", "dry_run"}

@@ -80,6 +80,12 @@ COMMANDS = {
         makes="an explanation, whose steps have learning_rate",
         unused=("optimizer", "trainer"),
     ),
+    "compare": Command(
+        "compare",
+        schema.CompareConfig,
+        "Say what grew and what shrank between two saved profiles, each in reasons that sum to it.",
+        _later("compare", "check_comparison"),
+    ),
     "audit": Command(
         "audit",
         schema.AuditConfig,

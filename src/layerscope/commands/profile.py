@@ -17,9 +17,10 @@ from layerscope.commands.runner import Job, Request
 from layerscope.config.schema import ProfileConfig
 from layerscope.networks import build_network
 from layerscope.reconcile import ProfileSettings, profile_network
+from layerscope.reconcile.measurements import check_instruments
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
-    Change,
+    BudgetChange,
     check_budget_settings,
     compare_with_budget,
     read_budget,
@@ -44,17 +45,14 @@ def check_profile(request: Request) -> Job:
     if checkpoint is not None:
         load_weights(network, checkpoint)
     settings = _settings(config, network_name(config.model, network))
-    if config.budget is not None:
-        check_budget_settings(read_budget(Path(config.budget)), settings)
+    budget = None if config.budget is None else read_budget(Path(config.budget))
+    if budget is not None:
+        check_budget_settings(budget, settings)
     check_settings(network, settings)
-    instruments = config.instruments.chosen
+    instruments = check_instruments(config.instruments.chosen)
     Screen().say(_what_runs(settings, len(instruments)))
     profile = profile_network(network, settings, instruments)
-    changes = (
-        None
-        if config.budget is None
-        else compare_with_budget(profile, config.budget, config.tolerance)
-    )
+    changes = None if budget is None else compare_with_budget(profile, budget, config.tolerance)
     report = ProfileReport(profile, walkthrough_audit(network))
     return partial(_save, config, report, changes, request.overrides)
 
@@ -98,7 +96,7 @@ def _with_checkpoint(request: Request, checkpoint: dict[str, Any] | None) -> Pro
 def _save(
     config: ProfileConfig,
     report: ProfileReport,
-    changes: tuple[Change, ...] | None,
+    changes: tuple[BudgetChange, ...] | None,
     overrides: tuple[str, ...],
     directory: Path,
 ) -> None:

@@ -17,6 +17,8 @@ from pydantic import (
     field_validator,
 )
 
+from layerscope.base.optional import is_installed
+
 # Upper bounds are beyond what anyone means; they keep a slip, or a stranger's file, from asking for
 # all memory, or for numbers that torch cannot hold.
 Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -573,6 +575,9 @@ class InstrumentsConfig(Section):
     outputs: bool = Field(description="Measure the layers' outputs.")
     saved: bool = Field(description="Measure what autograd saves for backward.")
     fvcore: bool = Field(description="Let fvcore count.")
+    torchinfo: bool | None = Field(
+        description="Let torchinfo summarize; null: where it is installed."
+    )
     flop_counter: bool = Field(description="Let torch's FLOP counter count.")
     profiler: bool = Field(description="Let torch's profiler count FLOPs.")
     memory: bool = Field(description="Measure the peak of a step.")
@@ -584,7 +589,16 @@ class InstrumentsConfig(Section):
     @property
     def chosen(self) -> frozenset[str]:
         """Names of those that are on."""
-        return frozenset(name for name, is_on in self if is_on)
+        return frozenset(
+            name for name, is_on in self if is_on or (is_on is None and is_installed(name))
+        )
+
+
+class CompareConfig(Section):
+    """A comparison of two profiles."""
+
+    a: LocalPath = Field(description="A saved profile.json, or the folder that it is in.")
+    b: LocalPath = Field(description="The profile that is compared with it, likewise.")
 
 
 class AuditConfig(Section):

@@ -20,11 +20,11 @@ from layerscope.dry_run import dry_run as run_dry
 from layerscope.dry_run.step import Loss, MakeOptimizer
 from layerscope.reconcile import (
     EXACT_INSTRUMENTS,
-    INSTRUMENTS,
     CallArguments,
     ProfileSettings,
     profile_network,
 )
+from layerscope.reconcile.measurements import check_instruments
 from layerscope.reconcile.settings import check_settings, random_input
 from layerscope.report.profile.report import ProfileReport
 
@@ -73,10 +73,7 @@ def profile(
     """
     _check_model(model)
     call = _call(input_shape, args, kwargs, loss)
-    chosen = frozenset([instruments] if isinstance(instruments, str) else instruments)
-    unknown = sorted(chosen - set(INSTRUMENTS))
-    if unknown:
-        raise UserError(f"instruments: {unknown[0]} is none of {', '.join(INSTRUMENTS)}")
+    chosen = check_instruments([instruments] if isinstance(instruments, str) else instruments)
     settings = ProfileSettings(
         network=type(model).__name__,
         input_shape=_described(call) if input_shape is None else _sizes(input_shape),

@@ -20,6 +20,11 @@ from layerscope.measure.profiled_step import ProfiledStep, profile_step
 from layerscope.measure.profiler_flops import flops_of, profiler_flops
 from layerscope.measure.step import Step, StepPhase
 from layerscope.measure.timing import LayerTime, Spread, TimeRecord, layer_times
+from layerscope.measure.torchinfo import (
+    TorchinfoCounts,
+    TorchinfoFailed,
+    torchinfo_counts,
+)
 
 __all__ = [
     "ActivationRecord",
@@ -40,6 +45,8 @@ __all__ = [
     "Step",
     "StepPhase",
     "TimeRecord",
+    "TorchinfoCounts",
+    "TorchinfoFailed",
     "activations_and_flops",
     "cuda_memory",
     "flop_counts",
@@ -53,5 +60,6 @@ __all__ = [
     "profiler_flops",
     "record_activations",
     "step_activations",
+    "torchinfo_counts",
     "unknown_memory",
 ]

@@ -125,6 +125,22 @@ class Account:
         )
 
     @cached_property
+    def last_output(self) -> int:
+        """The forward operation that made or last wrote an output; -1 if there is none.
+
+        What runs behind it in the forward pass is another call of the network, by the loss.
+        """
+        wanted = {tensor.storage for tensor in self.run.outputs}
+        made = {self.run.storages[number].operation for number in wanted}
+        numbers = (
+            number
+            for number, operation in enumerate(self.run.operations)
+            if operation.phase == "forward"
+            if number in made or any(t.storage in wanted for t in operation.overwritten)
+        )
+        return max(numbers, default=-1)
+
+    @cached_property
     def needed_operations(self) -> frozenset[int]:
         """Forward operations on which an output, or a tensor that outlives the step, depends."""
         run = self.run

@@ -16,6 +16,11 @@ from layerscope.reconcile.flops import (
 from layerscope.reconcile.measurements import Measurements
 from layerscope.reconcile.memory import output_bytes_reasons, saved_bytes_reasons
 from layerscope.reconcile.rows import Reason, Row, merged
+from layerscope.reconcile.torchinfo import (
+    torchinfo_bytes_prediction,
+    torchinfo_macs_prediction,
+    torchinfo_parameters_prediction,
+)
 
 Measured = Mapping[str, int]
 Predict = Callable[[Account, str], Prediction]
@@ -181,6 +186,24 @@ COMPARISONS: tuple[Comparison, ...] = (
             ),
         )
         for quantity in ("macs", "forward_flops")
+    ),
+    Comparison(
+        "macs",
+        "torchinfo",
+        torchinfo_macs_prediction,
+        lambda _, m: None if m.torchinfo is None else m.torchinfo.macs,
+    ),
+    Comparison(
+        "output_bytes",
+        "torchinfo",
+        torchinfo_bytes_prediction,
+        lambda _, m: None if m.torchinfo is None else m.torchinfo.output_bytes,
+    ),
+    Comparison(
+        "num_parameters",
+        "torchinfo",
+        torchinfo_parameters_prediction,
+        lambda _, m: None if m.torchinfo is None else m.torchinfo.num_parameters,
     ),
     Comparison(
         "forward_flops",

@@ -14,6 +14,7 @@ from layerscope.measure.available import available_bytes
 from layerscope.reconcile.account import Account, account
 from layerscope.reconcile.comparisons import COMPARISONS, input_row, rows_of
 from layerscope.reconcile.measurements import EXACT_INSTRUMENTS, Measurements, measure
+from layerscope.reconcile.other_tools import ToolFigure, other_tools
 from layerscope.reconcile.peak import Peak, peak_of, peak_row
 from layerscope.reconcile.roofline import LayerTiming, layer_timings
 from layerscope.reconcile.rows import Comparisons, Row, comparisons, total
@@ -37,6 +38,7 @@ class Profile:
             a row, which is in no total.
         totals: one per exact quantity and instrument, and the live peak.
         times, step: None if time was not measured.
+        other_tools: what other tools print, and why.
         notes: facts that a reader needs, such as instruments that could not measure, and parameters
             that no layer uses.
     """
@@ -50,6 +52,7 @@ class Profile:
     step: TimeRecord | None
     machine: MachineCeilings | None
     notes: tuple[str, ...]
+    other_tools: tuple[ToolFigure, ...] = ()
 
     @property
     def run(self) -> DryRun:
@@ -95,6 +98,7 @@ def profile_network(
         peak = peak_of(step, settings, theory, measured)
     groups = [rows_of(comparison, theory, measured) for comparison in COMPARISONS]
     times = _timings(theory, measured)
+    totals = (*(total(rows) for rows in groups if rows), *peak_row(peak, settings))
     return Profile(
         settings=settings,
         account=theory,
@@ -103,7 +107,7 @@ def profile_network(
             *(row for rows in groups for row in rows),
             *_time_rows(theory, times or ()),
         ),
-        totals=(*(total(rows) for rows in groups if rows), *peak_row(peak, settings)),
+        totals=totals,
         peak=peak,
         times=times,
         step=measured.times,
@@ -112,6 +116,7 @@ def profile_network(
             *measured.notes,
             *_notes(theory, settings, measured, num_hooked_parameters(network)),
         ),
+        other_tools=other_tools(measured, totals, peak),
     )
 
 

@@ -1,6 +1,5 @@
 """The networks of the zoo, each with the arguments of one call."""
 
-import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ import torch
 import torchvision.models as torchvision_zoo
 from torch import Tensor, nn
 
+from layerscope.base.optional import is_installed
 from layerscope.reconcile import CallArguments
 from layerscope.zoo.timm_families import TIMM
 
@@ -49,7 +49,7 @@ class ZooGroup:
     @property
     def is_available(self) -> bool:
         """True if the library is installed."""
-        return importlib.util.find_spec(self.library) is not None
+        return is_installed(self.library)
 
 
 def images(*sizes: int) -> Tensor:

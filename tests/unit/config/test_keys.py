@@ -14,6 +14,7 @@ from layerscope.config.keys import (
 )
 
 NEEDED = {
+    "compare": ["a=x", "b=y"],
     "evaluate": ["ckpt_path=a"],
     "predict": ["ckpt_path=a", "image=b"],
 }

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import torch
 from torch import nn
 
 from layerscope.base.errors import UserError
-from layerscope.report.profile.budget import compare_with_budget, read_budget, show_budget
+from layerscope.report.profile import budget as budgets
+from layerscope.report.profile.budget import read_budget, show_budget
 from layerscope.report.profile.report import ProfileReport
 from layerscope.report.terminal import TextScreen
 from profile_example import cifar_cnn_profile, profile_of, unmeasured
@@ -31,6 +33,10 @@ def budget(tmp_path_factory):
     folder = tmp_path_factory.mktemp("budget")
     ProfileReport(small()).save(folder)
     return folder / "profile.json"
+
+
+def compare_with_budget(profile, path, tolerance=0.0):
+    return budgets.compare_with_budget(profile, read_budget(path), tolerance)
 
 
 def shown(changes, tolerance=0.0):
@@ -66,8 +72,30 @@ def test_tolerance_is_relative_and_inclusive(budget):
     assert ("0", "macs") in {(change.layer, change.quantity) for change in below}
 
 
-def test_shrinking_is_no_offence(budget):
-    assert compare_with_budget(small(channels=3), budget) == ()
+def test_savings_are_shown_largest_first_and_no_offence(budget):
+    changes = compare_with_budget(small(channels=3), budget)
+    assert {change.what for change in changes} == {"shrank"}
+    assert not any(change.exceeds for change in changes)
+    macs = next(c for c in changes if (c.layer, c.quantity) == ("0", "macs"))
+    assert (macs.budget, macs.now, macs.growth) == (7_776, 5_832, -0.25)
+    text = shown(changes)
+    assert "Within the budget" in text
+    shares = [float(found) for found in re.findall(r"-(\d+\.\d) %", text)]
+    assert shares == sorted(shares, reverse=True)
+    assert len(shares) > 5
+
+
+def test_what_grew_by_one_instrument_is_no_saving(budget):
+    """Fewer bytes by one instrument do not hide more of them by another."""
+    profile = small()
+    rows = tuple(
+        replace(row, measured=row.measured + (1 if row.instrument == "saved" else -99))
+        if (row.layer, row.quantity) == ("0", "saved_bytes")
+        else row
+        for row in profile.rows
+    )
+    (change,) = compare_with_budget(replace(profile, rows=rows), budget)
+    assert (change.what, change.instrument) == ("grew", "saved")
 
 
 def test_new_layers_exceed_and_vanished_ones_are_mentioned(budget, tmp_path):
@@ -136,6 +164,14 @@ def test_the_predicted_peak_stands_in_where_it_was_not_measured(budget):
     changes = compare_with_budget(unmeasured(small(channels=8)), budget)
     (peak,) = [change for change in changes if change.quantity == "live_peak_bytes"]
     assert peak.now == small(channels=8).peak.predicted_live_bytes
+
+
+def test_the_textbook_stands_in_where_no_instrument_ran(budget):
+    assert compare_with_budget(unmeasured(small()), budget) == ()
+    changes = compare_with_budget(unmeasured(small(channels=5)), budget)
+    macs = {c.layer: c for c in changes if c.quantity == "macs"}
+    assert (macs["0"].instrument, macs["0"].now) == ("textbook", 2 * 5 * 36 * 27)
+    assert macs["total"].now - macs["total"].budget == 2 * 36 * (27 + 10)
 
 
 def test_a_profile_of_another_version_is_refused_in_one_line(budget, tmp_path):

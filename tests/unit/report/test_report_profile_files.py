@@ -70,8 +70,8 @@ def test_the_json_adds_up(record):
 
 def test_the_json_has_what_is_promised(record):
     assert list(record) == [
-        "format", "settings", "comparisons", "rows", "totals", "peak", "layers", "time", "machine",
-        "costs", "tables", "notes",
+        "format", "settings", "torch_version", "comparisons", "rows", "totals", "peak", "layers",
+        "time", "machine", "costs", "other_tools", "tables", "notes",
     ]  # fmt: skip
     assert record["format"] == 2
     assert set(record["comparisons"]) == {

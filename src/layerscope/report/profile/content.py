@@ -13,9 +13,11 @@ from layerscope.base.formatting import (
     shape_text,
     shapes_tuple,
     share,
+    unit_of,
 )
 from layerscope.measure.timing import Spread
 from layerscope.operations import CostFormula
+from layerscope.reconcile.other_tools import ToolFigure
 from layerscope.reconcile.profile import LayerTiming, Profile, ProfileSettings
 from layerscope.reconcile.rows import Row
 from layerscope.report.audit import audit_line
@@ -119,6 +121,7 @@ def profile_document(profile: Profile, audit: Audit | None = None) -> Document:
             *_layers(profile),
             Heading(2, "Theory beside the instruments"),
             *_comparisons(profile),
+            *_other_tools(profile),
             *_drawings(profile),
             *_time(profile),
             Heading(2, "Theory"),
@@ -327,7 +330,7 @@ def _facts(cost: LayerCost, timing: LayerTiming | None) -> Iterator[tuple[str, s
     if timing is not None:
         for name, spread in (("forward", timing.forward), ("backward", timing.backward)):
             if spread is not None:
-                yield f"time, {name}", _spread(spread)
+                yield f"time, {name}", spread_text(spread)
 
 
 def _alike(formulas: Sequence[CostFormula]) -> Iterable[list[CostFormula]]:
@@ -386,6 +389,47 @@ def _reasons(profile: Profile) -> Iterator[Block]:
     yield Table(columns, tuple(rows))
 
 
+def _other_tools(profile: Profile) -> Iterator[Block]:
+    """Yield each figure that another tool prints, and how it follows from ours."""
+    if not profile.other_tools:
+        return
+    yield Heading(2, "What other tools say")
+    yield Paragraph("Of the same batch: ours + reasons = what the tool says.", "quiet")
+    columns = (*_TOOL_COLUMNS, *columns_in("text", "reasons", "how it counts"))
+    rows = tuple(
+        (*_tool_cells(each), _tool_reasons(each), each.text) for each in profile.other_tools
+    )
+    yield Table(columns, rows, cards=True)
+
+
+_TOOL_COLUMNS = (
+    *columns_in("text", "tool", "figure"),
+    *columns_in("count", "it says"),
+    *columns_in("text", "our quantity"),
+    *columns_in("count", "ours"),
+)
+
+
+def _tool_cells(figure: ToolFigure) -> tuple[Cell, ...]:
+    unit = unit_of(figure.quantity)
+    quantity = f"{figure.quantity}, {unit}" if unit else figure.quantity
+    tool = f"{figure.tool} {figure.version}".strip()
+    return tool, figure.name, figure.value, quantity, figure.ours
+
+
+def _tool_reasons(figure: ToolFigure) -> Text:
+    lines = (f"{amount(each.amount, figure.quantity)}: {each.text}" for each in figure.reasons)
+    return joined(lines, (Break(),)) or "none: they agree"
+
+
+def _shown_tools(profile: Profile) -> Iterator[Block]:
+    """Yield the figures alone; the saved files have the reasons."""
+    if profile.other_tools:
+        rows = tuple(map(_tool_cells, profile.other_tools))
+        title = "what other tools say of the same batch (why: in the saved files)"
+        yield Table(_TOOL_COLUMNS, rows, title=title)
+
+
 def _drawings(profile: Profile) -> Iterator[Block]:
     timeline = memory_chart(profile.peak)
     if timeline is not None:
@@ -425,8 +469,11 @@ def _time(profile: Profile) -> Iterator[Block]:
     )
     rows = [
         (
-            *(each.layer, _spread(each.forward)),
-            *(BLANK if each.backward is None else _spread(each.backward), each.flops_per_second),
+            *(each.layer, spread_text(each.forward)),
+            *(
+                BLANK if each.backward is None else spread_text(each.backward),
+                each.flops_per_second,
+            ),
             *(each.bytes_per_second, each.intensity, bound_by(each) or BLANK),
             each.roofline_fraction,
         )
@@ -435,14 +482,15 @@ def _time(profile: Profile) -> Iterator[Block]:
     yield Folded("Layer by layer, forward and backward", (Table(columns, tuple(rows)),), level=3)
     if profile.step is not None:
         yield Paragraph(
-            f"The whole step: {_spread(profile.step.step_seconds)}; under the profiler, which the "
-            f"layers' times are from: {_spread(profile.step.profiled_step_seconds)}; "
+            f"The whole step: {spread_text(profile.step.step_seconds)}; under the profiler, which "
+            f"the layers' times are from: {spread_text(profile.step.profiled_step_seconds)}; "
             f"{profile.step.repeats} of each.",
             "quiet",
         )
 
 
-def _spread(spread: Spread) -> str:
+def spread_text(spread: Spread) -> str:
+    """Return seconds as `1.23 ms (1.20 ms–1.31 ms)`: the median, the least and the most."""
     least, most = seconds_short(spread.minimum), seconds_short(spread.maximum)
     return f"{seconds_short(spread.median)} ({least}–{most})"
 
@@ -516,6 +564,7 @@ def profile_summary(
         *_layers_at(profile, depth, command),
         *_totals(profile),
         *_greatest_reasons(profile),
+        *_shown_tools(profile),
         *_sentences(*last),
     )
 
@@ -604,7 +653,8 @@ def _totals(profile: Profile) -> Iterator[Block]:
 
 
 def _greatest_reasons(profile: Profile) -> Iterator[Block]:
-    groups = reason_groups(profile)
+    # torchinfo stands below, among the other tools: it prints totals, and doubles every byte.
+    groups = [group for group in reason_groups(profile) if group.instruments != ("torchinfo",)]
     if not groups:
         yield Paragraph("No layer differs from the textbook by any instrument.")
         return

@@ -6,7 +6,10 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from layerscope.base.files import write_json
+from layerscope.compare import FORMAT, SavedProfile, saved_profile
 from layerscope.reconcile.account import Account
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.rows import Row
@@ -17,7 +20,6 @@ from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.tables import write_table
 from layerscope.theory import CountedUnit, LayerCost
 
-FORMAT = 2
 # Name and dtype in pandas: counts are exact integers, or nothing where they are not known.
 ROW_COLUMNS = (
     *(("layer", "object"), ("type", "object"), ("quantity", "object"), ("instrument", "object")),
@@ -49,6 +51,7 @@ def profile_record(profile: Profile) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "settings": settings_record(profile.settings),
+        "torch_version": str(torch.__version__),
         "comparisons": json_value(profile.comparisons),
         "rows": [row_record(row) for row in profile.rows],
         "totals": [row_record(row) | {"lower_bound": row.lower_bound} for row in profile.totals],
@@ -57,9 +60,19 @@ def profile_record(profile: Profile) -> dict[str, Any]:
         "time": _time(profile),
         "machine": json_value(profile.machine),
         "costs": _costs(profile),
+        "other_tools": json_value(profile.other_tools),
         "tables": [table_record(table) for table in walkthrough_tables(profile.costs)],
         "notes": list(profile.notes),
     }
+
+
+def comparable(profile: Profile, source: str) -> SavedProfile:
+    """Return a profile in the form in which profiles are compared.
+
+    Args:
+        source: names it in messages.
+    """
+    return saved_profile(profile_record(profile), source)
 
 
 def settings_record(settings: ProfileSettings) -> dict[str, Any]:
