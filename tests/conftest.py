@@ -63,6 +63,11 @@ def golden():
 
 @pytest.fixture(autouse=True)
 def _no_surprises(monkeypatch):
-    """Nothing is read from the user's settings."""
+    """Nothing is read from the user's settings, and one thread computes.
+
+    Training sets the number of threads. The memory that a kernel takes depends on it, and for many
+    small operations waiting threads cost more than they save.
+    """
+    torch.set_num_threads(1)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setenv("NO_COLOR", "1")

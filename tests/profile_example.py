@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import torch
 
-from layerscope.audit import Audit, Cell, Finding
+from layerscope.audit import Audit, JudgedClaim, JudgedFigure
 from layerscope.dry_run import dry_run
 from layerscope.measure import MachineCeilings, MemoryPoint, Spread, TimeRecord
 from layerscope.measure.timing import LayerTime
@@ -154,6 +154,6 @@ def unmeasured(profile):
 def example_audit():
     """Three figures that agree and a wrong one."""
     rest = {"place": "table", "paraphrase": "what it is", "exact": 1, "formula": "1"}
-    cells = [Cell(f"table, row {n}", "1 MB", "1.01 MB", "agrees", **rest) for n in range(3)]
-    wrong = Cell("Total | all", EVIL, "23.8 MB", "wrong", **rest)
-    return Audit((*cells, wrong), (Finding("a claim", "another", "for a reason"),))
+    cells = [JudgedFigure(f"table, row {n}", "1 MB", "1.01 MB", "agrees", **rest) for n in range(3)]
+    wrong = JudgedFigure("Total | all", EVIL, "23.8 MB", "wrong", **rest)
+    return Audit((*cells, wrong), (JudgedClaim("a claim", "another", "for a reason"),))

@@ -1,6 +1,5 @@
 """A small client of Chromium's DevTools protocol, over its pipe: no driver, no port, no package."""
 
-import base64
 import fcntl
 import json
 import os
@@ -158,11 +157,6 @@ class Page:
                 type=kind, key=key, code=key, windowsVirtualKeyCode=code,
                 **({"text": text} if text and kind == "keyDown" else {}),
             )  # fmt: skip
-
-    def screenshot(self, path, whole=False):
-        """A PNG of the window, or of the whole page."""
-        answer = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        Path(path).write_bytes(base64.b64decode(answer["data"]))
 
     @property
     def requests(self):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layerscope.explain.engine import explain_network
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.report.explain.report import write_document
 
@@ -29,7 +29,7 @@ TOO_WIDE = (
 @pytest.fixture(scope="module")
 def page_path(tmp_path_factory):
     torch.manual_seed(0)
-    settings = Settings("a_long_name_without_a_place_to_break_" * 3, SHAPE)
+    settings = ExplainSettings("a_long_name_without_a_place_to_break_" * 3, SHAPE)
     explanation = explain_network(CifarCNN(), settings, torch.rand(SHAPE), analysis=False)
     folder = tmp_path_factory.mktemp("explain")
     write_document(folder, explanation)

@@ -3,14 +3,12 @@
 import errno
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from bad_input import BOMB, IMAGES, assert_refused, broken_checkpoints, snapshot
-from helpers import SCRIPTS, TINY
+from helpers import TINY
 from PIL import Image
 
 from layerscope.training.checkpoint_files import save_sealed
@@ -382,7 +380,7 @@ def test_checkpoints_that_are_none(script, run, broken, tmp_path, monkeypatch):
     keys = TINY if script == "train" else ("image=x.png",) if script == "predict" else ()
     monkeypatch.chdir(tmp_path)
     assert len(hints) == len(list(folder.iterdir())) == 19
-    if script in ("predict", "profile_model"):  # which open one as evaluate and explain do
+    if script not in ("train", "evaluate"):  # which open one as evaluate does
         hints = {name: hints[name] for name in OF_EACH_KIND}
     for name, hint in hints.items():
         quoted = f"ckpt_path='{folder / name}.ckpt'"
@@ -484,22 +482,3 @@ def test_evaluate_and_predict_refuse(script, overrides, hint, run, finished):
     good = finished / "checkpoints/best.ckpt"
     typed = [o.replace("{good}", str(good)).replace("{run}", str(finished)) for o in overrides]
     assert_refused(run(script, *typed), hint)
-
-
-@pytest.mark.parametrize(
-    ("script", "arguments", "hint"),
-    [
-        ("profile_model", ["optimizer.lr=abc"], "optimizer.lr=abc"),
-        ("explain", ["dtype=float8"], "dtype=float8"),
-    ],
-)
-def test_as_a_process_of_its_own(script, arguments, hint, tmp_path):
-    """See test_as_a_user for scripts/train.py."""
-    command = [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("error: ")
-    assert ended.stderr.count("\n") == 1
-    assert hint in ended.stderr
-    assert list(tmp_path.iterdir()) == []

@@ -33,14 +33,6 @@ def is_same_machine():
     return here == (made["torch"], made["cpu_capability"])
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def assert_same(found, expected, where=""):
     """Compare nested values: numbers to the bit, or with a tolerance on another machine."""
     if isinstance(expected, dict):

@@ -16,27 +16,25 @@ from gpu_parts import PARTS, Finding, Part, _unequal
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(*arguments, timeout=100):
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
-
-
-def test_quick_parts_run_and_their_results_can_be_shown_again(tmp_path):
-    done = run("--half", 1, "--only", "versions", "probes", "--out", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"| versions | torch | {torch.__version__.partition('+')[0]}" in done.stdout
-    assert "2 of 2 that were judged hold." in done.stdout
+def test_quick_parts_run_and_their_results_can_be_shown_again(tmp_path, capfd):
+    """Each part in a process of its own."""
+    names = ("versions", "probes")
+    assert gpu.main(["--half", "1", "--only", *names, "--out", str(tmp_path)]) == 0
+    first = capfd.readouterr()
+    assert first.err == ""
+    assert f"| versions | torch | {torch.__version__.partition('+')[0]}" in first.out
+    assert "2 of 2 that were judged hold." in first.out
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert {json.loads(line)["part"] for line in lines} == {"versions", "probes"}
-    again = run("--table", tmp_path / "results.jsonl")
-    assert again.returncode == 0
-    assert again.stdout.strip() in done.stdout
+    assert {json.loads(line)["part"] for line in lines} == set(names)
+    assert gpu.main(["--table", str(tmp_path / "results.jsonl")]) == 0
+    assert capfd.readouterr().out.strip() in first.out
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_part_runs_on_a_cpu(tmp_path):
-    done = run("--out", tmp_path, timeout=900)
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout
     assert "**no**" not in done.stdout
 

@@ -51,7 +51,6 @@ def test_a_key_trains(keys, run, tmp_path):
     [
         ["model=tiny_cnn"],
         ["model=simple_cnn", "loss=mse"],
-        ["model=torchvision", "model.name=resnet18"],
         ["model=torchvision", "model.name=mobilenet_v3_small"],
         ["model=torchvision", "model.name=googlenet", "model.input_shape=[3,64,64]"],
     ],

@@ -29,11 +29,11 @@ def test_a_gpu_trains(tmp_path):
 
 
 @pytest.mark.real_data
-def test_real_cifar10_is_learned(tmp_path):
+def test_real_cifar10_is_learned(run, tmp_path):
     """A few batches of the real thing: better than guessing, and the source is named."""
     keys = ["optimizer=adam", "trainer.max_epochs=1", "trainer.limit_train_batches=100"]
-    keys += ["optimizer.lr=0.003", "hydra.run.dir=run"]
-    done = start(SCRIPTS / "train.py", *keys, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    keys += ["optimizer.lr=0.003", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = run("train", *keys)
+    assert done.code == 0, done.err
     assert read_json(tmp_path / "run/results.json")["test/acc"] > 0.3
     assert read_json(tmp_path / "run/run.json")["data"]["sha256"]["test_labels"].startswith("cec8")

@@ -1,6 +1,7 @@
 """Who may import what."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from layerscope.commands import main as commands
@@ -10,10 +11,16 @@ SOURCE = Path(__file__).parents[2] / "src/layerscope"
 COMMANDS = tuple(name.replace("-", "_") for name in commands.COMMANDS)
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path):
     """(module, line) of each import, those inside functions too."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -95,3 +102,22 @@ def test_the_architecture_names_every_room():
     text = (SOURCE.parents[1] / "docs/architecture.md").read_text()
     told = {line.split("/")[0].strip() for line in text.splitlines() if line.startswith("  ")}
     assert told >= HOUSE
+
+
+def test_one_word_means_one_thing():
+    """No two classes have the same name, an underscore apart; a type's name stands for one type."""
+    classes, types = {}, {}
+    for path in SOURCE.rglob("*.py"):
+        for node in parsed(path).body:
+            where = path.relative_to(SOURCE).as_posix()
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name.lstrip("_"), []).append(where)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                if name[0].isupper() and not name.isupper():
+                    types.setdefault(name, {}).setdefault(ast.unparse(node.value), where)
+    assert len(classes) > 300
+    twice = {name: where for name, where in classes.items() if len(where) > 1}
+    twice |= {name: [*kinds.values()] for name, kinds in types.items() if len(kinds) > 1}
+    both = classes.keys() & types.keys()
+    assert twice | {name: [*classes[name], *types[name].values()] for name in both} == {}

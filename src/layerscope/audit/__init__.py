@@ -1,7 +1,7 @@
 from layerscope.audit.audit import (
     Audit,
-    Cell,
-    Finding,
+    JudgedClaim,
+    JudgedFigure,
     VerdictCount,
     audit_network,
     verdict_counts,
@@ -11,9 +11,9 @@ from layerscope.audit.claims import Claims, read_claims, walkthrough
 
 __all__ = [
     "Audit",
-    "Cell",
     "Claims",
-    "Finding",
+    "JudgedClaim",
+    "JudgedFigure",
     "VerdictCount",
     "audit_network",
     "read_claims",

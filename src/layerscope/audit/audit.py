@@ -10,8 +10,15 @@ from fractions import Fraction
 import torch
 from torch import nn
 
-from layerscope.audit.claims import Claims, Figure, Place, Section, Sentence, walkthrough
-from layerscope.audit.expressions import ExpressionError, Value, evaluate
+from layerscope.audit.claims import (
+    ClaimPlace,
+    Claims,
+    ClaimSection,
+    PrintedFigure,
+    Sentence,
+    walkthrough,
+)
+from layerscope.audit.expressions import ExpressionError, ExpressionValue, expression_value
 from layerscope.audit.printed import UNITS, Verdict, shown, verdict
 from layerscope.audit.quantities import Quantities
 from layerscope.base.errors import UserError
@@ -21,7 +28,7 @@ from layerscope.theory import CostTable
 
 
 @dataclass(frozen=True)
-class Cell:
+class JudgedFigure:
     """One printed figure.
 
     Args:
@@ -36,14 +43,14 @@ class Cell:
     printed: str
     right: str
     verdict: Verdict
-    place: Place
+    place: ClaimPlace
     paraphrase: str
     exact: int | float | None
     formula: str
 
 
 @dataclass(frozen=True)
-class Finding:
+class JudgedClaim:
     """A claim that the figures alone do not settle, and what holds instead."""
 
     claim: str
@@ -55,15 +62,15 @@ class Finding:
 class Audit:
     """Cells in the document's order."""
 
-    cells: tuple[Cell, ...]
-    findings: tuple[Finding, ...]
+    cells: tuple[JudgedFigure, ...]
+    findings: tuple[JudgedClaim, ...]
 
 
 @dataclass(frozen=True)
 class VerdictCount:
     """How many figures of one place (tables, running text, claims) have one verdict."""
 
-    place: Place
+    place: ClaimPlace
     verdict: Verdict
     num_cells: int
 
@@ -128,10 +135,10 @@ def judged(claims: Claims, known: Account) -> Audit:
     )
 
 
-def verdict_counts(cells: Iterable[Cell]) -> tuple[VerdictCount, ...]:
+def verdict_counts(cells: Iterable[JudgedFigure]) -> tuple[VerdictCount, ...]:
     """Count figures by place and verdict, every combination, 0 included."""
     counts = Counter((cell.place, cell.verdict) for cell in cells)
-    places: tuple[Place, ...] = ("table", "text", "claim")
+    places: tuple[ClaimPlace, ...] = ("table", "text", "claim")
     verdicts: tuple[Verdict, ...] = ("agrees", "rounding", "wrong")
     return tuple(VerdictCount(p, v, counts[p, v]) for p in places for v in verdicts)
 
@@ -142,15 +149,17 @@ def _account(network: nn.Module, claims: Claims) -> Account:
     return account(dry_run(network, (image,), allow_real=False), claims.element_size)
 
 
-def _where(section: Section, figure: Figure) -> str:
+def _where(section: ClaimSection, figure: PrintedFigure) -> str:
     return f"{section.section} / {figure.at}"
 
 
-def _cell(section: Section, figure: Figure, quantities: Quantities, claims: Claims) -> Cell:
+def _cell(
+    section: ClaimSection, figure: PrintedFigure, quantities: Quantities, claims: Claims
+) -> JudgedFigure:
     where, units = _where(section, figure), {**UNITS, **claims.units}
     try:
-        value = evaluate(figure.formula, quantities)
-        return Cell(
+        value = expression_value(figure.formula, quantities)
+        return JudgedFigure(
             where=where,
             printed=figure.printed,
             right=shown(value, figure.printed, figure.decimals, units),
@@ -164,20 +173,20 @@ def _cell(section: Section, figure: Figure, quantities: Quantities, claims: Clai
         raise ExpressionError(f"{where}: {error}") from None
 
 
-def _plain(value: Value) -> int | float | None:
+def _plain(value: ExpressionValue) -> int | float | None:
     if isinstance(value, int | Fraction):
         return int(value) if value.denominator == 1 else float(value)
     return None
 
 
-def _finding(sentence: Sentence, quantities: Quantities, claims: Claims) -> Finding:
+def _finding(sentence: Sentence, quantities: Quantities, claims: Claims) -> JudgedClaim:
     units = {**UNITS, **claims.units}
     try:
         numbers = {
-            name: shown(evaluate(formula, quantities), pattern, units=units)
+            name: shown(expression_value(formula, quantities), pattern, units=units)
             for name, (formula, pattern) in sentence.numbers.items()
         }
-        return Finding(
+        return JudgedClaim(
             claim=sentence.claim,
             right=_filled(sentence.right, numbers),
             why=_filled(sentence.why, numbers),

@@ -21,14 +21,14 @@ from layerscope.config.problems import first_problem
 MAX_BYTES = 2**20
 _MEND = "give a file of claims, see docs/reference.md"
 
-Place = Literal["table", "text", "claim"]
+ClaimPlace = Literal["table", "text", "claim"]
 _Text = Annotated[str, Field(max_length=2_000)]
 _Printed = Annotated[str, Field(min_length=1, max_length=200)]
 _Expression = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]
 _Size = Annotated[int, Field(ge=1, le=2**31)]
 _Layers = Annotated[tuple[str, ...], Field(max_length=1_000)]
 # What shows a number: unit and decimals, `0.0 MB`.
-_Shown = tuple[_Expression, _Printed]
+_ShownNumber = tuple[_Expression, _Printed]
 
 
 def _of_network(override: str) -> str:
@@ -40,11 +40,11 @@ def _of_network(override: str) -> str:
     return override
 
 
-class _Part(BaseModel):
+class _ClaimsModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Figure(_Part):
+class PrintedFigure(_ClaimsModel):
     """One printed figure.
 
     Args:
@@ -61,15 +61,15 @@ class Figure(_Part):
     decimals: Annotated[int, Field(ge=0, le=12)] | None = None
 
 
-class Section(_Part):
+class ClaimSection(_ClaimsModel):
     """Figures that stand together: a table, a page, a slide."""
 
     section: _Text
-    place: Place = "table"
-    figures: Annotated[tuple[Figure, ...], Field(max_length=10_000)]
+    place: ClaimPlace = "table"
+    figures: Annotated[tuple[PrintedFigure, ...], Field(max_length=10_000)]
 
 
-class Sentence(_Part):
+class Sentence(_ClaimsModel):
     """A claim that needs more than one figure to judge.
 
     Args:
@@ -80,10 +80,10 @@ class Sentence(_Part):
     claim: _Text
     right: _Text
     why: _Text = ""
-    numbers: Mapping[str, _Shown] = Field(default_factory=dict)
+    numbers: Mapping[str, _ShownNumber] = Field(default_factory=dict)
 
 
-class Claims(_Part):
+class Claims(_ClaimsModel):
     """A whole file.
 
     Args:
@@ -110,11 +110,11 @@ class Claims(_Part):
     units: Mapping[str, _Size] = Field(default_factory=dict)
     groups: Mapping[str, _Layers] = Field(default_factory=dict)
     definitions: Mapping[str, _Expression] = Field(default_factory=dict)
-    sections: tuple[Section, ...]
+    sections: tuple[ClaimSection, ...]
     sentences: tuple[Sentence, ...] = ()
 
     @property
-    def figures(self) -> tuple[tuple[Section, Figure], ...]:
+    def figures(self) -> tuple[tuple[ClaimSection, PrintedFigure], ...]:
         """All figures with their sections, in the file's order."""
         return tuple((section, figure) for section in self.sections for figure in section.figures)
 

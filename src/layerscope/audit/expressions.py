@@ -19,7 +19,7 @@ from math import floor
 from operator import add, mul, sub
 from typing import Any
 
-Number = int | Fraction
+ExactNumber = int | Fraction
 Shape = tuple[int, ...]
 
 MAX_LENGTH = 1_000  # characters
@@ -32,15 +32,15 @@ class ExpressionError(ValueError):
     """Text that is no expression, or one that names what does not exist."""
 
 
-class Column(tuple[Any, ...]):
+class LayerValues(tuple[Any, ...]):
     """One quantity of several layers, in their order; arithmetic goes element by element."""
 
     __slots__ = ()
 
 
 # None where there is nothing to print: the input's own input, a total's shape.
-Value = Number | Shape | Column | None
-Lookup = Callable[[str], Value]
+ExpressionValue = ExactNumber | Shape | LayerValues | None
+Lookup = Callable[[str], ExpressionValue]
 
 _TOKEN = re.compile(
     # A name has a letter somewhere: `0.macs` is one, and 12 is none.
@@ -49,7 +49,7 @@ _TOKEN = re.compile(
 )
 
 
-def evaluate(expression: str, lookup: Lookup) -> Value:
+def expression_value(expression: str, lookup: Lookup) -> ExpressionValue:
     """Return the value of an expression.
 
     Args:
@@ -61,7 +61,7 @@ def evaluate(expression: str, lookup: Lookup) -> Value:
     try:
         if len(expression) > MAX_LENGTH:
             raise ExpressionError(f"longer than {MAX_LENGTH:,} characters")
-        return _Parser(_tokens(expression), lookup).parse()
+        return _ExpressionParser(_tokens(expression), lookup).parse()
     except ExpressionError as error:
         shown = expression if len(expression) <= 100 else f"{expression[:97]}..."
         raise ExpressionError(f"{error}, in {shown!r}") from None
@@ -81,7 +81,7 @@ def _tokens(expression: str) -> list[tuple[str, str]]:
     return tokens
 
 
-class _Parser:
+class _ExpressionParser:
     """Reads an expression by recursive descent and computes it on the way."""
 
     def __init__(self, tokens: Sequence[tuple[str, str]], lookup: Lookup) -> None:
@@ -90,7 +90,7 @@ class _Parser:
         self._at = 0
         self._depth = 0
 
-    def parse(self) -> Value:
+    def parse(self) -> ExpressionValue:
         """Return the value of all tokens together."""
         value = self._sum()
         if self._at < len(self._tokens):
@@ -112,13 +112,13 @@ class _Parser:
         if not self._take(sign):
             raise ExpressionError(f"{sign!r} is missing")
 
-    def _sum(self) -> Value:
+    def _sum(self) -> ExpressionValue:
         value = self._product()
         while sign := self._take("+", "-"):
             value = _combined(add if sign == "+" else sub, value, self._product())
         return value
 
-    def _product(self) -> Value:
+    def _product(self) -> ExpressionValue:
         value = self._signed()
         while True:
             if sign := self._take("*", "×", "·", "/", "//"):
@@ -128,21 +128,21 @@ class _Parser:
             else:
                 return value
 
-    def _signed(self) -> Value:
+    def _signed(self) -> ExpressionValue:
         negative = False
         while self._take("-"):
             negative = not negative
         value = self._power()
         return _combined(sub, 0, value) if negative else value
 
-    def _power(self) -> Value:
+    def _power(self) -> ExpressionValue:
         value = self._atom()
         if not self._take("^", "**"):
             return value
         sign = -1 if self._take("-") else 1
         return _combined(_raised, value, _combined(mul, sign, self._atom()))
 
-    def _atom(self) -> Value:
+    def _atom(self) -> ExpressionValue:
         kind, text = self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
         self._at += 1
         if kind == "number":
@@ -153,17 +153,17 @@ class _Parser:
             return self._nested(text)
         raise ExpressionError(f"{text!r} where a number or a name is missing")
 
-    def _named(self, name: str) -> Value:
+    def _named(self, name: str) -> ExpressionValue:
         if name in _FUNCTIONS and self._next == "(":
             column = self._atom()
-            if not isinstance(column, Column):
+            if not isinstance(column, LayerValues):
                 raise ExpressionError(f"{name}() takes a quantity of a group of layers")
             return _FUNCTIONS[name](column)
         if self._next == "(":
             raise ExpressionError(f"no function {name!r}")
         return None if name == "None" else self._lookup(name)
 
-    def _nested(self, opened: str) -> Value:
+    def _nested(self, opened: str) -> ExpressionValue:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ExpressionError(f"nested more than {MAX_DEPTH} deep")
@@ -178,7 +178,7 @@ class _Parser:
         self._depth -= 1
         return value
 
-    def _shape(self, first: Value) -> Shape:
+    def _shape(self, first: ExpressionValue) -> Shape:
         sizes = [_integer(first)]
         while self._take(","):
             if self._next != ")":
@@ -187,66 +187,68 @@ class _Parser:
         return tuple(sizes)
 
 
-def _combined(operator: Callable[[Any, Any], Number], left: Value, right: Value) -> Value:
-    if isinstance(left, Column) and isinstance(right, Column):
+def _combined(
+    operator: Callable[[Any, Any], ExactNumber], left: ExpressionValue, right: ExpressionValue
+) -> ExpressionValue:
+    if isinstance(left, LayerValues) and isinstance(right, LayerValues):
         if len(left) != len(right):
             raise ExpressionError(f"groups of {len(left)} and of {len(right)} layers")
-        return Column(_combined(operator, a, b) for a, b in zip(left, right, strict=True))
-    if isinstance(left, Column):
-        return Column(_combined(operator, a, right) for a in left)
-    if isinstance(right, Column):
-        return Column(_combined(operator, left, b) for b in right)
+        return LayerValues(_combined(operator, a, b) for a, b in zip(left, right, strict=True))
+    if isinstance(left, LayerValues):
+        return LayerValues(_combined(operator, a, right) for a in left)
+    if isinstance(right, LayerValues):
+        return LayerValues(_combined(operator, left, b) for b in right)
     try:
         return _bounded(operator(_number(left), _number(right)))
     except ZeroDivisionError:
         raise ExpressionError("a division by zero") from None
 
 
-def _bounded(number: Number) -> Number:
+def _bounded(number: ExactNumber) -> ExactNumber:
     if max(number.numerator.bit_length(), number.denominator.bit_length()) > MAX_BITS:
         raise ExpressionError(f"a number of more than {MAX_BITS:,} bits")
     return number
 
 
-def _number(value: Value) -> Number:
+def _number(value: ExpressionValue) -> ExactNumber:
     if isinstance(value, int | Fraction):
         return value
     raise ExpressionError(f"arithmetic with {value}")
 
 
-def _integer(value: Value) -> int:
+def _integer(value: ExpressionValue) -> int:
     if isinstance(value, int | Fraction) and value.denominator == 1:
         return int(value)
     raise ExpressionError(f"a shape of {value}")
 
 
-def _divided(dividend: Number, divisor: Number) -> Fraction:
+def _divided(dividend: ExactNumber, divisor: ExactNumber) -> Fraction:
     return Fraction(dividend) / divisor
 
 
-def _raised(base: Number, exponent: Number) -> Number:
+def _raised(base: ExactNumber, exponent: ExactNumber) -> ExactNumber:
     if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT:
         raise ExpressionError(f"an exponent that is no whole number up to {MAX_EXPONENT}")
     return Fraction(base) ** int(exponent) if exponent < 0 else base ** int(exponent)
 
 
-def _sum(column: Column) -> Number:
-    total: Number = 0
+def _sum(column: LayerValues) -> ExactNumber:
+    total: ExactNumber = 0
     for value in column:
         total = _bounded(total + _number(value))
     return total
 
 
-def _shared(column: Column) -> Value:
+def _shared(column: LayerValues) -> ExpressionValue:
     """Return what all have in common; None where they differ."""
     return column[0] if len(set(column)) == 1 else None
 
 
-_OPERATORS: dict[str, Callable[[Any, Any], Number]] = {
+_OPERATORS: dict[str, Callable[[Any, Any], ExactNumber]] = {
     "*": mul,
     "×": mul,
     "·": mul,
     "/": _divided,
     "//": lambda dividend, divisor: dividend // divisor,
 }
-_FUNCTIONS: dict[str, Callable[[Column], Value]] = {"sum": _sum, "shared": _shared}
+_FUNCTIONS: dict[str, Callable[[LayerValues], ExpressionValue]] = {"sum": _sum, "shared": _shared}

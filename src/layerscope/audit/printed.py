@@ -18,7 +18,13 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Literal
 
-from layerscope.audit.expressions import Column, ExpressionError, Number, Value, evaluate
+from layerscope.audit.expressions import (
+    ExactNumber,
+    ExpressionError,
+    ExpressionValue,
+    LayerValues,
+    expression_value,
+)
 
 Verdict = Literal["agrees", "rounding", "wrong"]
 
@@ -26,7 +32,7 @@ DASH = "—"
 
 _COUNTED = ("", "B", "bytes", "elements", "parameters", "params", "FLOPs", "MACs", "-bit", "×")
 _DECIMAL = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-UNITS: Mapping[str, Number] = MappingProxyType(
+UNITS: Mapping[str, ExactNumber] = MappingProxyType(
     {
         **dict.fromkeys(_COUNTED, 1),
         "%": Fraction(1, 100),
@@ -61,7 +67,7 @@ _FIGURE = re.compile(
 
 
 @dataclass(frozen=True)
-class _Printed:
+class _ReadFigure:
     """A printed number; `low` and `high` differ for a range only.
 
     Args:
@@ -70,15 +76,17 @@ class _Printed:
         suffix: the unit with the space before it.
     """
 
-    low: Number
-    high: Number
-    step: Number
-    scale: Number = 1
+    low: ExactNumber
+    high: ExactNumber
+    step: ExactNumber
+    scale: ExactNumber = 1
     decimals: int = 0
     suffix: str = ""
 
 
-def verdict(printed: str, right: Value, units: Mapping[str, Number] = UNITS) -> Verdict:
+def verdict(
+    printed: str, right: ExpressionValue, units: Mapping[str, ExactNumber] = UNITS
+) -> Verdict:
     """`agrees` within half a unit of the last printed digit, `rounding` within one, else `wrong`.
 
     Shapes and dashes agree or are wrong.
@@ -88,7 +96,7 @@ def verdict(printed: str, right: Value, units: Mapping[str, Number] = UNITS) -> 
     """
     if right is None or printed == DASH:
         return "agrees" if right is None and printed == DASH else "wrong"
-    if isinstance(right, Column):
+    if isinstance(right, LayerValues):
         raise ExpressionError(f"several right values for {printed!r}")
     if isinstance(right, tuple):
         sizes = tuple(int(size) for size in re.findall("[0-9]+", printed))
@@ -102,10 +110,10 @@ def verdict(printed: str, right: Value, units: Mapping[str, Number] = UNITS) -> 
 
 
 def shown(
-    value: Value,
+    value: ExpressionValue,
     printed: str,
     decimals: int | None = None,
-    units: Mapping[str, Number] = UNITS,
+    units: Mapping[str, ExactNumber] = UNITS,
 ) -> str:
     """Return the value in the unit and at the precision of what is printed.
 
@@ -114,11 +122,11 @@ def shown(
     """
     if value is None:
         return DASH
-    if isinstance(value, Column):
+    if isinstance(value, LayerValues):
         raise ExpressionError(f"several right values for {printed!r}")
     if isinstance(value, tuple):
         return str(value) if printed.startswith("(") else "×".join(map(str, value))
-    figure = _Printed(0, 0, 1) if printed == DASH else _read(printed, units)
+    figure = _ReadFigure(0, 0, 1) if printed == DASH else _read(printed, units)
     places = figure.decimals if decimals is None else decimals
     digits = round(Fraction(value) / figure.scale * 10**places)
     whole, rest = divmod(abs(digits), 10**places)
@@ -126,10 +134,10 @@ def shown(
     return f"{'-' if digits < 0 else ''}{whole:,}{fraction}{figure.suffix}"
 
 
-def _read(printed: str, units: Mapping[str, Number]) -> _Printed:
+def _read(printed: str, units: Mapping[str, ExactNumber]) -> _ReadFigure:
     if printed in _WORDS:
         low, high = _WORDS[printed]
-        return _Printed(low, high, step=0)
+        return _ReadFigure(low, high, step=0)
     match = _FIGURE.fullmatch(printed)
     if match is None or match["unit"] not in units:
         return _read_expression(printed)
@@ -141,18 +149,18 @@ def _read(printed: str, units: Mapping[str, Number]) -> _Printed:
     step = Fraction(1, 10**decimals)
     if match["about"] and not decimals:
         step = Fraction(10 ** _num_final_zeros(match["low"]))
-    return _Printed(low * scale, high * scale, step * scale, scale, decimals, match["suffix"])
+    return _ReadFigure(low * scale, high * scale, step * scale, scale, decimals, match["suffix"])
 
 
-def _read_expression(printed: str) -> _Printed:
+def _read_expression(printed: str) -> _ReadFigure:
     formula = re.sub(_DIGITS, lambda number: number.group().replace(",", ""), printed)
-    value = evaluate(formula, _no_name)
+    value = expression_value(formula, _no_name)
     if not isinstance(value, int | Fraction):
         raise ExpressionError(f"no figure: {printed!r}")
-    return _Printed(value, value, step=1)
+    return _ReadFigure(value, value, step=1)
 
 
-def _no_name(name: str) -> Value:
+def _no_name(name: str) -> ExpressionValue:
     raise ExpressionError(f"no figure: {name!r}")
 
 

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
-from layerscope.audit.expressions import Column, ExpressionError, Shape, Value, evaluate
+from layerscope.audit.expressions import (
+    ExpressionError,
+    ExpressionValue,
+    LayerValues,
+    Shape,
+    expression_value,
+)
 from layerscope.operations import window_of
 from layerscope.reconcile.account import Account
 from layerscope.theory import LayerCost
@@ -33,7 +39,7 @@ class Quantities:
         self._account = account
         self._groups = groups
         run, costs = account.run, account.costs
-        self._values: dict[str, Value] = {
+        self._values: dict[str, ExpressionValue] = {
             "element_size": costs.element_size,
             "dry_run.saved_bytes": run.saved_bytes,
             "dry_run.live_peak_bytes": run.live_peak_bytes if run.has_backward else None,
@@ -42,9 +48,9 @@ class Quantities:
             self._values[f"input.{name}"] = quantity(costs.input_shape)
         self._values["input.output_bytes"] = costs.input_bytes
         for name, expression in definitions.items():
-            self._values[name] = evaluate(expression, self)
+            self._values[name] = expression_value(expression, self)
 
-    def __call__(self, name: str) -> Value:
+    def __call__(self, name: str) -> ExpressionValue:
         """Return the value of a name.
 
         Raises:
@@ -54,10 +60,10 @@ class Quantities:
             return self._values[name]
         owner, _, quantity = name.rpartition(".")
         if owner in self._groups:
-            return Column(self(f"{layer}.{quantity}") for layer in self._groups[owner])
+            return LayerValues(self(f"{layer}.{quantity}") for layer in self._groups[owner])
         return self._of(owner, quantity)
 
-    def _of(self, owner: str, quantity: str) -> Value:
+    def _of(self, owner: str, quantity: str) -> ExpressionValue:
         layers = self._layers(owner)
         value = None
         if layers and quantity in _SUMS:
@@ -106,11 +112,11 @@ def _size(shape: Shape, at: int) -> int:
     return shape[at] if at < len(shape) else 1
 
 
-def _output_size(at: int) -> Callable[[LayerCost, LayerCost], Value]:
+def _output_size(at: int) -> Callable[[LayerCost, LayerCost], ExpressionValue]:
     return lambda _, last: _size(last.output_shapes[0], at)
 
 
-def _input_size(at: int) -> Callable[[LayerCost, LayerCost], Value]:
+def _input_size(at: int) -> Callable[[LayerCost, LayerCost], ExpressionValue]:
     return lambda first, _: _size(first.input_shapes[0], at) if first.input_shapes else None
 
 
@@ -133,7 +139,7 @@ _SUMS: dict[str, Callable[[LayerCost], int | None]] = {
 }
 _OUTPUT_SIZES = {"N": 0, "C_out": 1, "H_out": 2, "W_out": 3}
 # Of several layers: what goes into the first, what the last puts out.
-_ENDS: dict[str, Callable[[LayerCost, LayerCost], Value]] = {
+_ENDS: dict[str, Callable[[LayerCost, LayerCost], ExpressionValue]] = {
     "input_shape": lambda first, _: first.input_shapes[0] if first.input_shapes else None,
     "gradient_shape": lambda first, _: first.gradient_shape,
     "output_shape": lambda _, last: last.output_shapes[0],
@@ -141,7 +147,7 @@ _ENDS: dict[str, Callable[[LayerCost, LayerCost], Value]] = {
     **{name: _output_size(at) for name, at in _OUTPUT_SIZES.items()},
 }
 _WINDOW = {"k": "kernel_size", "s": "stride", "p": "padding"}
-_INPUT: dict[str, Callable[[Shape], Value]] = {
+_INPUT: dict[str, Callable[[Shape], ExpressionValue]] = {
     "input_shape": lambda shape: None,
     "output_shape": lambda shape: shape,
     "output_elements": prod,

@@ -18,7 +18,7 @@ from layerscope.data.module import ImageData, count_images, open_data
 from layerscope.data.store import Provenance
 from layerscope.data.view import View, view_of_other_data
 from layerscope.report.plots import save_confusion, save_examples
-from layerscope.report.tables import Row, write_table
+from layerscope.report.tables import TableRow, write_table
 from layerscope.report.terminal import Screen, complain
 from layerscope.training.callbacks.prepare_process import prepare_process
 from layerscope.training.checkpoints import RunFacts
@@ -156,7 +156,9 @@ def _of_other_data(trained_on: Mapping[str, Any], now: Provenance, view: View) -
     )
 
 
-def _prediction_rows(scored: Scored, names: Sequence[str]) -> tuple[Sequence[str], Sequence[Row]]:
+def _prediction_rows(
+    scored: Scored, names: Sequence[str]
+) -> tuple[Sequence[str], Sequence[TableRow]]:
     columns = ("index", "label", "prediction", *(f"p({name})" for name in names))
     rows = [
         dict(zip(columns, (index, names[label], names[prediction], *shares), strict=True))

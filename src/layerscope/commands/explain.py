@@ -23,7 +23,7 @@ from layerscope.config.overrides import key_of
 from layerscope.config.schema import ExplainConfig, TinyCNNConfig
 from layerscope.dry_run import Shape
 from layerscope.explain.engine import explain_network
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.explain.instance import random_image, worked_image, worked_network
 from layerscope.networks import build_network
 from layerscope.report.explain.report import ExplanationReport
@@ -56,8 +56,8 @@ def check_explain(request: Request) -> Job:
     return partial(_save, ExplanationReport(explanation), request.overrides)
 
 
-def _settings(config: ExplainConfig, network: str) -> Settings:
-    return Settings(
+def _settings(config: ExplainConfig, network: str) -> ExplainSettings:
+    return ExplainSettings(
         network=network,
         input_shape=_input_shape(config),
         dtype=config.dtype,

@@ -21,7 +21,7 @@ from layerscope.reconcile import ProfileSettings, profile_network
 from layerscope.reconcile.measurements import check_instruments
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.profile.budget import (
-    Change,
+    BudgetChange,
     check_budget_settings,
     compare_with_budget,
     read_budget,
@@ -99,7 +99,7 @@ def _with_checkpoint(request: Request, checkpoint: dict[str, Any] | None) -> Pro
 def _save(
     config: ProfileConfig,
     report: ProfileReport,
-    changes: tuple[Change, ...] | None,
+    changes: tuple[BudgetChange, ...] | None,
     overrides: tuple[str, ...],
     directory: Path,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from layerscope.compare.causes import TOGETHER, theory_reasons
 from layerscope.compare.clock import ClockDifference, clock_differences
-from layerscope.compare.saved import TEXTBOOK, Key, SavedProfile
+from layerscope.compare.saved import TEXTBOOK, RowKey, SavedProfile
 from layerscope.reconcile.rows import EXACT_QUANTITIES, Reason, Row, merged
 
 Presence = Literal["both", "added", "removed"]
@@ -59,7 +59,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ProfileComparison:
     """Two profiles and where they differ.
 
     Args:
@@ -89,7 +89,7 @@ class Comparison:
     only_in: Mapping[str, tuple[tuple[str, str], ...]]
 
 
-def compare_profiles(a: SavedProfile, b: SavedProfile) -> Comparison:
+def compare_profiles(a: SavedProfile, b: SavedProfile) -> ProfileComparison:
     """Compare every exact figure of every layer and of the total."""
     sides = (_Side(a), _Side(b))
     names = _in_order(sides[0].names, sides[1].names)
@@ -104,7 +104,7 @@ def compare_profiles(a: SavedProfile, b: SavedProfile) -> Comparison:
     differing = tuple(d for d in found if d.difference != 0 or d.reasons)
     known = [d for d in found if d.difference is not None]
     layers = _in_order(tuple(a.layers), tuple(b.layers))
-    return Comparison(
+    return ProfileComparison(
         a=a,
         b=b,
         changes=tuple(_changes(a, b)),
@@ -145,7 +145,7 @@ def _in_order(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Figure:
+class _ComparedFigure:
     """A figure with what it is made of: value = theory + reasons + unexplained."""
 
     value: int | None
@@ -159,7 +159,7 @@ class _Figure:
         return self.value - self.theory - sum(reason.amount for reason in self.reasons)
 
 
-_NOTHING = _Figure(0, 0)
+_NOTHING = _ComparedFigure(0, 0)
 
 
 class _Side:
@@ -167,10 +167,10 @@ class _Side:
 
     def __init__(self, profile: SavedProfile) -> None:
         self.profile = profile
-        self.figures: dict[Key, _Figure] = {}
+        self.figures: dict[RowKey, _ComparedFigure] = {}
         for layer in profile.layers.values():
             for quantity, figure in layer.figures.items():
-                self.figures[layer.layer, quantity, TEXTBOOK] = _Figure(figure, figure)
+                self.figures[layer.layer, quantity, TEXTBOOK] = _ComparedFigure(figure, figure)
         self.rows = profile.rows
         self.figures |= {key: _figure(row) for key, row in self.rows.items()}
         # What a module runs between layers has rows, but is no layer; the input is neither.
@@ -183,7 +183,7 @@ class _Side:
         pairs = dict.fromkeys((quantity, instrument) for _, quantity, instrument in self.figures)
         self.seen = tuple(sorted(pairs, key=lambda pair: order[pair[0]]))
 
-    def figure(self, layer: str, quantity: str, instrument: str) -> _Figure | None:
+    def figure(self, layer: str, quantity: str, instrument: str) -> _ComparedFigure | None:
         """Return None where the layer is not there; nothing to count is 0."""
         found = self.figures.get((layer, quantity, instrument))
         if found is None and layer in self.names:
@@ -207,9 +207,9 @@ class _Side:
         return None if row is None else _figure(row).value
 
 
-def _figure(row: Row) -> _Figure:
+def _figure(row: Row) -> _ComparedFigure:
     value = row.measured if row.counted else None
-    return _Figure(None if value is None else int(value), row.theory, row.reasons)
+    return _ComparedFigure(None if value is None else int(value), row.theory, row.reasons)
 
 
 # Layers ---------------------------------------------------------------------------------------
@@ -246,7 +246,11 @@ def _reason(code: str, amount: int, text: str) -> tuple[Reason, ...]:
 
 
 def _reasons(
-    sides: tuple[_Side, _Side], layer: str, quantity: str, before: _Figure, after: _Figure
+    sides: tuple[_Side, _Side],
+    layer: str,
+    quantity: str,
+    before: _ComparedFigure,
+    after: _ComparedFigure,
 ) -> tuple[Reason, ...]:
     if before.value is None or after.value is None:
         return ()

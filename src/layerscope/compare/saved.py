@@ -29,7 +29,7 @@ TEXTBOOK_QUANTITIES = (
     "backward_flops",
 )
 
-Key = tuple[str, str, str]  # layer, quantity, instrument
+RowKey = tuple[str, str, str]  # layer, quantity, instrument
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class SavedProfile:
     batch_size: int | None
     element_size: int
     layers: Mapping[str, SavedLayer]
-    rows: Mapping[Key, Row]
-    totals: Mapping[Key, Row]
+    rows: Mapping[RowKey, Row]
+    totals: Mapping[RowKey, Row]
     predicted_live_bytes: int | None
     peak_parts: Mapping[str, int]
     peak_bytes: int | None
@@ -176,7 +176,7 @@ def _shapes(shapes: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(_number(size) for size in shape) for shape in shapes)
 
 
-def _rows(records: Any) -> dict[Key, Row]:
+def _rows(records: Any) -> dict[RowKey, Row]:
     rows = (_row(record) for record in records if record["quantity"] in EXACT_QUANTITIES)
     return {(row.layer, row.quantity, row.instrument): row for row in rows}
 

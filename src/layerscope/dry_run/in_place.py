@@ -3,6 +3,9 @@
 The autograd engine adds a second gradient into the first if nothing else holds the first. Some
 kernels and derivative formulas write into tensors that they have just made. Under a dispatch mode
 all of them take the out-of-place variant, which needs more memory.
+
+The names below are facts about torch's engine and kernels. What an operation computes does not tell
+whether its kernel overwrites, so that they do not stand in operations/.
 """
 
 from collections.abc import Callable, Sequence

@@ -81,14 +81,6 @@ class TensorRecord(NamedTuple):
             and self.strides == other.strides
         )
 
-    @property
-    def is_channels_last(self) -> bool:
-        """True if the strides are those of torch.channels_last but not also contiguous ones."""
-        if len(self.shape) != 4:
-            return False
-        _, channels, height, width = self.shape
-        return channels > 1 and height * width > 1 and self.strides[1] == 1
-
 
 @dataclass(slots=True)
 class StorageRecord:

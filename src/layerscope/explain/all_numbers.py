@@ -46,12 +46,12 @@ def all_numbers(
     return tuple(Numbers(k, n, exact(t), i) for k, n, t, i in tensors) if small else ()
 
 
-_Shown = tuple[str, str, Tensor, int | None]
+_ShownTensor = tuple[str, str, Tensor, int | None]
 _SYMBOLS = {"weight": "w", "bias": "b"}
 
 
-def _of_call(key: str, call: CapturedCall, number: int) -> list[_Shown]:
-    shown: list[_Shown] = [
+def _of_call(key: str, call: CapturedCall, number: int) -> list[_ShownTensor]:
+    shown: list[_ShownTensor] = [
         (key, _SYMBOLS.get(name, name), tensor, None)
         for name, tensor in call.state.items()
         if tensor.is_floating_point() and tensor.dim()
@@ -62,7 +62,7 @@ def _of_call(key: str, call: CapturedCall, number: int) -> list[_Shown]:
     return shown
 
 
-def _of_image(key: str, name: str, tensor: Tensor, number: int) -> _Shown:
+def _of_image(key: str, name: str, tensor: Tensor, number: int) -> _ShownTensor:
     """All of a tensor that has no such image."""
     has_image = tensor.dim() > 1 and number < len(tensor)
     return (

@@ -120,7 +120,7 @@ def capture_step(
     with step.preserve_state():
         for leaf in (*step.network.parameters(), *step.args):
             leaf.requires_grad_(leaf.is_floating_point())
-        observer = _Observer(step.network, operations, wanted)
+        observer = _CaptureObserver(step.network, operations, wanted)
         try:
             with observer.tracker:
                 outputs = first_output(step.forward())
@@ -169,7 +169,7 @@ def _check_outputs(outputs: Tensor, target: int) -> None:
 
 
 @dataclass(eq=False)
-class _Function:
+class _FunctionInputs:
     """What a function that is about to run reads: copies, and the tensors' edges in the graph."""
 
     copies: dict[str, Tensor]
@@ -177,23 +177,23 @@ class _Function:
     parameters: dict[str, nn.Parameter]
 
     @classmethod
-    def of(cls, read: Mapping[str, Tensor]) -> "_Function":
+    def of(cls, read: Mapping[str, Tensor]) -> "_FunctionInputs":
         return cls(
             {symbol: _copy(tensor) for symbol, tensor in read.items()},
             {symbol: _edge_of(tensor) for symbol, tensor in read.items()},
             {symbol: t for symbol, t in read.items() if isinstance(t, nn.Parameter)},
         )
 
-    def with_x_of(self, padding: "_Function") -> "_Function":
+    def with_x_of(self, padding: "_FunctionInputs") -> "_FunctionInputs":
         """Return it with the x that was padded in place of what it read itself."""
-        return _Function(
+        return _FunctionInputs(
             {**self.copies, "x": padding.copies["x"]},
             {**self.edges, "x": padding.edges["x"]},
             self.parameters,
         )
 
 
-class _Observer(CallObserver):
+class _CaptureObserver(CallObserver):
     """Keeps what the calls of each wanted layer read and make, and hooks their nodes.
 
     Of layers without parameters only the first call.
@@ -217,7 +217,7 @@ class _Observer(CallObserver):
         self._paths = {id(parameter): path for path, parameter in network.named_parameters()}
         self._running: CapturedCall | None = None
         self._operation: Operation | None = None
-        self._functions: list[_Function] = []
+        self._functions: list[_FunctionInputs] = []
         self._opening: list[Callable[..., Any]] = []
         self._views: list[tuple[CapturedCall, Tensor, int]] = []
         self._made: set[Node] = set()
@@ -240,7 +240,7 @@ class _Observer(CallObserver):
         if self._operation is not None and not self._operation.sources:
             given = list(tensors_in((args, kwargs)))
             inputs = [tensor for tensor in given if id(tensor) not in self._state] or given
-            self._functions.append(_Function.of({"x": inputs[0]}))
+            self._functions.append(_FunctionInputs.of({"x": inputs[0]}))
 
     def _run_function(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -262,7 +262,7 @@ class _Observer(CallObserver):
                 finally:
                     self._opening.pop()
         if self._operation.sources:
-            self._functions.append(_Function.of(operands(name, args, kwargs, Tensor)))
+            self._functions.append(_FunctionInputs.of(operands(name, args, kwargs, Tensor)))
         return function(*args, **kwargs)
 
     def layer_ended(
@@ -293,10 +293,10 @@ class _Observer(CallObserver):
                 self._wait(captured, edge, read.edges)
         self._made.update(node for node, _ in filter(None, map(_edge_of, tensors_in(output))))
 
-    def _read(self, operation: Operation | None) -> _Function:
+    def _read(self, operation: Operation | None) -> _FunctionInputs:
         """Return what the explained function read."""
         if operation is None:
-            return _Function({}, {}, {})
+            return _FunctionInputs({}, {}, {})
         if not operation.sources:
             return self._functions[0]
         number, *padding = operation.sources

@@ -13,17 +13,17 @@ from layerscope.explain.all_numbers import all_numbers
 from layerscope.explain.capture import CapturedCall, CapturedStep, capture_step, exact
 from layerscope.explain.explainer import Explainer
 from layerscope.explain.explanation import (
+    ExplainSettings,
     Explanation,
     LayerExplanation,
     LossExplanation,
-    Settings,
     Update,
 )
 from layerscope.explain.families import explainer_of, operation_in, refusal
 from layerscope.explain.instance import check_size
 from layerscope.explain.losses import CapturedLoss, explain_loss, loss_formulas
 from layerscope.explain.operation import MASK, Captured, Operation
-from layerscope.explain.positions import Places, check_choice, places
+from layerscope.explain.positions import Places, check_choice, chosen_places
 from layerscope.explain.updates import updates_of
 from layerscope.explain.values import Factor, Position, Terms, Value
 from layerscope.networks.layer_calls import (
@@ -41,7 +41,7 @@ _MEND = "there is nothing to explain; look at the image and the weights"
 
 
 def explain_network(
-    network: nn.Module, settings: Settings, image: torch.Tensor, analysis: bool = True
+    network: nn.Module, settings: ExplainSettings, image: torch.Tensor, analysis: bool = True
 ) -> Explanation:
     """Explain every layer, or the chosen one, of one training step. The network is left as it was.
 
@@ -83,12 +83,12 @@ def explain_network(
         )
 
 
-def image_of(settings: Settings) -> int:
+def image_of(settings: ExplainSettings) -> int:
     """The one of the batch that is looked at."""
     return 0 if settings.position is None else settings.position[0]
 
 
-def preparation(settings: Settings) -> ProfileSettings:
+def preparation(settings: ExplainSettings) -> ProfileSettings:
     """The settings with which the network is made ready to run."""
     return ProfileSettings(
         network=settings.network,
@@ -125,7 +125,7 @@ class _Layer:
 
 
 def _explain_layers(
-    specs: NetworkCalls, costs: CostTable, captured: CapturedStep, settings: Settings
+    specs: NetworkCalls, costs: CostTable, captured: CapturedStep, settings: ExplainSettings
 ) -> tuple[tuple[LayerExplanation, ...], tuple[Update, ...]]:
     layers: list[LayerExplanation] = []
     updates: list[Update] = []
@@ -149,7 +149,7 @@ def _operations(calls: Sequence[DescribedCall]) -> tuple[Operation | None, ...]:
     return tuple(operation_in(call) if refusal(call) is None else None for call in calls)
 
 
-def _explain_layer(found: _Layer, cost: LayerCost, settings: Settings) -> LayerExplanation:
+def _explain_layer(found: _Layer, cost: LayerCost, settings: ExplainSettings) -> LayerExplanation:
     """Return its formulas, and its values if there is a call of it."""
     first, operation = found.calls[0], found.operations[0]
     explainer = None if operation is None else explainer_of(operation)
@@ -168,7 +168,7 @@ def _explain_layer(found: _Layer, cost: LayerCost, settings: Settings) -> LayerE
     layer = replace(layer, formulas=explainer.formulas(operation))
     if call is None:
         return layer
-    return _with_values(layer, explainer, found, places(operation, explainer, settings))
+    return _with_values(layer, explainer, found, chosen_places(operation, explainer, settings))
 
 
 def _with_values(
@@ -307,7 +307,7 @@ def _removes_shift(spec: DescribedCall) -> bool:
     return operation is not None and explainer is not None and explainer.removes_shift(operation)
 
 
-def _explain_loss(captured: CapturedLoss, settings: Settings) -> LossExplanation:
+def _explain_loss(captured: CapturedLoss, settings: ExplainSettings) -> LossExplanation:
     """Explain L of all images, and the gradient of the one that is looked at.
 
     That is the first where the chosen position's first index is no image's.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from layerscope.explain.factors import total
+from layerscope.explain.factors import sum_value
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Position, Value, indexed
 
@@ -74,6 +74,6 @@ def where_used(explain: Gradient) -> Gradient:
             return explain(captured, symbol, position)
         note = "L does not depend on what this layer returns."
         name = indexed(f"dL/d{symbol.partition('_')[0]}", position)
-        return (total(captured, name, (), None, note),)
+        return (sum_value(captured, name, (), None, note),)
 
     return explained

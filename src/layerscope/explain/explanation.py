@@ -19,7 +19,7 @@ PLAIN_CROSS_ENTROPY = CrossEntropyConfig(name="cross_entropy", label_smoothing=0
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExplainSettings:
     """What is explained.
 
     Args:
@@ -158,7 +158,7 @@ class Explanation:
         picture: PNG, what was explained; None for what is no photo.
     """
 
-    settings: Settings
+    settings: ExplainSettings
     network: nn.Module
     specs: NetworkCalls
     costs: CostTable

@@ -115,7 +115,7 @@ def _spread(factor: Factor, num_terms: int) -> Factor:
     return Factor(factor.symbol, np.repeat(factor.values, num_terms), where, origin)
 
 
-def total(
+def sum_value(
     captured: Captured,
     name: str,
     groups: tuple[Terms, ...],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from layerscope.dry_run import Shape
 from layerscope.explain import notation
 from layerscope.explain.explainer import Explainer, Formulas, GeneralFormula, where_used
-from layerscope.explain.factors import gathered, grid, product, total
+from layerscope.explain.factors import gathered, grid, product, sum_value
 from layerscope.explain.notation import DL_DY
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Factor, Floats, Indices, Position, Terms, Value, indexed
@@ -78,7 +78,7 @@ class Along:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class ListedRows:
     """Rows written out.
 
     Args:
@@ -143,7 +143,7 @@ class Selected:
     shares: tuple[Floats, ...]
 
 
-Scale = Callable[[Captured, Selected], Factor]
+ScaleFactor = Callable[[Captured, Selected], Factor]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Part:
 
     factors: tuple[str, ...]
     axes: tuple[Axis, ...]
-    scale: Scale | None = None
+    scale: ScaleFactor | None = None
 
     def selected(self, operation: Operation, tensor: str, position: Position) -> Selected:
         """Return the terms in which a tensor has this position."""
@@ -233,7 +233,7 @@ def linear_explainer(parts: Parts, formulas: Formulas) -> Explainer:
         found = [part.terms(captured, "y", position) for part in parts(captured.operation)]
         groups = tuple(terms for terms in found if terms is not None)
         actual = float(captured.output[position])
-        return (total(captured, indexed("y", position), groups, actual),)
+        return (sum_value(captured, indexed("y", position), groups, actual),)
 
     def gradient(captured: Captured, symbol: str, position: Position) -> tuple[Value, ...]:
         found = [
@@ -244,7 +244,7 @@ def linear_explainer(parts: Parts, formulas: Formulas) -> Explainer:
         groups = tuple(terms for terms in found if terms is not None)
         name = indexed(f"dL/d{symbol.partition('_')[0]}", position)
         actual = captured.gradient_at(symbol, position)
-        return (total(captured, name, groups, actual),)
+        return (sum_value(captured, name, groups, actual),)
 
     def first(operation: Operation, symbol: str, position: Position) -> Position:
         return first_place(parts(operation), operation, symbol, position)
@@ -326,12 +326,12 @@ def linear_formulas(
     read = [notation.at(factor, *index("y", factor)) for factor in factors]
     bias = f" + b_{''.join(index('y', 'b'))}" if has_bias else ""
     y = f"{notation.at('y', *index('y', 'y'))} = "
-    y += notation.joined(scaled("y"), sums("y"), *read) + bias
+    y += notation.spaced(scaled("y"), sums("y"), *read) + bias
     formulas = [GeneralFormula("y", y, where.get("y", ""))]
     for given in (*factors, *("b" * has_bias)):
         others = [notation.at(f, *index(given, f)) for f in factors if f != given and given != "b"]
         dl_dy = notation.gradient("y", *index(given, "y"))
-        right = notation.joined(sums(given), scaled(given), dl_dy, *others)
+        right = notation.spaced(sums(given), scaled(given), dl_dy, *others)
         left = notation.gradient(given, *index(given, given))
         quantity = f"dL/d{given}"
         formulas.append(GeneralFormula(quantity, f"{left} = {right}", where.get(quantity, "")))

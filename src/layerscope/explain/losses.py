@@ -23,7 +23,7 @@ from layerscope.explain.families.softmax import (
     largest_of,
     one_over_z,
 )
-from layerscope.explain.notation import plain
+from layerscope.explain.notation import plain_number
 from layerscope.explain.values import Factor, Floats, Indices, Terms, Value, indexed
 
 LAYER = "loss"
@@ -142,7 +142,7 @@ def _cross_entropy_value(captured: CapturedLoss) -> Value:
     smoothing = captured.label_smoothing
     if not smoothing:
         return _sum(captured, "L", (product(of_target, mean),), captured.value)
-    text = plain(smoothing)
+    text = plain_number(smoothing)
     own = derived_constant(r"(1 - \epsilon)", 1 - smoothing, f"1 − {text}")
     share = derived_constant(
         r"\frac{\epsilon}{C}", smoothing / num_classes, f"{text}/{num_classes}"
@@ -186,7 +186,7 @@ def _wanted(captured: CapturedLoss, n: int, c: int) -> Factor:
         factor = Factor(r"-\left[ c = t \right]", np.array([0.0 - is_own]), place)
         return derived(factor, f"−{bracket}")
     wanted = (1 - smoothing) * is_own + smoothing / num_classes
-    text = f"−((1 − {plain(smoothing)})·{bracket} + {plain(smoothing)}/{num_classes})"
+    text = f"−((1 − {plain_number(smoothing)})·{bracket} + {plain_number(smoothing)}/{num_classes})"
     return derived(Factor("-q", np.array([-wanted]), place), text)
 
 
@@ -266,12 +266,12 @@ def _mse_formulas(label_smoothing: float) -> tuple[GeneralFormula, ...]:
 
 
 @dataclass(frozen=True)
-class _Loss:
+class _ExplainedLoss:
     explain: Callable[[CapturedLoss, int | None], tuple[Value, ...]]
     formulas: Callable[[float], tuple[GeneralFormula, ...]]
 
 
-_LOSSES: Mapping[str, _Loss] = {
-    "cross_entropy": _Loss(_cross_entropy, _cross_entropy_formulas),
-    "mse": _Loss(_mse, _mse_formulas),
+_LOSSES: Mapping[str, _ExplainedLoss] = {
+    "cross_entropy": _ExplainedLoss(_cross_entropy, _cross_entropy_formulas),
+    "mse": _ExplainedLoss(_mse, _mse_formulas),
 }

@@ -100,7 +100,7 @@ class Dimension:
 Dimensions = tuple[Dimension, ...]
 
 
-def dimensions(
+def window_dimensions(
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
@@ -239,7 +239,7 @@ def sized(letter: str, of: str) -> str:
     return rf"{letter}_{{\text{{{of}}}}}"
 
 
-def number(value: float) -> str:
+def latex_number(value: float) -> str:
     """`0.01`, `10^{-5}`, `2.5 \\times 10^{-7}`."""
     digits, _, exponent = f"{value:g}".partition("e")
     if not exponent:
@@ -248,7 +248,7 @@ def number(value: float) -> str:
     return power if digits == "1" else rf"{digits} \times {power}"
 
 
-def plain(value: float) -> str:
+def plain_number(value: float) -> str:
     """A setting with all its digits, in plain characters: `0.01`, `10^(−5)`, `6`."""
     digits, _, exponent = repr(float(value)).replace("-", "−").partition("e")
     digits = digits.removesuffix(".0")
@@ -258,7 +258,7 @@ def plain(value: float) -> str:
     return power if digits == "1" else f"{digits}·{power}"
 
 
-def legend(**letters: str | Sequence[str]) -> str:
+def index_legend(**letters: str | Sequence[str]) -> str:
     """`Indices: $n$ image, $(i, j)$ output position.`, of letters by what they stand for.
 
     What has no letter, as the batch of a single image, is left out.
@@ -278,7 +278,7 @@ def _tuple(letters: str | Sequence[str]) -> str:
     return f"({', '.join(parts)})"
 
 
-def joined(*parts: str) -> str:
+def spaced(*parts: str) -> str:
     """With a space between; empty ones left out."""
     return " ".join(part for part in parts if part)
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
 from layerscope.explain.explainer import Explainer
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.explain.families import explainer_of
 from layerscope.explain.operation import Operation
 from layerscope.explain.values import Position
@@ -25,7 +25,7 @@ class Places:
     operands: Mapping[str, Position]
 
 
-def check_choice(operations: Mapping[str, Operation | None], settings: Settings) -> None:
+def check_choice(operations: Mapping[str, Operation | None], settings: ExplainSettings) -> None:
     """Check that the chosen layer and positions are there.
 
     Args:
@@ -58,7 +58,7 @@ def check_choice(operations: Mapping[str, Operation | None], settings: Settings)
         raise UserError(f"weight_position={position}: {key} has no weight, leave it out")
 
 
-def places(operation: Operation, explainer: Explainer, settings: Settings) -> Places:
+def chosen_places(operation: Operation, explainer: Explainer, settings: ExplainSettings) -> Places:
     """Return the chosen positions; where none is chosen, those that follow from the output's."""
     output = settings.position or default_position(operation.output_shape)
     chosen = {explainer.input: settings.input_position, "w": settings.weight_position}

@@ -13,7 +13,7 @@ from layerscope.explain.capture import CapturedCall, exact
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import Update
 from layerscope.explain.factors import constant, derived_constant, product
-from layerscope.explain.notation import plain
+from layerscope.explain.notation import plain_number
 from layerscope.explain.values import Factor, Position, Value, indexed
 
 BETAS = (0.9, 0.999)  # torch.optim.Adam's own, as EPSILON
@@ -122,10 +122,12 @@ def _adam(call: CapturedCall, parameter: Parameter, position: Position, rate: fl
     scale = derived_constant(
         r"\frac{1}{\sqrt{\hat v}+\epsilon}",
         1 / (math.sqrt(v_hat.computed) + EPSILON),
-        f"1/(√({{}}) + {plain(EPSILON)})",
+        f"1/(√({{}}) + {plain_number(EPSILON)})",
         v_hat.computed,
     )
-    m_factor = derived_constant(r"\hat m", m_hat.computed, f"{{}}/(1 − {plain(first)})", m.computed)
+    m_factor = derived_constant(
+        r"\hat m", m_hat.computed, f"{{}}/(1 − {plain_number(first)})", m.computed
+    )
     after = element.value_of(
         f"{element.symbol}_new",
         (
@@ -174,12 +176,12 @@ def _minus_rate(rate: float) -> Factor:
 
 
 def _rest(symbol: str, beta: float) -> Factor:
-    return derived_constant(symbol, 1 - beta, f"1 − {plain(beta)}")
+    return derived_constant(symbol, 1 - beta, f"1 − {plain_number(beta)}")
 
 
 def _correction(symbol: str, beta: float) -> Factor:
     """Return it for the first step, in which beta is raised to the power of 1."""
-    return derived_constant(symbol, 1 / (1 - beta), f"1/(1 − {plain(beta)})")
+    return derived_constant(symbol, 1 / (1 - beta), f"1/(1 − {plain_number(beta)})")
 
 
 def _sgd_formulas(symbol: str) -> tuple[GeneralFormula, ...]:

@@ -73,6 +73,11 @@ _NO_OPERATIONS = frozenset(
 )
 
 
+def wrapped_function(module: nn.Module) -> str | None:
+    """Return the function that the module only wraps; None where it does anything else."""
+    return _WRAPPED_FUNCTIONS.get(f"{type(module).__module__}.{type(module).__qualname__}")
+
+
 Execute = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -240,7 +245,7 @@ class CallTracker:
 
     def _module_call(self, module: nn.Module) -> Call | None:
         path = self._paths[module]
-        name = _WRAPPED_FUNCTIONS.get(f"{type(module).__module__}.{type(module).__qualname__}")
+        name = wrapped_function(module)
         if name is not None:
             return Call(_joined(path, name), path, module, name, is_wrapped=True)
         return Call(path or class_name(module), path, module) if is_leaf(module) else None

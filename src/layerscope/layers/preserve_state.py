@@ -51,7 +51,7 @@ def preserve_state(
             contents.restore()
 
 
-class _Contents:
+class _AttributeCopies:
     """A module's attributes, and the containers and plain objects below them.
 
     Submodules are left out: each has contents of its own.
@@ -101,8 +101,10 @@ def _is_plain_object(value: Any) -> bool:
 _NOT_OPENED = ("torch.", "builtins", "types", "logging", "threading", "enum", "weakref", "numpy")
 
 
-def _noted(modules: list[nn.Module], values: tuple[Any, ...]) -> tuple[_Contents, list[dict]]:
-    contents = _Contents()
+def _noted(
+    modules: list[nn.Module], values: tuple[Any, ...]
+) -> tuple[_AttributeCopies, list[dict]]:
+    contents = _AttributeCopies()
     attributes = [dict(vars(module)) for module in modules]
     for own in attributes:
         for value in own.values():

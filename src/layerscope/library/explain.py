@@ -15,7 +15,7 @@ from layerscope.config.problems import first_problem, frozen
 from layerscope.config.schema import Choice, CrossEntropyConfig, LossConfig, MSEConfig
 from layerscope.dry_run import Shape
 from layerscope.explain.engine import explain_network, preparation
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.explain.instance import random_image
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.explain.report import ExplanationReport
@@ -71,7 +71,7 @@ def explain(
         target=target,
         learning_rate=learning_rate,
     )
-    settings = Settings(
+    settings = ExplainSettings(
         network=type(model).__name__,
         input_shape=_shape(input_shape, image),
         dtype=_dtype(dtype or _own_dtype(model)),

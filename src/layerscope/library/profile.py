@@ -25,7 +25,7 @@ from layerscope.reconcile import (
     profile_network,
 )
 from layerscope.reconcile.measurements import check_instruments
-from layerscope.reconcile.settings import check_settings, random_image
+from layerscope.reconcile.settings import check_settings, random_input
 from layerscope.report.profile.report import ProfileReport
 
 _GIVE = "give input_shape=(N, C, H, W), or the arguments of one call: args=(x, ...), kwargs={...}"
@@ -88,7 +88,7 @@ def profile(
     )
     check_settings(model, settings)
     if input_shape is not None:
-        call = CallArguments((random_image(settings),), loss=loss)
+        call = CallArguments((random_input(settings),), loss=loss)
     with _input_mended(input_shape is not None):
         return ProfileReport(profile_network(model, settings, chosen, call))
 
@@ -140,7 +140,7 @@ def dry_run(
                 model, (image,), loss=loss, optimizer=make, device=where, allow_real=False
             )
         except UserError:
-            image = random_image(settings)
+            image = random_input(settings)
             return run_dry(model, (image,), loss=loss, optimizer=make, device=where)
 
 

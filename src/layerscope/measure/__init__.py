@@ -5,12 +5,12 @@ from layerscope.measure.activations import (
     record_activations,
 )
 from layerscope.measure.counted_step import activations_and_flops, step_activations
-from layerscope.measure.cuda_memory import CudaMemory, cuda_memory
+from layerscope.measure.cuda_memory import CudaMemory, cuda_memory, unknown_memory
 from layerscope.measure.flop_counter import FlopCounts, FlopRecorder, flop_counts
 from layerscope.measure.fvcore import FvcoreCounts, FvcoreFailed, fvcore_counts
 from layerscope.measure.machine import MachineCeilings, machine_ceilings
 from layerscope.measure.memory import (
-    Block,
+    AllocatorBlock,
     MemoryPoint,
     MemoryRecord,
     memory_record,
@@ -18,7 +18,7 @@ from layerscope.measure.memory import (
 )
 from layerscope.measure.profiled_step import ProfiledStep, profile_step
 from layerscope.measure.profiler_flops import flops_of, profiler_flops
-from layerscope.measure.step import Phase, Step
+from layerscope.measure.step import Step, StepPhase
 from layerscope.measure.timing import LayerTime, Spread, TimeRecord, layer_times
 from layerscope.measure.torchinfo import (
     TorchinfoCounts,
@@ -29,7 +29,7 @@ from layerscope.measure.torchinfo import (
 __all__ = [
     "ActivationRecord",
     "ActivationRecorder",
-    "Block",
+    "AllocatorBlock",
     "CudaMemory",
     "FlopCounts",
     "FlopRecorder",
@@ -40,10 +40,10 @@ __all__ = [
     "MachineCeilings",
     "MemoryPoint",
     "MemoryRecord",
-    "Phase",
     "ProfiledStep",
     "Spread",
     "Step",
+    "StepPhase",
     "TimeRecord",
     "TorchinfoCounts",
     "TorchinfoFailed",
@@ -61,4 +61,5 @@ __all__ = [
     "record_activations",
     "step_activations",
     "torchinfo_counts",
+    "unknown_memory",
 ]

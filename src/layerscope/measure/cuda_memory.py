@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from layerscope.base.errors import UserError
 from layerscope.layers.tensors import storages_in
 from layerscope.measure.step import Step, synchronize
 
@@ -37,15 +38,31 @@ class CudaMemory:
     used_bytes: int
 
 
+def unknown_memory(device: torch.device) -> str | None:
+    """Return why the memory of a step on this device cannot be measured; None where it can.
+
+    Other allocators than torch's own report no allocation to the profiler, keep no history, and
+    report 0 as the requested bytes.
+    """
+    if device.type != "cuda" or (name := torch.cuda.get_allocator_backend()) == "native":
+        return None
+    return (
+        f"the CUDA allocator {name} does not say what is allocated: to measure memory, start "
+        "without `backend` in PYTORCH_CUDA_ALLOC_CONF and PYTORCH_ALLOC_CONF"
+    )
+
+
 def cuda_memory(step: Step) -> CudaMemory:
     """Run the step twice and read the allocator after the second. The network is left as it was.
 
     The allocator's cache is emptied and its peaks are reset.
 
     Raises:
-        UserError: the network does not run.
+        UserError: the network does not run, or the allocator is not torch's own.
     """
     device = step.device
+    if (reason := unknown_memory(device)) is not None:
+        raise UserError(reason)
     with step.preserve_state():
         step.run()  # The first step makes the libraries' workspaces, which stay.
     with step.preserve_state():

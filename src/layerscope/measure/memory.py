@@ -17,7 +17,7 @@ from itertools import accumulate
 from types import MappingProxyType
 
 from layerscope.measure.profiled_step import MemoryEvent, ProfiledStep, profile_step
-from layerscope.measure.step import Phase, Step
+from layerscope.measure.step import Step, StepPhase
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class MemoryPoint:
     seconds: float
     allocated_bytes: int
     layer: str | None
-    phase: Phase
+    phase: StepPhase
 
 
 @dataclass(frozen=True)
-class Block:
+class AllocatorBlock:
     """A block of memory, with layer, phase and operation of its allocation and of its release.
 
     Args:
@@ -53,11 +53,11 @@ class Block:
 
     num_bytes: int
     layer: str | None
-    phase: Phase
+    phase: StepPhase
     operation: str | None
     allocated_at: int
     freed_layer: str | None = None
-    freed_phase: Phase | None = None
+    freed_phase: StepPhase | None = None
     freed_operation: str | None = None
     freed_at: int | None = None
     is_scratch: bool = False
@@ -80,13 +80,13 @@ class MemoryRecord:
     points: tuple[MemoryPoint, ...]
     peak_bytes: int
     peak_layer: str | None
-    peak_phase: Phase | None
+    peak_phase: StepPhase | None
     scratch_bytes_at_peak: int
     scratch: Mapping[str, int]
-    blocks: tuple[Block, ...]
+    blocks: tuple[AllocatorBlock, ...]
     has_block_sizes: bool = False
 
-    def blocks_at_peak(self) -> tuple[Block, ...]:
+    def blocks_at_peak(self) -> tuple[AllocatorBlock, ...]:
         """Return the blocks that were alive at the peak, in the order of their allocations."""
         return _alive(self.blocks, _peak_position(self.points))
 
@@ -145,7 +145,7 @@ def _points(events: Sequence[MemoryEvent]) -> tuple[MemoryPoint, ...]:
     )
 
 
-def _blocks(events: Sequence[MemoryEvent]) -> tuple[Block, ...]:
+def _blocks(events: Sequence[MemoryEvent]) -> tuple[AllocatorBlock, ...]:
     """Match every allocation with its release, by address."""
     held: dict[int, int] = {}  # address → position of the allocation
     freed: dict[int, int] = {}  # position of the allocation → position of the release
@@ -161,15 +161,15 @@ def _blocks(events: Sequence[MemoryEvent]) -> tuple[Block, ...]:
     )
 
 
-def _block(events: Sequence[MemoryEvent], start: int, end: int | None) -> Block:
+def _block(events: Sequence[MemoryEvent], start: int, end: int | None) -> AllocatorBlock:
     begin = events[start]
     if end is None:
-        return Block(
+        return AllocatorBlock(
             begin.allocated_bytes, begin.layer, begin.phase, begin.operation, allocated_at=start
         )
     release = events[end]
     number = begin.operation_number
-    return Block(
+    return AllocatorBlock(
         num_bytes=begin.allocated_bytes,
         layer=begin.layer,
         phase=begin.phase,
@@ -188,7 +188,7 @@ def _peak_position(points: Sequence[MemoryPoint]) -> int:
     return max(range(len(points)), key=lambda number: points[number].allocated_bytes, default=0)
 
 
-def _alive(blocks: Sequence[Block], position: int) -> tuple[Block, ...]:
+def _alive(blocks: Sequence[AllocatorBlock], position: int) -> tuple[AllocatorBlock, ...]:
     return tuple(
         block
         for block in blocks
@@ -196,7 +196,7 @@ def _alive(blocks: Sequence[Block], position: int) -> tuple[Block, ...]:
     )
 
 
-def _most_scratch(layers: Mapping[str, None], blocks: Sequence[Block]) -> dict[str, int]:
+def _most_scratch(layers: Mapping[str, None], blocks: Sequence[AllocatorBlock]) -> dict[str, int]:
     changes: list[tuple[int, str, int]] = []
     for block in blocks:
         if block.is_scratch and block.layer is not None and block.freed_at is not None:

@@ -36,12 +36,17 @@ from torch.autograd.profiler import profile
 
 from layerscope.base.errors import UserError
 from layerscope.layers.calls import Call, CallTracker
-from layerscope.measure.cuda_memory import AllocatorTrace, allocator_trace, requested_sizes
+from layerscope.measure.cuda_memory import (
+    AllocatorTrace,
+    allocator_trace,
+    requested_sizes,
+    unknown_memory,
+)
 from layerscope.measure.node_layers import NodeLayers
 from layerscope.measure.quiet_convolutions import NODE, OPERATION, QuietConvolutions
-from layerscope.measure.step import Phase, Step, synchronize
+from layerscope.measure.step import Step, StepPhase, synchronize
 
-Owner = tuple[str | None, Phase]
+LayerAndPhase = tuple[str | None, StepPhase]
 
 _RANGE = "layerscope:"  # In a range's name it precedes the phase or the number of the call.
 # torch writes these to stderr for a convolution whose padding is a name, and when memory from
@@ -50,7 +55,7 @@ _NOT_FOR_USERS = ("Failed to compute flops for op", "Memory block of unknown siz
 _WAIT = f"{_RANGE}wait"  # waiting for the device after the backward pass
 _STDERR = 2  # the file descriptor
 _NODE = "autograd::engine::evaluate_function: "
-_PHASES: Mapping[str, Phase] = {
+_PHASES: Mapping[str, StepPhase] = {
     f"{_RANGE}{phase}": phase for phase in ("forward", "loss", "backward")
 }
 
@@ -69,7 +74,7 @@ class MemoryEvent(NamedTuple):
     allocated_bytes: int
     address: int
     layer: str | None
-    phase: Phase
+    phase: StepPhase
     operation: str | None
     operation_number: int | None
 
@@ -91,9 +96,9 @@ class ProfiledStep:
     """
 
     layers: Mapping[str, None] = field(default_factory=dict)
-    flops: Counter[Owner] = field(default_factory=Counter)
-    operation_nanoseconds: Counter[Owner] = field(default_factory=Counter)
-    device_nanoseconds: Counter[Owner] = field(default_factory=Counter)
+    flops: Counter[LayerAndPhase] = field(default_factory=Counter)
+    operation_nanoseconds: Counter[LayerAndPhase] = field(default_factory=Counter)
+    device_nanoseconds: Counter[LayerAndPhase] = field(default_factory=Counter)
     memory_events: list[MemoryEvent] = field(default_factory=list)
     has_block_sizes: bool = False
     step_nanoseconds: int = 0
@@ -103,10 +108,13 @@ def profile_step(step: Step, *, with_flops: bool = True, with_memory: bool = Tru
     """Run the step once under the profiler. The network is left as it was.
 
     Raises:
-        UserError: the network does not run, or a profiler is running already.
+        UserError: the network does not run, a profiler is running already, or the memory is asked
+            for and the device's allocator is not torch's own.
     """
     if _profiler_enabled():
         raise UserError("torch.profiler is running already: only one can at a time")
+    if with_memory and (reason := unknown_memory(step.device)) is not None:
+        raise UserError(reason)
     device = step.device.type
     on_cuda = device == "cuda"
     is_traced = on_cuda and with_memory
@@ -180,7 +188,7 @@ class _Ranges(NodeLayers):
         super().layer_ended(call, args, kwargs, output)
 
 
-def _phase_range(phase: Phase) -> AbstractContextManager[object]:
+def _phase_range(phase: StepPhase) -> AbstractContextManager[object]:
     return _RecordFunctionFast(f"{_RANGE}{phase}")  # pyright: ignore[reportReturnType]
 
 
@@ -223,7 +231,7 @@ class _EventContext(NamedTuple):
     """The layer, phase and operation that enclose an event in the profiler's tree."""
 
     layer: str | None = None
-    phase: Phase = "forward"
+    phase: StepPhase = "forward"
     is_owned: bool = False  # It is inside a layer's range or an autograd node.
     operation: str | None = None
     operation_number: int | None = None
@@ -239,7 +247,7 @@ class _Reading:
         self._ranges = ranges
         self._device = device
         self._unrecorded = ranges.quiet.nodes if ranges.quiet is not None else ()
-        self._last: dict[Phase, str | None] = {}
+        self._last: dict[StepPhase, str | None] = {}
         self._between: str | None = type(ranges.tracker.network).__name__
         # The tree has neither FLOPs nor device times; the operation's number leads to them.
         self._flops: dict[int, int] = {}
@@ -283,7 +291,7 @@ class _Reading:
             if children:
                 self._read(children, inside)
 
-    def _note_work(self, operation_number: int, owner: Owner) -> None:
+    def _note_work(self, operation_number: int, owner: LayerAndPhase) -> None:
         if operation_number in self._flops:
             self.result.flops[owner] += self._flops[operation_number]
         if operation_number in self._device_nanoseconds:
@@ -329,7 +337,7 @@ class _Reading:
             self._last["backward"] = self._ranges.layer_of(fields.sequence_number)
         return _EventContext(self._last.get("backward"), "backward", is_owned=True)
 
-    def _unowned(self, phase: Phase) -> str | None:
+    def _unowned(self, phase: StepPhase) -> str | None:
         """Return the layer of an operation outside of all layers and nodes."""
         return self._between if phase == "forward" else self._last.get(phase)
 

@@ -10,6 +10,8 @@ convolution itself. A mode cannot hide the backward, because autograd sums gradi
 once Python has held them. There recording stops when the node unpacks its first saved tensor. It
 resumes when autograd releases the saved tensors, after the convolution's backward and before the
 sums of gradients. Only the node then stands for the backward.
+
+Its two names and the classes below are torch's. An instrument may not ask operations/ for them.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,7 @@ from layerscope.layers.calls import unwrapped
 from layerscope.layers.preserve_state import preserve_state
 from layerscope.layers.tensors import map_tensors, sum_of_outputs, tensors_in
 
-Phase = Literal["forward", "loss", "backward"]
+StepPhase = Literal["forward", "loss", "backward"]
 _MOST_CHARACTERS = 160  # in the description of a call
 
 
@@ -23,7 +23,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _unobserved(phase: Phase) -> AbstractContextManager[object]:
+def _unobserved(phase: StepPhase) -> AbstractContextManager[object]:
     return nullcontext()
 
 
@@ -145,7 +145,7 @@ class Step:
             raise _refused(self.network, "cannot run its backward pass", error) from error
 
     def run(
-        self, during: Callable[[Phase], AbstractContextManager[object]] = _unobserved
+        self, during: Callable[[StepPhase], AbstractContextManager[object]] = _unobserved
     ) -> Tensor | None:
         """Run forward, loss and backward (if there is one); return the loss, whose graph is spent.
 

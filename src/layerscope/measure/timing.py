@@ -20,8 +20,8 @@ from types import MappingProxyType
 
 import torch
 
-from layerscope.measure.profiled_step import Owner, ProfiledStep, profile_step
-from layerscope.measure.step import Phase, Step, synchronize
+from layerscope.measure.profiled_step import LayerAndPhase, ProfiledStep, profile_step
+from layerscope.measure.step import Step, StepPhase, synchronize
 
 
 @dataclass(frozen=True)
@@ -127,5 +127,5 @@ def _layer_times(runs: Sequence[ProfiledStep], device: torch.device) -> dict[str
     }
 
 
-def _spread(nanoseconds: Sequence[Counter[Owner]], layer: str, phase: Phase) -> Spread:
+def _spread(nanoseconds: Sequence[Counter[LayerAndPhase]], layer: str, phase: StepPhase) -> Spread:
     return Spread.of([counter[layer, phase] * 1e-9 for counter in nanoseconds])

@@ -11,18 +11,16 @@ from torch import Tensor, nn
 from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
 from layerscope.networks.common import image_shape
+from layerscope.networks.derivation import is_linear
 from layerscope.networks.layer_calls import DescribedCall, network_calls
+from layerscope.operations.views import IN_ORDER
+from layerscope.operations.words import pooled_value
 
-# Layers that treat each number, or each channel, alone: the same on a map of any size.
-_POINTWISE = {
-    *("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish"),
-    *("sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "softplus", "softsign"),
-    *("identity", "dropout", "feature_dropout"),
-}
-_WINDOWED = {"conv2d", "max_pool", "avg_pool"}
-_FLATTENING = {"flatten", "view", "reshape"}
+# What is built in place of a layer. Its kind decides, since a function may stand for the module.
 _ADAPTIVE = {"adaptive_avg_pool": nn.AvgPool2d, "adaptive_max_pool": nn.MaxPool2d}
-_FUNCTIONAL = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+_WINDOWED = {"max_pool": nn.MaxPool2d, "avg_pool": nn.AvgPool2d, "conv2d": nn.Conv2d}
+_SOFTMAX = {"softmax": nn.Softmax, "log_softmax": nn.LogSoftmax}
+_ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
 
 def to_convolutional(model: nn.Module, input_shape: Shape) -> nn.Sequential:
@@ -66,7 +64,7 @@ class _Converter:
 
     def add(self, spec: DescribedCall) -> None:
         """Add the next layer, converted if it has to be."""
-        if spec.kind in _FLATTENING:
+        if spec.kind in IN_ORDER:
             self._flatten(spec)
             return
         module = self._modules.get(spec.key)
@@ -79,7 +77,7 @@ class _Converter:
         if module is not None:
             layer.training = module.training
         self.layers.append((tuple(spec.key.split(".")) if spec.key else ("layer",), layer))
-        if spec.kind == "linear":
+        if is_linear(spec):
             self._flat = (spec.output_shape[1], 1, 1)
 
     def _flatten(self, spec: DescribedCall) -> None:
@@ -91,7 +89,7 @@ class _Converter:
         self._flat = before[1:]
 
     def _layer(self, spec: DescribedCall, module: nn.Module | None) -> nn.Module:
-        if spec.kind in ("softmax", "log_softmax"):
+        if spec.kind in _SOFTMAX:
             return self._softmax(spec)
         if self._flat is None and len(spec.input_shape) != 4:
             _refuse(spec, f"it takes {spec.input_shape}, not maps (N, C, H, W)")
@@ -99,11 +97,12 @@ class _Converter:
             return _fixed_pooling(spec)
         if module is None:
             return _of_function(spec)
-        if spec.kind == "linear":
+        if is_linear(spec):
             return self._convolution(spec, module)
         if spec.kind == "batch_norm":
             return self._norm(spec, module)
-        if spec.kind not in _POINTWISE and (spec.kind not in _WINDOWED or self._flat is not None):
+        is_same = spec.returns_input or (spec.family is not None and spec.family.is_elementwise)
+        if not is_same and (spec.kind not in _WINDOWED or self._flat is not None):
             _refuse(spec, "it does not work on maps of any size")
         return deepcopy(module)
 
@@ -138,7 +137,7 @@ class _Converter:
     def _softmax(self, spec: DescribedCall) -> nn.Module:
         if spec.geometry.get("dim") not in (1, 1 - len(spec.input_shape)):
             _refuse(spec, "it is not over the channels")
-        return nn.Softmax(1) if spec.kind == "softmax" else nn.LogSoftmax(1)
+        return _SOFTMAX[spec.kind](1)
 
 
 def _refuse(spec: DescribedCall, reason: str) -> NoReturn:
@@ -176,12 +175,12 @@ def _fixed_pooling(spec: DescribedCall) -> nn.Module:
 
 def _of_function(spec: DescribedCall) -> nn.Module:
     geometry = spec.geometry
-    if spec.kind in _FUNCTIONAL:
-        return _FUNCTIONAL[spec.kind]()
-    if spec.kind in ("max_pool", "avg_pool") and "kernel_size" in geometry:
+    if spec.kind in _ACTIVATIONS:
+        return _ACTIVATIONS[spec.kind]()
+    if pooled_value(spec.kind) is not None and "kernel_size" in geometry:
         known = ("kernel_size", "stride", "padding", "ceil_mode")
         settings = {name: geometry[name] for name in known if name in geometry}
-        return (nn.MaxPool2d if spec.kind == "max_pool" else nn.AvgPool2d)(**settings)
+        return _WINDOWED[spec.kind](**settings)
     _refuse(spec, "it is a function, not a module")
 
 

@@ -7,8 +7,7 @@ from typing import Any
 from layerscope.dry_run import Shape
 from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
 from layerscope.operations.shapes import conv_output_size, overhanging_windows
-
-_POOLS = ("max_pool", "avg_pool")
+from layerscope.operations.words import pooled_value
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,25 @@ def derivation(network: NetworkCalls) -> tuple[DerivationStep, ...]:
     steps: list[DerivationStep] = []
     for spec in network.layers:
         steps.append(DerivationStep(spec.key, _formula(spec), spec.output_shape))
-        if spec.kind == "linear":
+        if is_linear(spec):
             break
     return tuple(steps)
 
 
+def is_linear(spec: DescribedCall) -> bool:
+    """Tell whether a call is that of a fully connected layer."""
+    return "in_features" in spec.geometry
+
+
 def _formula(spec: DescribedCall) -> str:
     before, after = spec.input_shape, spec.output_shape
-    if spec.kind == "linear":
+    if is_linear(spec):
         return f"in_features = {before[-1]:,}, out_features = {after[-1]:,}"
-    if spec.kind == "adaptive_avg_pool":
-        return f"mean of {_times(before[2:])} → {_times(after[2:])}"
-    if spec.kind == "conv2d" or spec.kind in _POOLS:
+    word = pooled_value(spec.kind)
+    if "output_size" in spec.geometry and word is not None:
+        return f"{word} of {_times(before[2:])} → {_times(after[2:])}"
+    # A transposed convolution has another size formula.
+    if {"kernel_size", "output_padding"} & spec.geometry.keys() == {"kernel_size"}:
         return _window_formula(spec)
     if len(after) == 2 and len(before) > 2 and prod(before[1:]) == after[1]:
         return f"C·H·W = {'·'.join(map(str, before[1:]))} = {after[1]:,}"

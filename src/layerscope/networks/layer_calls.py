@@ -16,49 +16,12 @@ from torch import Tensor, nn
 from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun, FunctionRecord, LayerCall, TensorRecord, dry_run
 from layerscope.dry_run.records import tensor_records
-from layerscope.layers.calls import unwrapped
-from layerscope.operations import bound_arguments, family_of_function, parameter_names
+from layerscope.layers.calls import unwrapped, wrapped_function
+from layerscope.operations import Family, bound_arguments, family_of_function, parameter_names
+from layerscope.operations.family import per_dimension
 
-_CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-_POOL = ("kernel_size", "stride", "padding", "ceil_mode")
-
-# Attributes of a module that are settings of what it computes.
-_ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    **{f"conv{n}d": (*_CONV, "padding_mode") for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": (*_CONV, "output_padding") for n in (1, 2, 3)},
-    "linear": ("in_features", "out_features"),
-    "batch_norm": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
-    "instance_norm": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
-    "layer_norm": ("normalized_shape", "eps", "elementwise_affine"),
-    "group_norm": ("num_groups", "num_channels", "eps", "affine"),
-    "max_pool": (*_POOL, "dilation", "return_indices"),
-    "avg_pool": (*_POOL, "count_include_pad", "divisor_override"),
-    "adaptive_avg_pool": ("output_size",),
-    "adaptive_max_pool": ("output_size", "return_indices"),
-    "dropout": ("p",),
-    "feature_dropout": ("p",),
-    "stochastic_depth": ("p", "mode"),
-    "gelu": ("approximate",),
-    "leaky_relu": ("negative_slope",),
-    "elu": ("alpha",),
-    "hardtanh": ("min_val", "max_val"),
-    "softplus": ("beta", "threshold"),
-    "flatten": ("start_dim", "end_dim"),
-    "softmax": ("dim",),
-    "log_softmax": ("dim",),
-}
-_DEPEND_ON_MODE = frozenset(
-    {"batch_norm", "instance_norm", "dropout", "feature_dropout", "stochastic_depth"}
-)
-
-# What a function does where it is called without these arguments.
-_CONV_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    **{f"conv{n}d": _CONV_DEFAULTS for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": {**_CONV_DEFAULTS, "output_padding": 0} for n in (1, 2, 3)},
-    "flatten": {"start_dim": 0, "end_dim": -1},
-    "cat": {"dim": 0},
-}
+# Arguments that tell the mode of a module, which changes what it computes.
+_MODES = ("training", "use_input_stats")
 _SIZES = ("kernel_size", "stride", "padding", "output_padding", "dilation")
 
 # nn.ReLU6 calls hardtanh; alpha dropout of whole channels is no dropout as the others are.
@@ -71,6 +34,7 @@ class DescribedCall(LayerCall):
 
     Args:
         kind: `conv2d`, `batch_norm`, `add`, ...; the layer's type where no one word says it.
+        family: of functions that compute this; None where none is known.
         geometry: the settings of its kind: `kernel_size`, `stride`, `groups`, ...
         functions: of torch that lead from what it reads to what it returns, in order; those that
             only make a weight are none of them.
@@ -78,14 +42,10 @@ class DescribedCall(LayerCall):
     """
 
     kind: str = ""
+    family: Family | None = None
     functions: tuple[FunctionRecord, ...] = ()
     numbers: tuple[int, ...] = ()
     geometry: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-
-    @property
-    def records_gradient(self) -> bool:
-        """True where autograd makes a node for it."""
-        return any(tensor.requires_grad for tensor in self.outputs)
 
 
 @dataclass(frozen=True)
@@ -169,26 +129,24 @@ def calls_by_layer(layers: Iterable[DescribedCall]) -> dict[str, tuple[Described
     return {key: tuple(calls) for key, calls in found.items()}
 
 
-def spatial_dims(kind: str) -> int:
-    """Return the dimensions of a convolution of the kind, 2 for `conv2d`; 0 for other kinds."""
-    return int(kind[-2]) if kind.startswith("conv") and kind.endswith("d") else 0
-
-
 def _described(
     call: LayerCall, module: nn.Module, functions: Sequence[FunctionRecord]
 ) -> DescribedCall:
     function = _main_function(call, module, functions)
-    kind = _kind(call, function)
-    if call.function_name is None or (kind == "stochastic_depth" and hasattr(module, "p")):
-        geometry = _module_geometry(kind, module, function, call.training)
+    family = _family(call, function)
+    if call.function_name is None or (
+        family is not None and wrapped_function(module) == call.function_name
+    ):
+        geometry = _module_geometry(family, module, function, call.training)
     else:
-        geometry = {} if function is None else _function_geometry(kind, function)
+        geometry = {} if function is None else _function_geometry(family, function)
     own = {each.name: getattr(call, each.name) for each in fields(LayerCall)}
     numbers = tuple(_leading_numbers(call, functions))
     return DescribedCall(
         **own,
-        kind=kind,
-        geometry=MappingProxyType(_expanded(kind, geometry)),
+        kind=_kind(call, function, family),
+        family=family,
+        geometry=MappingProxyType(_expanded(family, geometry)),
         functions=tuple(functions[number] for number in numbers),
         numbers=numbers,
     )
@@ -219,45 +177,56 @@ def _main_function(
     return computing[0] if len(computing) == 1 else None
 
 
-def _kind(call: LayerCall, function: FunctionRecord | None) -> str:
+def _name(call: LayerCall, function: FunctionRecord | None) -> str | None:
     name = call.function_name if function is None else function.name
+    return name and (_OWN_WORD.get(call.type) or _OWN_WORD.get(name) or name)
+
+
+def _family(call: LayerCall, function: FunctionRecord | None) -> Family | None:
+    name = _name(call, function)
+    return None if name is None else family_of_function(name)
+
+
+def _kind(call: LayerCall, function: FunctionRecord | None, family: Family | None) -> str:
+    name = _name(call, function)
     if name is None:
         return "identity" if call.returns_input and not call.operations else call.type
-    own = _OWN_WORD.get(call.type) or _OWN_WORD.get(name)
-    family = family_of_function(name)
-    if own is not None or family is not None:
-        return own or family.name  # type: ignore[union-attr]
-    return call.type
+    if name in _OWN_WORD.values():
+        return name
+    return call.type if family is None else family.name
 
 
 def _module_geometry(
-    kind: str, module: nn.Module, function: FunctionRecord | None, training: bool
+    family: Family | None, module: nn.Module, function: FunctionRecord | None, training: bool
 ) -> dict[str, Any]:
     """Return a module's settings; `training` where it changes what is computed."""
+    if family is None:
+        return {}
     called_with = {} if function is None else _bound(function)
     geometry: dict[str, Any] = {}
-    for name in _ATTRIBUTES.get(kind, ()):
+    for name in family.settings:
         if hasattr(module, name):
             geometry[name] = getattr(module, name)
         elif name == "dim" and name in called_with:  # nn.Softmax2d
             geometry[name] = called_with[name]
-    if kind == "linear" or spatial_dims(kind):
+    if family.weight_settings is not None:
         geometry["bias"] = module.bias is not None
-    if kind in _DEPEND_ON_MODE:
+    if not set(_MODES).isdisjoint(family.parameters):
         geometry["training"] = training
     return geometry
 
 
-def _function_geometry(kind: str, function: FunctionRecord) -> dict[str, Any]:
+def _function_geometry(family: Family | None, function: FunctionRecord) -> dict[str, Any]:
     """Return a function's settings, under the names that modules use."""
     bound = _bound(function)
     geometry = {
-        **_DEFAULTS.get(kind, {}),
+        **({} if family is None else family.defaults),
         **{name: value for name, value in bound.items() if _is_setting(value)},
     }
     weight = bound.get("weight")
     if isinstance(weight, TensorRecord):
-        geometry |= _weight_geometry(kind, weight.shape, geometry)
+        if family is not None and family.weight_settings is not None:
+            geometry |= family.weight_settings(weight.shape, geometry.get("groups", 1))
         geometry["bias"] = bound.get("bias") is not None
     return geometry
 
@@ -269,32 +238,18 @@ def _bound(function: FunctionRecord) -> dict[str, Any]:
     return bound_arguments(function.name, function.args, function.kwargs)
 
 
-def _weight_geometry(
-    kind: str, shape: tuple[int, ...], geometry: Mapping[str, Any]
-) -> dict[str, Any]:
-    if kind == "linear":
-        return {"in_features": shape[-1], "out_features": shape[0]}
-    if not spatial_dims(kind):
-        return {}
-    groups = geometry["groups"]
-    is_transposed = kind.startswith("conv_transpose")
-    return {
-        "in_channels": shape[0] if is_transposed else shape[1] * groups,
-        "out_channels": shape[1] * groups if is_transposed else shape[0],
-        "kernel_size": tuple(shape[2:]),
-    }
-
-
 def _is_setting(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(isinstance(item, int | float) for item in value)
     return isinstance(value, bool | int | float | str)
 
 
-def _expanded(kind: str, geometry: Mapping[str, Any]) -> dict[str, Any]:
+def _expanded(family: Family | None, geometry: Mapping[str, Any]) -> dict[str, Any]:
     """Return a convolution's `kernel_size=3` as (3, 3)."""
-    dims = spatial_dims(kind)
+    dims = 0 if family is None else family.convolved_dims
     return {
-        name: (value,) * dims if name in _SIZES and isinstance(value, int) and dims else value
+        name: per_dimension(value, dims)
+        if dims and name in _SIZES and isinstance(value, int)
+        else value
         for name, value in geometry.items()
     }

@@ -11,13 +11,13 @@ from torch import nn
 from layerscope.networks.pattern_syntax import (
     Argument,
     PatternGroup,
-    Place,
+    TextRange,
     WrittenLayer,
     read_pattern,
     refuse,
 )
 
-Number = int | float
+IntOrFloat = int | float
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     {
@@ -79,9 +79,9 @@ class PatternLayer:
     """
 
     kind: str
-    arguments: Mapping[str, Number]
-    place: Place
-    argument_places: Mapping[str, Place]
+    arguments: Mapping[str, IntOrFloat]
+    place: TextRange
+    argument_places: Mapping[str, TextRange]
     repetition: tuple[int, int]
     section: tuple[int, int] | None = None
 
@@ -100,7 +100,7 @@ def pattern_layers(pattern: str) -> tuple[PatternLayer, ...]:
         for layer, section in _of_member(member, index, known)
     ]
     totals = Counter(written.place for written, _ in placed)
-    counts: Counter[Place] = Counter()
+    counts: Counter[TextRange] = Counter()
     layers: list[PatternLayer] = []
     for written, section in placed:
         kind, arguments, places = known[written.place]
@@ -110,11 +110,11 @@ def pattern_layers(pattern: str) -> tuple[PatternLayer, ...]:
     return tuple(layers)
 
 
-_Known = tuple[str, Mapping[str, Number], Mapping[str, Place]]
+_Known = tuple[str, Mapping[str, IntOrFloat], Mapping[str, TextRange]]
 
 
 def _of_member(
-    member: WrittenLayer | PatternGroup, index: int, known: Mapping[Place, _Known]
+    member: WrittenLayer | PatternGroup, index: int, known: Mapping[TextRange, _Known]
 ) -> Iterator[tuple[WrittenLayer, tuple[int, int] | None]]:
     """Yield the layers of one outermost part, each with its section."""
     if isinstance(member, WrittenLayer):
@@ -149,10 +149,10 @@ def _known(pattern: str, layer: WrittenLayer) -> _Known:
     kind = _KINDS.get(_plain(layer.name))
     if kind is None:
         start = layer.place.start
-        place = Place(start, start + len(layer.name))
+        place = TextRange(start, start + len(layer.name))
         refuse(pattern, place, f"{layer.name} is no layer: {_suggestion(layer.name)}")
-    arguments: dict[str, Number] = {}
-    places: dict[str, Place] = {}
+    arguments: dict[str, IntOrFloat] = {}
+    places: dict[str, TextRange] = {}
     for position, argument in enumerate(layer.arguments):
         name = _parameter(pattern, kind, position, argument)
         if name in arguments:
@@ -190,7 +190,7 @@ def _parameter(pattern: str, kind: str, position: int, argument: Argument) -> st
     return matching[0]
 
 
-def _value(pattern: str, name: str, argument: Argument) -> Number:
+def _value(pattern: str, name: str, argument: Argument) -> IntOrFloat:
     if name == "rate":
         rate = float(argument.value)
         if rate >= 1:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from layerscope.networks.pattern_layers import POOLS, PatternLayer
-from layerscope.networks.pattern_syntax import Place, refuse
+from layerscope.networks.pattern_syntax import TextRange, refuse
 
 WINDOWED = ("Conv", *POOLS)
 HEAD = 0  # block number of layers in no block
@@ -35,7 +35,7 @@ def check_order(pattern: str, layers: Sequence[PatternLayer]) -> None:
             stage = layer.kind
     if not layers or stage != "FC":
         end = len(pattern)
-        place = layers[-1].place if layers else Place(end, end)
+        place = layers[-1].place if layers else TextRange(end, end)
         refuse(pattern, place, "no FC at the end, whose outputs are the class scores: add → FC")
     if layers[-1].kind != "FC":
         last = max(index for index, layer in enumerate(layers) if layer.kind == "FC")
@@ -101,7 +101,7 @@ def _feature_end(layers: Sequence[PatternLayer]) -> int:
     return last + 1
 
 
-def keys_of(layers: Sequence[PatternLayer], blocks: Sequence[int]) -> tuple[str, ...]:
+def layer_keys(layers: Sequence[PatternLayer], blocks: Sequence[int]) -> tuple[str, ...]:
     """Return keys such as `block1.conv2`, `block1.pool`, `fc1`.
 
     Layers are numbered within their block, or among those after the blocks.

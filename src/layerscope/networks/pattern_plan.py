@@ -8,7 +8,13 @@ from typing import NoReturn
 from layerscope.base.errors import UserError
 from layerscope.networks.common import scaled_channels
 from layerscope.networks.pattern_layers import POOLS, PatternLayer, pattern_layers
-from layerscope.networks.pattern_order import WINDOWED, blocks_of, check_order, completed, keys_of
+from layerscope.networks.pattern_order import (
+    WINDOWED,
+    blocks_of,
+    check_order,
+    completed,
+    layer_keys,
+)
 from layerscope.networks.pattern_syntax import refuse
 from layerscope.operations.shapes import conv_output_size
 
@@ -87,7 +93,7 @@ def plan_network(recipe: Recipe) -> tuple[PlannedLayer, ...]:
     layers = completed(layers, recipe.batch_norm)
     blocks = blocks_of(layers)
     outputs = _outputs(recipe, layers, blocks)
-    return tuple(_planned(recipe, layers, keys_of(layers, blocks), outputs))
+    return tuple(_planned(recipe, layers, layer_keys(layers, blocks), outputs))
 
 
 def _outputs(

@@ -32,7 +32,7 @@ _TOKENS = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
+class TextRange:
     """A range of characters of the pattern, from `start` to before `end`."""
 
     start: int
@@ -45,7 +45,7 @@ class Argument:
 
     name: str | None
     value: str
-    place: Place
+    place: TextRange
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class WrittenLayer:
 
     name: str
     arguments: tuple[Argument, ...]
-    place: Place
+    place: TextRange
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PatternGroup:
 
     members: tuple["WrittenLayer | PatternGroup", ...]
     count: int
-    place: Place
+    place: TextRange
 
     @property
     def num_layers(self) -> int:
@@ -76,10 +76,10 @@ class PatternGroup:
 class _Token:
     kind: str
     text: str
-    place: Place
+    place: TextRange
 
 
-def refuse(pattern: str, place: Place, problem: str) -> NoReturn:
+def refuse(pattern: str, place: TextRange, problem: str) -> NoReturn:
     """Raise a MarkedError, which shows the problem, the pattern, and carets under the place."""
     raise MarkedError(f"model.pattern: {problem}", pattern, place.start, place.end)
 
@@ -95,7 +95,7 @@ def read_pattern(pattern: str) -> PatternGroup:
         raise UserError(
             f"model.pattern has {len(pattern):,} characters: at most {MAX_CHARACTERS:,} are read"
         )
-    group = _Parser(pattern).whole()
+    group = _PatternParser(pattern).whole()
     _refuse_too_many(pattern, group)
     return group
 
@@ -114,7 +114,7 @@ def _refuse_too_many(pattern: str, group: PatternGroup) -> None:
         )
 
 
-class _Parser:
+class _PatternParser:
     """A recursive-descent parser, which raises every mistake at its place."""
 
     def __init__(self, pattern: str) -> None:
@@ -128,21 +128,21 @@ class _Parser:
             self._refuse(f"{self._token.text} closes nothing: remove it, or open it before")
         if self._token.kind != "end":
             self._refuse_missing_arrow()
-        return PatternGroup(members, 1, Place(0, len(self._pattern)))
+        return PatternGroup(members, 1, TextRange(0, len(self._pattern)))
 
     def _split(self) -> Iterator[_Token]:
         position = 0
         while True:
             found = _TOKENS.match(self._pattern, position)
             if found is None:
-                place = Place(position, position + 1)
+                place = TextRange(position, position + 1)
                 character = self._pattern[position]
                 if character in "-—–=>":
                     refuse(self._pattern, place, f"{character} is no arrow: write → or ->")
                 refuse(self._pattern, place, f"{character!r} means nothing here: remove it")
             kind, position = str(found.lastgroup), found.end()
             if kind != "space":
-                yield _Token(kind, found[0], Place(found.start(), found.end()))
+                yield _Token(kind, found[0], TextRange(found.start(), found.end()))
             if kind == "end":
                 return
 
@@ -155,7 +155,7 @@ class _Parser:
         self._next += 1
         return token
 
-    def _refuse(self, problem: str, place: Place | None = None) -> NoReturn:
+    def _refuse(self, problem: str, place: TextRange | None = None) -> NoReturn:
         refuse(self._pattern, place or self._token.place, problem)
 
     def _refuse_missing_arrow(self) -> NoReturn:
@@ -177,7 +177,7 @@ class _Parser:
         if self._token.kind != "times":
             return layer
         count = self._count()
-        return PatternGroup((layer,), count, Place(layer.place.start, self._end))
+        return PatternGroup((layer,), count, TextRange(layer.place.start, self._end))
 
     @property
     def _end(self) -> int:
@@ -207,7 +207,7 @@ class _Parser:
             self._refuse(f"{self._token.text} cannot close {opening.text}: write {closing}")
         self._take()
         count = self._count() if self._token.kind == "times" else 1
-        return PatternGroup(members, count, Place(opening.place.start, self._end))
+        return PatternGroup(members, count, TextRange(opening.place.start, self._end))
 
     def _count(self) -> int:
         times = self._take()
@@ -232,7 +232,7 @@ class _Parser:
         arguments: tuple[Argument, ...] = ()
         if self._token.text == "(":
             arguments = self._arguments(name)
-        return WrittenLayer(name.text, arguments, Place(name.place.start, self._end))
+        return WrittenLayer(name.text, arguments, TextRange(name.place.start, self._end))
 
     def _arguments(self, name: _Token) -> tuple[Argument, ...]:
         if self._tokens[self._next + 1].kind in ("open", "arrow", "times") or (
@@ -267,7 +267,7 @@ class _Parser:
         if len(value.text) > MAX_DIGITS:
             self._refuse(f"{value.text[:MAX_DIGITS]}… is too large")
         self._take()
-        return Argument(key, value.text, Place(first.place.start, value.place.end))
+        return Argument(key, value.text, TextRange(first.place.start, value.place.end))
 
     def _refuse_argument(self, name: _Token, opening: _Token) -> NoReturn:
         if self._token.kind in ("end", "arrow"):

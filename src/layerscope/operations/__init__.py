@@ -28,7 +28,7 @@ from layerscope.operations.costs import (
     is_view,
     unlisted_costs,
 )
-from layerscope.operations.family import QUANTITIES, Count, Family, Formula, Invocation
+from layerscope.operations.family import QUANTITIES, CostFormula, CountRule, Family, Invocation
 from layerscope.operations.normalization import updates_statistics
 from layerscope.operations.products import TRACED_APART
 from layerscope.operations.shapes import Window, window_of
@@ -39,9 +39,9 @@ __all__ = [
     "QUANTITIES",
     "TRACED_APART",
     "UNKNOWN",
+    "CostFormula",
     "Costs",
     "Family",
-    "Formula",
     "Invocation",
     "SavedRole",
     "Window",
@@ -80,7 +80,7 @@ _BY_FUNCTION = {name: family for family in _FAMILIES for name in family.function
 _BY_OPERATION = {name: family for family in _FAMILIES for name in family.operations if name}
 # torch's formulas depend on its version: 2.11 has none for attention's kernel on a CPU.
 _REGISTERED = frozenset(str(packet).replace(".", "::", 1) for packet in flop_registry)
-_DISPATCHER: dict[str, Count] = {
+_DISPATCHER: dict[str, CountRule] = {
     name: count
     for name, count in {**convolution.DISPATCHER, **products.DISPATCHER}.items()
     if name in _REGISTERED

@@ -1,13 +1,16 @@
 """Convolutions and transposed convolutions in one, two and three dimensions."""
 
+from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 from layerscope.operations.family import (
     Cost,
     Family,
     Invocation,
     Number,
-    Sizes,
+    Shape,
+    SizesByName,
     batch_size,
     dimensions,
     spatial_sizes,
@@ -69,7 +72,7 @@ def bias_sum_flops(**output: Number) -> Number:
     return prod(output.values())
 
 
-def _conv_sizes(call: Invocation) -> Sizes:
+def _conv_sizes(call: Invocation) -> SizesByName:
     weight = call.arguments["weight"].shape
     dims = len(weight) - 2
     return {
@@ -80,7 +83,7 @@ def _conv_sizes(call: Invocation) -> Sizes:
     }
 
 
-def _conv_transpose_sizes(call: Invocation) -> Sizes:
+def _conv_transpose_sizes(call: Invocation) -> SizesByName:
     weight = call.arguments["weight"].shape
     dims = len(weight) - 2
     return {
@@ -91,7 +94,7 @@ def _conv_transpose_sizes(call: Invocation) -> Sizes:
     }
 
 
-def _output_sizes(call: Invocation) -> Sizes:
+def _output_sizes(call: Invocation) -> SizesByName:
     dims = len(call.arguments["weight"].shape) - 2
     shape = call.output_shape
     return dimensions((batch_size(shape, dims), *shape[-dims - 1 :]), "_out")
@@ -117,11 +120,28 @@ def _profiler(call: Invocation) -> int | None:
     return conv_flops(**_conv_sizes(call))
 
 
-def _family(name: str, function: str) -> Family:
-    cost = Cost(conv_flops, _conv_sizes)
+_SETTINGS = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    "padding_mode",
+)
+_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+
+def _of_weight(shape: Shape, groups: int) -> Mapping[str, Any]:
+    channels = {"in_channels": shape[1] * groups, "out_channels": shape[0]}
+    return {**channels, "kernel_size": tuple(shape[2:])}
+
+
+def _of_transposed_weight(shape: Shape, groups: int) -> Mapping[str, Any]:
+    channels = {"in_channels": shape[0], "out_channels": shape[1] * groups}
+    return {**channels, "kernel_size": tuple(shape[2:])}
+
+
+def _family(dims: int) -> Family:
+    name, cost = f"conv{dims}d", Cost(conv_flops, _conv_sizes)
     return Family(
         name=name,
-        functions=(function,),
+        functions=(name,),
         parameters=("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
         macs=Cost(conv_macs, _conv_sizes),
         forward=cost,
@@ -131,15 +151,19 @@ def _family(name: str, function: str) -> Family:
         matrices=("input", "weight"),
         by_cudnn=True,
         fvcore=_fvcore,
-        profiler=_profiler if name == "conv2d" else None,
+        profiler=_profiler if dims == 2 else None,
+        settings=_SETTINGS,
+        defaults=_DEFAULTS,
+        weight_settings=_of_weight,
+        convolved_dims=dims,
     )
 
 
-def _transposed(name: str, function: str) -> Family:
-    cost = Cost(conv_transpose_flops, _conv_transpose_sizes)
+def _transposed(dims: int) -> Family:
+    name, cost = f"conv_transpose{dims}d", Cost(conv_transpose_flops, _conv_transpose_sizes)
     return Family(
         name=name,
-        functions=(function,),
+        functions=(name,),
         parameters=(
             *("input", "weight", "bias", "stride", "padding", "output_padding"),
             *("groups", "dilation"),
@@ -152,12 +176,16 @@ def _transposed(name: str, function: str) -> Family:
         matrices=("input", "weight"),
         by_cudnn=True,
         fvcore=_fvcore_transpose,
+        settings=(*_SETTINGS, "output_padding"),
+        defaults={**_DEFAULTS, "output_padding": 0},
+        weight_settings=_of_transposed_weight,
+        convolved_dims=dims,
     )
 
 
 FAMILIES = (
-    *(_family(f"conv{n}d", f"conv{n}d") for n in (1, 2, 3)),
-    *(_transposed(f"conv_transpose{n}d", f"conv_transpose{n}d") for n in (1, 2, 3)),
+    *(_family(dims) for dims in (1, 2, 3)),
+    *(_transposed(dims) for dims in (1, 2, 3)),
 )
 
 

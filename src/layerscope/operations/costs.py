@@ -10,7 +10,7 @@ import torch
 # torch has no public name for the class of an operation.
 from torch._ops import OpOverload
 
-from layerscope.operations.family import QUANTITIES, Family, Formula, Invocation
+from layerscope.operations.family import QUANTITIES, CostFormula, Family, Invocation
 from layerscope.operations.views import MOVES
 
 
@@ -19,7 +19,7 @@ class Costs:
     """FLOPs of one call by quantity: 0 if nothing is computed, None if it is not known."""
 
     counts: Mapping[str, int | None]
-    formulas: tuple[Formula, ...] = ()
+    formulas: tuple[CostFormula, ...] = ()
 
 
 UNKNOWN = Costs(dict.fromkeys(QUANTITIES))

@@ -6,7 +6,7 @@ give the count, sympy symbols the formula.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 # An int, or a sympy expression.
 Number = Any
 Shape = tuple[int, ...]
-Sizes = Mapping[str, int]
+SizesByName = Mapping[str, int]
 
 
 class TensorLike(Protocol):
@@ -67,7 +67,7 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Formula:
+class CostFormula:
     """One quantity of one call: a function and this call's arguments for it.
 
     Args:
@@ -78,7 +78,7 @@ class Formula:
 
     quantity: str
     function: Callable[..., Number]
-    arguments: Sizes
+    arguments: SizesByName
 
     @property
     def value(self) -> int:
@@ -100,12 +100,12 @@ class Cost:
     """A formula, and the function that reads its arguments from a call."""
 
     function: Callable[..., Number]
-    sizes: Callable[[Invocation], Sizes]
+    sizes: Callable[[Invocation], SizesByName]
 
 
-Count = Callable[[Invocation], int]
+CountRule = Callable[[Invocation], int]
 # None if the instrument has no formula for this call.
-MaybeCount = Callable[[Invocation], int | None]
+MaybeCountRule = Callable[[Invocation], int | None]
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,12 @@ class Family:
         by_cudnn: cuDNN computes it on a GPU, with its own switch for the precision of float32.
         drops_results: compiled code frees the results that it does not return, so that Python
             never sees them: max-pool's indices.
+        settings: attributes of a module that say how it computes this.
+        defaults: what a function does where it is called without these arguments.
+        weight_settings: returns the settings that a weight's shape tells, given the groups.
+        convolved_dims: number of dimensions of a convolution, whose settings may be one number for
+            all of them; 0 for other families.
+        is_elementwise: each output depends on one input, at the same place, and on its channel.
     """
 
     name: str
@@ -147,15 +153,20 @@ class Family:
     is_view: bool = False
     has_bias: Callable[[Invocation], bool] = lambda call: call.arguments.get("bias") is not None
     matrices: tuple[str, ...] = ()
-    fvcore: MaybeCount | None = None
-    fvcore_beyond: Count = lambda call: 0
-    profiler: MaybeCount | None = None
+    fvcore: MaybeCountRule | None = None
+    fvcore_beyond: CountRule = lambda call: 0
+    profiler: MaybeCountRule | None = None
     profiler_backward: bool = False
     has_backends: bool = False
     by_cudnn: bool = False
     drops_results: bool = False
+    settings: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    weight_settings: Callable[[Shape, int], Mapping[str, Any]] | None = None
+    convolved_dims: int = 0
+    is_elementwise: bool = False
 
-    def formulas(self, call: Invocation) -> tuple[Formula, ...]:
+    def formulas(self, call: Invocation) -> tuple[CostFormula, ...]:
         """Return a formula for each quantity with something to compute."""
         bias = self.bias_gradient
         costs = {
@@ -166,7 +177,7 @@ class Family:
             "bias_gradient_flops": bias if bias is not None and self.has_bias(call) else None,
         }
         return tuple(
-            Formula(quantity, cost.function, cost.sizes(call))
+            CostFormula(quantity, cost.function, cost.sizes(call))
             for quantity, cost in costs.items()
             if cost is not None
         )
@@ -182,7 +193,7 @@ _DIMENSIONS: dict[int, tuple[str, ...]] = {
 SPATIAL = ("D", "H", "W")
 
 
-def dimensions(shape: Shape, suffix: str = "") -> Sizes:
+def dimensions(shape: Shape, suffix: str = "") -> SizesByName:
     """Return a shape's sizes by their usual names, the spatial ones with a suffix."""
     names = _DIMENSIONS.get(len(shape))
     if names is None:
@@ -203,7 +214,7 @@ def on_input(function: Callable[..., Number]) -> Cost:
     return Cost(function, lambda call: dimensions(call.input_shape, "_in"))
 
 
-def spatial_sizes(sizes: Shape, kernel_size: int | Sequence[int], suffix: str) -> Sizes:
+def spatial_sizes(sizes: Shape, kernel_size: int | Sequence[int], suffix: str) -> SizesByName:
     """Return sizes and kernel sizes by name: H_out, k_h, W_out, k_w, ..."""
     kernel = per_dimension(kernel_size, len(sizes))
     named: dict[str, int] = {}

@@ -8,7 +8,7 @@ from layerscope.operations.family import (
     Family,
     Invocation,
     Number,
-    Sizes,
+    SizesByName,
     elementwise_flops,
     on_input,
 )
@@ -42,7 +42,7 @@ _LOSSES = {
 }
 
 
-def _target_sizes(call: Invocation) -> Sizes:
+def _target_sizes(call: Invocation) -> SizesByName:
     return {"targets": prod(call.inputs[1].shape)}
 
 

@@ -3,7 +3,7 @@
 from math import prod
 from typing import Any
 
-from layerscope.operations.family import Count, Family, Invocation, Number, on_input, on_output
+from layerscope.operations.family import CountRule, Family, Invocation, Number, on_input, on_output
 
 
 def norm_flops(**shape: Number) -> Number:
@@ -31,7 +31,7 @@ def _fvcore_norm(call: Invocation) -> int:
     return _elements(call) * (5 if call.arguments.get("weight") is not None else 4)
 
 
-def _beyond(fvcore: Count | None) -> Count:
+def _beyond(fvcore: CountRule | None) -> CountRule:
     """Return a function for fvcore's count minus the textbook's 5 per element."""
 
     def difference(call: Invocation) -> int:
@@ -43,8 +43,9 @@ def _beyond(fvcore: Count | None) -> Count:
 def _norm(
     name: str,
     parameters: tuple[str, ...],
-    fvcore: Count | None = None,
+    fvcore: CountRule | None = None,
     operations: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
 ) -> Family:
     return Family(
         name=name,
@@ -55,6 +56,7 @@ def _norm(
         input_gradient=on_input(norm_flops),
         fvcore=fvcore,
         fvcore_beyond=_beyond(fvcore),
+        settings=settings,
     )
 
 
@@ -70,6 +72,7 @@ _BATCH_NORM = (
     *("input", "running_mean", "running_var", "weight", "bias"),
     *("training", "momentum", "eps"),
 )
+_CHANNELS = ("num_features", "eps", "momentum", "affine", "track_running_stats")
 
 FAMILIES = (
     _norm(
@@ -77,6 +80,7 @@ FAMILIES = (
         _BATCH_NORM,
         _fvcore_batch_norm,
         ("aten::native_batch_norm", "aten::_native_batch_norm_legit"),
+        _CHANNELS,
     ),
     _norm(
         "instance_norm",
@@ -85,18 +89,21 @@ FAMILIES = (
             *("use_input_stats", "momentum", "eps"),
         ),
         _fvcore_norm,
+        settings=_CHANNELS,
     ),
     _norm(
         "layer_norm",
         ("input", "normalized_shape", "weight", "bias", "eps"),
         _fvcore_norm,
         ("aten::native_layer_norm",),
+        ("normalized_shape", "eps", "elementwise_affine"),
     ),
     _norm(
         "group_norm",
         ("input", "num_groups", "weight", "bias", "eps"),
         _fvcore_norm,
         ("aten::native_group_norm",),
+        ("num_groups", "num_channels", "eps", "affine"),
     ),
     _norm(
         "rms_norm", ("input", "normalized_shape", "weight", "eps"), None, ("aten::_fused_rms_norm",)

@@ -8,12 +8,22 @@ from layerscope.operations.family import (
     two_per_element_flops,
 )
 
+# Arguments that are no settings of what is computed.
+_OTHERS = ("input", "weight", "training", "inplace")
 
-def _elementwise(name: str, *functions: str, parameters: tuple[str, ...] = ("input",)) -> Family:
+
+def _elementwise(
+    name: str,
+    *functions: str,
+    parameters: tuple[str, ...] = ("input",),
+    is_elementwise: bool = True,
+) -> Family:
     return Family(
         name=name,
         functions=functions or (name,),
         parameters=parameters,
+        settings=tuple(name for name in parameters if name not in _OTHERS),
+        is_elementwise=is_elementwise,
         forward=on_output(elementwise_flops),
         input_gradient=on_input(elementwise_flops),
     )
@@ -35,10 +45,11 @@ FAMILIES = (
                 "hardswish",
                 "hardsigmoid",
             ),
-            *("relu6", "abs", "clamp", "square", "exp", "sqrt", "rsqrt", "reciprocal", "neg"),
-            *("maximum", "minimum", "rrelu", "softsign", "log_sigmoid", "tanhshrink"),
+            *("relu6", "abs", "square", "exp", "sqrt", "rsqrt", "reciprocal", "neg"),
+            *("rrelu", "softsign", "log_sigmoid", "tanhshrink"),
         )
     ),
+    *(_elementwise(name, is_elementwise=False) for name in ("maximum", "minimum", "clamp")),
     _elementwise("prelu", parameters=("input", "weight")),
     _elementwise("celu", parameters=("input", "alpha")),
     _elementwise("gelu", parameters=("input", "approximate")),
@@ -46,7 +57,7 @@ FAMILIES = (
     _elementwise("elu", parameters=("input", "alpha")),
     _elementwise("hardtanh", parameters=("input", "min_val", "max_val")),
     _elementwise("softplus", parameters=("input", "beta", "threshold")),
-    _elementwise("glu", parameters=("input", "dim")),
+    _elementwise("glu", parameters=("input", "dim"), is_elementwise=False),
     _elementwise("dropout", "dropout", parameters=_DROPOUT),
     _elementwise("alpha_dropout", "alpha_dropout", parameters=_DROPOUT),
     _elementwise(

@@ -5,7 +5,7 @@ from layerscope.operations.family import (
     Family,
     Invocation,
     Number,
-    Sizes,
+    SizesByName,
     batch_size,
     elementwise_flops,
     on_input,
@@ -33,7 +33,7 @@ def lp_pool_flops(**geometry: Number) -> Number:
 
 
 def _window_sizes(dims: int):
-    def sizes(call: Invocation) -> Sizes:
+    def sizes(call: Invocation) -> SizesByName:
         shape = call.output_shape
         return {
             "N": batch_size(shape, dims),
@@ -45,6 +45,7 @@ def _window_sizes(dims: int):
 
 
 _POOL = ("input", "kernel_size", "stride", "padding")
+_SETTINGS = ("kernel_size", "stride", "padding", "ceil_mode")
 
 
 def _fvcore_adaptive(call: Invocation) -> int:
@@ -64,6 +65,7 @@ def _max_pool(dims: int) -> Family:
         parameters=(*_POOL, "dilation", "ceil_mode"),
         forward=Cost(max_pool_flops, _window_sizes(dims)),
         input_gradient=on_input(elementwise_flops),
+        settings=(*_SETTINGS, "dilation", "return_indices"),
     )
 
 
@@ -75,6 +77,7 @@ def _fractional(dims: int) -> Family:
         forward=Cost(max_pool_flops, _window_sizes(dims)),
         input_gradient=on_input(elementwise_flops),
         parameters=("input", "kernel_size", "output_size"),
+        settings=("kernel_size", "return_indices"),
     )
 
 
@@ -92,6 +95,7 @@ def _averages(
     name: str,
     functions: tuple[str, ...],
     parameters: tuple[str, ...],
+    settings: tuple[str, ...] = ("output_size",),
     *,
     fvcore: bool = False,
     operations: tuple[str, ...] = (),
@@ -104,6 +108,7 @@ def _averages(
         forward=on_input(elementwise_flops),
         input_gradient=on_input(elementwise_flops),
         fvcore=_fvcore_adaptive if fvcore else None,
+        settings=settings,
     )
 
 
@@ -115,6 +120,7 @@ FAMILIES = (
         "avg_pool",
         ("avg_pool1d", "avg_pool2d", "avg_pool3d"),
         (*_POOL, "ceil_mode", "count_include_pad", "divisor_override"),
+        (*_SETTINGS, "count_include_pad", "divisor_override"),
         operations=("aten::avg_pool2d", "aten::avg_pool3d"),
     ),
     _averages("adaptive_avg_pool", ("adaptive_avg_pool2d",), ("input", "output_size"), fvcore=True),
@@ -130,6 +136,7 @@ FAMILIES = (
             f"adaptive_max_pool{n}d{suffix}" for n in (1, 2, 3) for suffix in ("", "_with_indices")
         ),
         ("input", "output_size"),
+        ("output_size", "return_indices"),
         operations=("aten::adaptive_max_pool2d", "aten::adaptive_max_pool3d"),
     ),
 )

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 
 from layerscope.operations.convolution import bias_sum_flops
-from layerscope.operations.family import Cost, Family, Invocation, Number, Shape, Sizes, on_output
+from layerscope.operations.family import (
+    Cost,
+    Family,
+    Invocation,
+    Number,
+    Shape,
+    SizesByName,
+    on_output,
+)
 from layerscope.operations.softmax import softmax_flops, softmax_gradient_flops
 
 
@@ -69,7 +77,7 @@ def attention_gradient_flops(
     return 4 * attention_macs(batch, queries, keys, E, E_value) + scores
 
 
-def _linear_sizes(call: Invocation) -> Sizes:
+def _linear_sizes(call: Invocation) -> SizesByName:
     weight = call.arguments["weight"].shape
     return {
         "rows": prod(call.input_shape[:-1]),
@@ -97,7 +105,7 @@ _FACTORS = {
 }
 
 
-def _product_sizes(first: Shape, second: Shape) -> Sizes:
+def _product_sizes(first: Shape, second: Shape) -> SizesByName:
     """Return the sizes of a product from the factors' shapes, by the rules of torch.matmul."""
     left = (1, *first) if len(first) == 1 else first
     right = (*second, 1) if len(second) == 1 else second
@@ -121,7 +129,7 @@ def _factor(call: Invocation, name: str) -> Any:
 
 
 def _product(name: str, factors: tuple[str, str]) -> Family:
-    def sizes(call: Invocation) -> Sizes:
+    def sizes(call: Invocation) -> SizesByName:
         first, second = (_factor(call, factor).shape for factor in factors)
         return _product_sizes(first, second)
 
@@ -145,7 +153,7 @@ def _product(name: str, factors: tuple[str, str]) -> Family:
     )
 
 
-def _fvcore_product(name: str, call: Invocation, sizes: Sizes) -> int:
+def _fvcore_product(name: str, call: Invocation, sizes: SizesByName) -> int:
     """Return the first factor's elements times the second's last size, without broadcasting."""
     if name == "matmul":
         first, second = (_factor(call, factor).shape for factor in _FACTORS["matmul"])
@@ -153,7 +161,7 @@ def _fvcore_product(name: str, call: Invocation, sizes: Sizes) -> int:
     return prod(sizes.values())
 
 
-def _attention_sizes(call: Invocation) -> Sizes:
+def _attention_sizes(call: Invocation) -> SizesByName:
     query, key, value = (call.arguments[name].shape for name in ("query", "key", "value"))
     return {
         "batch": prod(query[:-2]),
@@ -179,7 +187,7 @@ def einsum_gradient_flops(**sizes: Number) -> Number:
     return 4 * einsum_macs(**sizes)
 
 
-def _einsum_sizes(call: Invocation) -> Sizes:
+def _einsum_sizes(call: Invocation) -> SizesByName:
     if not isinstance(call.arguments["equation"], str):  # Operands alternate with indices.
         return {"elements": call.output_elements}
     equation = call.arguments["equation"].replace(" ", "").partition("->")[0]
@@ -232,6 +240,8 @@ FAMILIES = (
         bias_gradient=on_output(bias_sum_flops),
         matrices=("input", "weight"),
         fvcore=_fvcore_linear,
+        settings=("in_features", "out_features"),
+        weight_settings=lambda shape, _: {"in_features": shape[-1], "out_features": shape[0]},
     ),
     *(_product(name, factors) for name, factors in _FACTORS.items()),
     Family(

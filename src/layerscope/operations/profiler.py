@@ -12,8 +12,6 @@ from typing import Any
 from layerscope.operations.family import Invocation
 from layerscope.operations.products import product_flops
 
-Arguments = dict[str, Any]
-
 
 def _elements(value: Any) -> int:
     return prod(value.shape) if hasattr(value, "shape") else 0

@@ -1,6 +1,6 @@
 """Fused recurrent layers."""
 
-from layerscope.operations.family import Cost, Family, Invocation, Number, Sizes
+from layerscope.operations.family import Cost, Family, Invocation, Number, SizesByName
 
 
 def lstm_macs(N: Number, T: Number, in_features: Number, hidden: Number) -> Number:
@@ -26,7 +26,7 @@ def lstm_weight_flops(N: Number, T: Number, in_features: Number, hidden: Number)
     return 2 * lstm_macs(N, T, in_features, hidden)
 
 
-def _sizes(call: Invocation) -> Sizes:
+def _sizes(call: Invocation) -> SizesByName:
     steps, batch, features = call.input_shape
     return {
         "N": batch,

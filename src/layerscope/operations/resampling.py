@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from math import prod
 
-from layerscope.operations.family import Cost, Family, Invocation, Number, Sizes
+from layerscope.operations.family import Cost, Family, Invocation, Number, SizesByName
 
 
 def resampling_flops(outputs: Number, taps: Number) -> Number:
@@ -36,7 +36,7 @@ def _per_output(count: int) -> Callable[[Invocation], int]:
 
 
 def _resampling(name: str, taps: int) -> Family:
-    def sizes(call: Invocation) -> Sizes:
+    def sizes(call: Invocation) -> SizesByName:
         return {"outputs": prod(call.output_shape), "taps": taps}
 
     return Family(
@@ -51,7 +51,7 @@ def _resampling(name: str, taps: int) -> Family:
     )
 
 
-def _sampler_sizes(call: Invocation) -> Sizes:
+def _sampler_sizes(call: Invocation) -> SizesByName:
     dims = len(call.output_shape) - 2
     mode = call.arguments.get("interpolation_mode") or 0
     return {"outputs": prod(call.output_shape), "taps": _BY_MODE[f"grid_sampler_{dims}d"][mode]}

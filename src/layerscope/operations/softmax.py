@@ -7,7 +7,7 @@ from layerscope.operations.family import (
     Family,
     Invocation,
     Number,
-    Sizes,
+    SizesByName,
     on_input,
     on_output,
 )
@@ -36,7 +36,7 @@ def cross_entropy_gradient_flops(N: Number, C: Number) -> Number:
     return 2 * N * C
 
 
-def _score_sizes(call: Invocation) -> Sizes:
+def _score_sizes(call: Invocation) -> SizesByName:
     """Return the sizes N and C of scores (N, C, ...), or (C,) for a single image."""
     shape = call.input_shape
     num_classes = shape[min(1, len(shape) - 1)]
@@ -51,6 +51,7 @@ def _softmax(name: str, function: str, operation: str) -> Family:
         parameters=("input", "dim"),
         forward=on_output(softmax_flops),
         input_gradient=on_input(softmax_gradient_flops),
+        settings=("dim",),
     )
 
 

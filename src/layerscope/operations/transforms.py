@@ -7,7 +7,7 @@ from layerscope.operations.family import (
     Family,
     Invocation,
     Number,
-    Sizes,
+    SizesByName,
     elementwise_flops,
     on_input,
 )
@@ -27,7 +27,7 @@ def real_fft_flops(transforms: Number, points: Number, stages: Number) -> Number
     return (fft_flops(transforms, points, stages) + 1) // 2
 
 
-def _fft_sizes(call: Invocation) -> Sizes:
+def _fft_sizes(call: Invocation) -> SizesByName:
     shape = max((call.input_shape, call.output_shape), key=prod)
     dims = call.arguments["dim"]
     points = prod(shape[dim] for dim in dims)
@@ -50,7 +50,7 @@ def bilinear_gradient_flops(N: Number, in1: Number, in2: Number, out: Number) ->
     return 4 * bilinear_macs(N, in1, in2, out)
 
 
-def _bilinear_sizes(call: Invocation) -> Sizes:
+def _bilinear_sizes(call: Invocation) -> SizesByName:
     first, weight = call.inputs[0].shape, call.inputs[1].shape
     return {
         "N": prod(first[:-1]),
@@ -65,7 +65,7 @@ def distance_flops(batch: Number, first: Number, second: Number, features: Numbe
     return 3 * batch * first * second * features
 
 
-def _distance_sizes(call: Invocation) -> Sizes:
+def _distance_sizes(call: Invocation) -> SizesByName:
     first, second = call.inputs[0].shape, call.inputs[1].shape
     return {
         "batch": prod(first[:-2]),
@@ -80,7 +80,7 @@ def grid_flops(points: Number, dims: Number) -> Number:
     return 2 * points * dims * (dims + 1)
 
 
-def _grid_sizes(call: Invocation) -> Sizes:
+def _grid_sizes(call: Invocation) -> SizesByName:
     size = call.arguments["size"]
     return {"points": size[0] * prod(size[2:]), "dims": len(size) - 2}
 
@@ -95,14 +95,14 @@ def bag_flops(indices: Number, features: Number) -> Number:
     return indices * features
 
 
-def _bag_sizes(call: Invocation) -> Sizes:
+def _bag_sizes(call: Invocation) -> SizesByName:
     return {
         "indices": prod(call.arguments["indices"].shape),
         "features": call.arguments["weight"].shape[1],
     }
 
 
-def _added_sizes(call: Invocation) -> Sizes:
+def _added_sizes(call: Invocation) -> SizesByName:
     """Return the sizes of the tensor that is added: the last one among the arguments."""
     return {"elements": prod(call.inputs[-1].shape)}
 

@@ -41,12 +41,32 @@ _MOVES = (
     *("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "as_tensor", "scalar_tensor"),
 )
 
+_DEFAULTS = {"flatten": {"start_dim": 0, "end_dim": -1}, "cat": {"dim": 0}}
+_SETTINGS = {"flatten": ("start_dim", "end_dim")}
+
+# The elements stay in row-major order, whatever the shapes.
+IN_ORDER = frozenset(
+    {
+        *("flatten", "unflatten", "view", "view_as", "reshape", "reshape_as"),
+        *("squeeze", "unsqueeze", "contiguous", "clone"),
+    }
+)
+
+
+def _family(name: str, *, is_view: bool) -> Family:
+    return Family(
+        name,
+        (name,),
+        parameters=_PARAMETERS.get(name, ("input",)),
+        is_view=is_view,
+        settings=_SETTINGS.get(name, ()),
+        defaults=_DEFAULTS.get(name, {}),
+    )
+
+
 FAMILIES = (
-    *(
-        Family(name, (name,), is_view=True, parameters=_PARAMETERS.get(name, ("input",)))
-        for name in _VIEWS
-    ),
-    *(Family(name, (name,), parameters=_PARAMETERS.get(name, ("input",))) for name in _MOVES),
+    *(_family(name, is_view=True) for name in _VIEWS),
+    *(_family(name, is_view=False) for name in _MOVES),
 )
 
 # Operations that move data, for calls outside of the functions above.

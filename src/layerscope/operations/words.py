@@ -71,7 +71,7 @@ _ROLES: tuple[tuple[_Applies, SavedRole], ...] = (
 )
 
 
-Group = Literal["weights", "norm", "activation", "pool", "other"]
+LayerGroup = Literal["weights", "norm", "activation", "pool", "other"]
 
 _SHORT_NAMES = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "Conv"),
@@ -101,7 +101,12 @@ def short_name(kind: str, output_shape: Sequence[int]) -> str | None:
     return _SHORT_NAMES.get(kind)
 
 
-def group_of(kind: str) -> Group:
+def pooled_value(kind: str) -> str | None:
+    """Return what pooling takes of each window; None of other kinds of layers."""
+    return {"avg": "mean", "max": "maximum"}.get(kind.removesuffix("_pool").split("_")[-1])
+
+
+def group_of(kind: str) -> LayerGroup:
     """Return the group of layers that a drawing of a network shows alike."""
     if kind.startswith("conv") or kind == "linear":
         return "weights"

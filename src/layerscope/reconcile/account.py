@@ -8,7 +8,7 @@ from typing import TypeVar
 from layerscope.dry_run import DryRun, LayerCall, OperationRecord, SavedStorages, saved_storages
 from layerscope.dry_run.saved import operations_that_lead_to_loss
 from layerscope.operations import is_view, updates_statistics
-from layerscope.theory import CostTable, LayerCost, Unit, cost_table, textbook_units
+from layerscope.theory import CostTable, CountedUnit, LayerCost, cost_table, textbook_units
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,7 +25,7 @@ class Account:
     """
 
     run: DryRun
-    units: tuple[Unit, ...]
+    units: tuple[CountedUnit, ...]
     costs: CostTable
     saved: SavedStorages | None
 
@@ -53,12 +53,12 @@ class Account:
         return _grouped((call.key, call) for call in self.run.layers)
 
     @cached_property
-    def units_by_layer(self) -> Mapping[str, tuple[Unit, ...]]:
+    def units_by_layer(self) -> Mapping[str, tuple[CountedUnit, ...]]:
         """The units of each layer."""
         return _grouped((unit.layer, unit) for unit in self.units)
 
     @cached_property
-    def units_by_call(self) -> Mapping[int | None, tuple[Unit, ...]]:
+    def units_by_call(self) -> Mapping[int | None, tuple[CountedUnit, ...]]:
         """The units of each call."""
         return _grouped((unit.call, unit) for unit in self.units)
 
@@ -114,7 +114,7 @@ class Account:
                     break
         return _grouped(found)
 
-    def is_needed(self, unit: Unit) -> bool:
+    def is_needed(self, unit: CountedUnit) -> bool:
         """Tell whether an output, or a tensor that outlives the step, depends on the unit."""
         made = {tensor.storage for tensor in unit.invocation.outputs}  # type: ignore[attr-defined]
         return any(

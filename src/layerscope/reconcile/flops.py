@@ -19,7 +19,7 @@ from layerscope.operations import (
 )
 from layerscope.reconcile.account import Account
 from layerscope.reconcile.rows import Reason, merged
-from layerscope.theory import Unit
+from layerscope.theory import CountedUnit
 from layerscope.theory.units import operation_invocation
 
 
@@ -59,21 +59,21 @@ def _reason(code: str, amount: int, text: str, source: str | None = None) -> tup
     return (Reason(code, amount, text, source),) if amount else ()
 
 
-def _name(unit: Unit) -> str:
+def _name(unit: CountedUnit) -> str:
     return unit.name.removeprefix("aten::")
 
 
-def _backward_theory(unit: Unit) -> int | None:
+def _backward_theory(unit: CountedUnit) -> int | None:
     counts = unit.costs.counts
     return _sum((counts["input_gradient_flops"], counts["weight_gradient_flops"]))
 
 
-def _products(unit: Unit) -> int:
+def _products(unit: CountedUnit) -> int:
     """Return the FLOPs of the matrix products in a unit's forward pass; backward has twice that."""
     return 2 * (unit.costs.counts["macs"] or 0)
 
 
-def _has_products(unit: Unit) -> bool:
+def _has_products(unit: CountedUnit) -> bool:
     """Tell whether it is a product of two factors; with more, torch chooses an order."""
     if unit.family is None or not unit.family.matrices:
         return False
@@ -89,13 +89,13 @@ def fvcore_prediction(account: Account, layer: str, quantity: str) -> Prediction
     return _added(_fvcore_unit(account, unit, quantity) for unit in units if unit.operations)
 
 
-def _function_of(account: Account, unit: Unit) -> str | None:
+def _function_of(account: Account, unit: CountedUnit) -> str | None:
     """Return the name of the function that ran an operation."""
     function = account.run.operations[unit.operations[0]].function
     return None if function is None else account.run.functions[function].name
 
 
-def _fvcore_unit(account: Account, unit: Unit, quantity: str) -> Prediction:
+def _fvcore_unit(account: Account, unit: CountedUnit, quantity: str) -> Prediction:
     theory = unit.costs.counts[quantity]
     formula = None if unit.family is None else unit.family.fvcore
     is_traced = unit.is_function or _function_of(account, unit) in TRACED_APART
@@ -184,7 +184,7 @@ def counter_forward_prediction(account: Account, layer: str) -> Prediction:
     return _added(_counter_forward(account, unit) for unit in units if unit.operations)
 
 
-def _counter_forward(account: Account, unit: Unit) -> Prediction:
+def _counter_forward(account: Account, unit: CountedUnit) -> Prediction:
     theory = unit.costs.counts["forward_flops"]
     count = _count(_own(account, unit.operations), _dispatcher)
     if count is None:
@@ -199,7 +199,7 @@ def _part(products: int, theory: int | None, reasons: tuple[Reason, ...] = ()) -
     return Prediction(products, None if theory is None else theory - products, reasons)
 
 
-def _inside(unit: Unit, count: int) -> tuple[Reason, ...]:
+def _inside(unit: CountedUnit, count: int) -> tuple[Reason, ...]:
     text = f"it counts products and additions that torch computes {_name(unit)} with"
     return _reason("products", count, text)
 
@@ -211,7 +211,7 @@ def counter_backward_prediction(account: Account, layer: str) -> Prediction:
     return _with_extra(account, layer, own, _dispatcher, _dispatcher)
 
 
-def _counter_backward(account: Account, unit: Unit) -> Prediction:
+def _counter_backward(account: Account, unit: CountedUnit) -> Prediction:
     theory = _backward_theory(unit)
     count = _count(_own(account, unit.backward), _dispatcher)
     has_formula = _count(_own(account, unit.operations), _dispatcher) is not None
@@ -222,7 +222,7 @@ def _counter_backward(account: Account, unit: Unit) -> Prediction:
     return _part(2 * _products(unit), theory, _gradient_reasons(account, unit))
 
 
-def _gradient_reasons(account: Account, unit: Unit) -> tuple[Reason, ...]:
+def _gradient_reasons(account: Account, unit: CountedUnit) -> tuple[Reason, ...]:
     """Name the products that the step does not compute, or that the counter counts differently."""
     if _count(_own(account, unit.backward), _dispatcher) is None:
         return _no_gradient(unit, 2 * _products(unit))
@@ -235,7 +235,7 @@ def _gradient_reasons(account: Account, unit: Unit) -> tuple[Reason, ...]:
     return reasons + _recomputed_scores(account, unit)
 
 
-def _recomputed_scores(account: Account, unit: Unit) -> tuple[Reason, ...]:
+def _recomputed_scores(account: Account, unit: CountedUnit) -> tuple[Reason, ...]:
     """Name the scores that fused attention kernels recompute, with all three gradients at once."""
     sizes = next((f.arguments for f in unit.costs.formulas if f.quantity == "macs"), {})
     fused = [
@@ -249,7 +249,7 @@ def _recomputed_scores(account: Account, unit: Unit) -> tuple[Reason, ...]:
     return _reason("scores_again", amount, "the fused kernel computes the scores again")
 
 
-def missing_gradients(unit: Unit) -> tuple[Reason, ...]:
+def missing_gradients(unit: CountedUnit) -> tuple[Reason, ...]:
     """Name the gradients of a product's factors that nothing needs."""
     assert unit.family is not None
     reasons: tuple[Reason, ...] = ()
@@ -271,7 +271,7 @@ def missing_gradients(unit: Unit) -> tuple[Reason, ...]:
     return merged(reasons)
 
 
-def _factors(unit: Unit) -> list[tuple[str, bool]]:
+def _factors(unit: CountedUnit) -> list[tuple[str, bool]]:
     """Return each factor's name, and whether its gradient is needed."""
     assert unit.family is not None
     if unit.family.matrices == ("operands",):
@@ -284,7 +284,7 @@ def _factors(unit: Unit) -> list[tuple[str, bool]]:
     ]
 
 
-def _no_gradient(unit: Unit, amount: int) -> tuple[Reason, ...]:
+def _no_gradient(unit: CountedUnit, amount: int) -> tuple[Reason, ...]:
     return _reason("no_gradient", -amount, "no backward pass runs through it")
 
 
@@ -316,7 +316,7 @@ def profiler_forward_prediction(account: Account, layer: str) -> Prediction:
     return _added(_profiler_forward(account, unit) for unit in units if unit.operations)
 
 
-def _profiler_forward(account: Account, unit: Unit) -> Prediction:
+def _profiler_forward(account: Account, unit: CountedUnit) -> Prediction:
     theory = unit.costs.counts["forward_flops"]
     function = None if unit.family is None else unit.family.profiler
     outer = None if function is None else function(unit.invocation)
@@ -360,7 +360,7 @@ def _doubled(account: Account, operations: list[OperationRecord], outer: int) ->
     return _reason("counted_twice", again, text)
 
 
-def _is_sum_or_product(unit: Unit) -> bool:
+def _is_sum_or_product(unit: CountedUnit) -> bool:
     """Tell whether it is an addition or a product of floating-point numbers."""
     return profiler.counts_first_operand(unit.name) and unit.costs is not FREE
 
@@ -379,7 +379,7 @@ def profiler_backward_prediction(account: Account, layer: str) -> Prediction:
     return Prediction(extra.theory, extra.not_counted, reasons)
 
 
-def _profiler_backward(account: Account, unit: Unit) -> Prediction:
+def _profiler_backward(account: Account, unit: CountedUnit) -> Prediction:
     theory = _backward_theory(unit)
     operations = _own(account, unit.backward)
     count = _count(operations, _profiler)
@@ -398,11 +398,11 @@ def _profiler_backward(account: Account, unit: Unit) -> Prediction:
     return Prediction(0, theory, _inside(unit, count))
 
 
-def _computes(unit: Unit) -> bool:
+def _computes(unit: CountedUnit) -> bool:
     return bool(unit.costs.formulas)
 
 
-def _factor_reasons(unit: Unit) -> tuple[Reason, ...]:
+def _factor_reasons(unit: CountedUnit) -> tuple[Reason, ...]:
     """Name the products for factors whose gradient nothing needs."""
     elements = prod(unit.invocation.output_shape)
     if not unit.backward:

@@ -28,6 +28,7 @@ from layerscope.measure import (
     profile_step,
     step_activations,
     torchinfo_counts,
+    unknown_memory,
 )
 from layerscope.reconcile.settings import ProfileSettings
 
@@ -93,20 +94,21 @@ def measure(step: Step, settings: ProfileSettings, instruments: frozenset[str]) 
     fvcore, notes = _fvcore(step) if "fvcore" in instruments else (None, ())
     torchinfo, more_notes = _torchinfo(step) if "torchinfo" in instruments else (None, ())
     activations, flop_counter = _counted(step, instruments)
+    reason = unknown_memory(step.device) if "memory" in instruments else None
+    notes += () if reason is None else (reason,)
+    with_memory, with_flops = "memory" in instruments and reason is None, "profiler" in instruments
     profiled, on_cuda = None, step.device.type == "cuda"
-    if instruments & {"profiler", "memory"}:
-        profiled = profile_step(
-            step, with_flops="profiler" in instruments, with_memory="memory" in instruments
-        )
+    if with_flops or with_memory:
+        profiled = profile_step(step, with_flops=with_flops, with_memory=with_memory)
     return Measurements(
         instruments=instruments,
         activations=activations,
         fvcore=fvcore,
         torchinfo=torchinfo,
         flop_counter=flop_counter,
-        profiler=flops_of(profiled) if profiled and "profiler" in instruments else None,
-        memory=memory_record(profiled) if profiled and "memory" in instruments else None,
-        cuda_memory=cuda_memory(step) if on_cuda and "memory" in instruments else None,
+        profiler=flops_of(profiled) if profiled and with_flops else None,
+        memory=memory_record(profiled) if profiled and with_memory else None,
+        cuda_memory=cuda_memory(step) if on_cuda and with_memory else None,
         times=layer_times(step) if "time" in instruments else None,
         machine=_machine(settings) if "machine" in instruments else None,
         notes=(*notes, *more_notes),

@@ -115,7 +115,7 @@ def comparisons(rows: Iterable[Row]) -> Comparisons:
     exact = [row for row in rows if row.is_exact]
     counted = [row for row in exact if row.counted]
     known = [row for row in counted if row.unexplained is not None]
-    compared = [row for row in known if not row.is_trivial]
+    compared = [row for row in known if row.is_compared]
     return Comparisons(
         num_compared=len(compared),
         num_trivial=len(known) - len(compared),

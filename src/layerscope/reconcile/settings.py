@@ -175,7 +175,7 @@ def prepared(
             for prefix in settings.freeze:
                 for parameter in _parameters_below(network, prefix):
                     parameter.requires_grad_(False)
-            call = call or CallArguments((random_image(settings),))
+            call = call or CallArguments((random_input(settings),))
             args, kwargs = _converted_call(call, settings)
             yield Step(network, args, kwargs, settings.autocast, call.loss)
 
@@ -370,7 +370,7 @@ def _needs_change(network: nn.Module, settings: ProfileSettings) -> bool:
     return False
 
 
-def random_image(settings: ProfileSettings) -> torch.Tensor:
+def random_input(settings: ProfileSettings) -> torch.Tensor:
     """Return a random input of the settings' shape; the global generators stay as they are."""
     num_bytes = math.prod(settings.input_shape) * torch.float32.itemsize  # It is drawn in float32.
     available = available_bytes("cpu")

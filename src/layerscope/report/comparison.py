@@ -7,7 +7,7 @@ from typing import Any
 
 from layerscope.base.files import write_json, write_text
 from layerscope.base.formatting import amount, share, unit_of
-from layerscope.compare import ClockDifference, Comparison, Difference, SavedProfile
+from layerscope.compare import ClockDifference, Difference, ProfileComparison, SavedProfile
 from layerscope.compare.differences import Change
 from layerscope.compare.saved import TEXTBOOK
 from layerscope.reconcile.rows import Reason
@@ -32,7 +32,7 @@ from layerscope.report.document import (
 from layerscope.report.html import fragment, to_page
 from layerscope.report.markdown import to_markdown
 from layerscope.report.profile.content import fold_name, input_text, settings_line, spread_text
-from layerscope.report.profile.records import plain
+from layerscope.report.profile.records import json_value
 from layerscope.report.terminal import Screen, TextScreen
 
 FORMAT = 1  # of compare.json
@@ -58,7 +58,7 @@ _BY_PATH = (
 class ComparisonReport:
     """What `layerscope.compare` returns: printed, it is a report of 100 columns."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: ProfileComparison) -> None:
         self.comparison = comparison
 
     @property
@@ -127,17 +127,17 @@ class ComparisonReport:
 # compare.json ---------------------------------------------------------------------------------
 
 
-def comparison_record(comparison: Comparison) -> dict[str, Any]:
+def comparison_record(comparison: ProfileComparison) -> dict[str, Any]:
     """Return the comparison as plain data: no nan, no infinity."""
     return {
         "format": FORMAT,
         "a": dict(comparison.a.settings),
         "b": dict(comparison.b.settings),
-        "changes": plain(comparison.changes),
+        "changes": json_value(comparison.changes),
         "layers": {
             "added": list(comparison.added),
             "removed": list(comparison.removed),
-            "retyped": plain(comparison.retyped),
+            "retyped": json_value(comparison.retyped),
         },
         "comparisons": {
             "num_compared": comparison.num_compared,
@@ -146,7 +146,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         },
         "differences": [_difference(each) for each in comparison.differences],
         "totals": [_difference(each) for each in comparison.totals],
-        "clock": [plain(each) | {"differs": each.differs} for each in comparison.clock],
+        "clock": [json_value(each) | {"differs": each.differs} for each in comparison.clock],
         "only_in": {
             side: [
                 {"quantity": quantity, "instrument": instrument} for quantity, instrument in keys
@@ -161,13 +161,13 @@ def _difference(difference: Difference) -> dict[str, Any]:
         {name: value for name, value in vars(reason).items() if value is not None}
         for reason in difference.reasons
     ]
-    return plain(difference) | {"difference": difference.difference, "reasons": reasons}
+    return json_value(difference) | {"difference": difference.difference, "reasons": reasons}
 
 
 # The document ---------------------------------------------------------------------------------
 
 
-def comparison_document(comparison: Comparison) -> Document:
+def comparison_document(comparison: ProfileComparison) -> Document:
     """Return the answer, then every layer that differs, then the clock."""
     title = f"Comparison of {_name(comparison.a)} (a) with {_name(comparison.b)} (b)"
     return Document(
@@ -205,7 +205,7 @@ _CONVENTIONS = (
 )
 
 
-def _summary(comparison: Comparison) -> Iterator[Block]:
+def _summary(comparison: ProfileComparison) -> Iterator[Block]:
     yield from _sides(comparison)
     yield Space()
     yield Paragraph(_verdict(comparison))
@@ -220,7 +220,7 @@ def _name(side: SavedProfile) -> str:
     return str(side.settings.get("network", "a network"))
 
 
-def _sides(comparison: Comparison) -> Iterator[Block]:
+def _sides(comparison: ProfileComparison) -> Iterator[Block]:
     """Yield what both sides are, and which circumstances differ."""
     for name, side in (("a", comparison.a), ("b", comparison.b)):
         yield Paragraph(f"{name}: {_settings_text(side)} ({side.source})", "quiet")
@@ -246,7 +246,7 @@ def _value_text(value: object) -> str:
     return input_text(value) if isinstance(value, list | dict) else str(value)
 
 
-def _verdict(comparison: Comparison) -> str:
+def _verdict(comparison: ProfileComparison) -> str:
     differing = [each for each in comparison.differences if each.difference]
     known = comparison.num_compared
     text = f"{len(differing):,} of {known:,} figures differ"
@@ -262,7 +262,7 @@ def _verdict(comparison: Comparison) -> str:
     return f"{text}. Every difference is the sum of its reasons; {left} left unexplained."
 
 
-def _presence(comparison: Comparison, most: int | None) -> Iterator[Block]:
+def _presence(comparison: ProfileComparison, most: int | None) -> Iterator[Block]:
     """Yield the layers that only one side has, and what is not compared at all."""
     retyped = tuple(f"{each.name} ({each.a} → {each.b})" for each in comparison.retyped)
     for what, names in (
@@ -294,7 +294,7 @@ _COLUMNS = (
 )
 
 
-def _totals(comparison: Comparison, title: str = "the whole network") -> Iterator[Block]:
+def _totals(comparison: ProfileComparison, title: str = "the whole network") -> Iterator[Block]:
     """Yield a line for each total; instruments that see the same share one."""
     alike: dict[tuple[object, ...], list[Difference]] = {}
     for total in comparison.totals:
@@ -339,7 +339,9 @@ def _signed_share(part: float) -> str:
     return "0 %" if not part else f"{'+' if part > 0 else ''}{share(part)}"
 
 
-def _leading(comparison: Comparison, found: Sequence[Difference]) -> Iterator[list[Difference]]:
+def _leading(
+    comparison: ProfileComparison, found: Sequence[Difference]
+) -> Iterator[list[Difference]]:
     """Yield the differences of each main quantity, by the instrument that is named first."""
     seen = {(each.quantity, each.instrument) for each in comparison.totals}
     for quantity, instruments in _FIRST.items():
@@ -347,7 +349,7 @@ def _leading(comparison: Comparison, found: Sequence[Difference]) -> Iterator[li
         yield [d for d in found if (d.quantity, d.instrument) == (quantity, chosen)]
 
 
-def _leaders(comparison: Comparison) -> Iterator[Block]:
+def _leaders(comparison: ProfileComparison) -> Iterator[Block]:
     """Yield the layers that grew most and those that shrank most, of each main quantity."""
     for title, sign in (("grew most", 1), ("shrank most", -1)):
         rows: list[tuple[Cell, ...]] = []
@@ -362,7 +364,7 @@ def _leaders(comparison: Comparison) -> Iterator[Block]:
             yield Table(columns, tuple(rows), title=title)
 
 
-def _why(comparison: Comparison, most: int | None) -> Iterator[Block]:
+def _why(comparison: ProfileComparison, most: int | None) -> Iterator[Block]:
     """Yield the reasons of each total, the largest of a quantity first."""
     groups: dict[tuple[str, str, int, str], list[str]] = {}
     for total in comparison.totals:
@@ -393,7 +395,7 @@ def _why(comparison: Comparison, most: int | None) -> Iterator[Block]:
     yield Space()
 
 
-def _is_first(comparison: Comparison, quantity: str, instruments: Sequence[str]) -> bool:
+def _is_first(comparison: ProfileComparison, quantity: str, instruments: Sequence[str]) -> bool:
     seen = {(each.quantity, each.instrument) for each in comparison.totals}
     chosen = next((n for n in _FIRST.get(quantity, ()) if (quantity, n) in seen), None)
     return chosen in instruments
@@ -402,7 +404,7 @@ def _is_first(comparison: Comparison, quantity: str, instruments: Sequence[str])
 # Layers ---------------------------------------------------------------------------------------
 
 
-def _layers(comparison: Comparison) -> Iterator[Block]:
+def _layers(comparison: ProfileComparison) -> Iterator[Block]:
     """Yield a line for each layer that differs; behind it every figure with its reasons."""
     by_layer: dict[str, list[Difference]] = {}
     for difference in comparison.differences:
@@ -464,7 +466,7 @@ def _reasons_text(quantity: str, reasons: Sequence[Reason]) -> Text:
 # The clock ------------------------------------------------------------------------------------
 
 
-def _clock(comparison: Comparison) -> Iterator[Block]:
+def _clock(comparison: ProfileComparison) -> Iterator[Block]:
     if not comparison.clock:
         return
     yield Heading(2, "Clock and allocator")
@@ -474,7 +476,7 @@ def _clock(comparison: Comparison) -> Iterator[Block]:
         yield Folded("Layer by layer, in seconds", (_clock_table(layers),), level=3)
 
 
-def _whole_clock(comparison: Comparison) -> Iterator[Block]:
+def _whole_clock(comparison: ProfileComparison) -> Iterator[Block]:
     whole = [each for each in comparison.clock if each.layer == "total"]
     if whole:
         yield _clock_table(whole, "what differs from run to run: median (least–most)")

@@ -262,7 +262,7 @@ def _figure(value: float, unit: Unit, short: bool) -> str:
             )
 
 
-def value_of(cell: Cell) -> float | None:
+def cell_value(cell: Cell) -> float | None:
     """Return the number that a cell stands for; None where it stands for none."""
     match cell:
         case Sum(value) | Shown(_, value):

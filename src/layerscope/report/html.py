@@ -34,10 +34,10 @@ from layerscope.report.document import (
     Text,
     anchors,
     cell_text,
+    cell_value,
     listed,
     plain,
     spans_of,
-    value_of,
 )
 from layerscope.report.latex import mathml
 
@@ -237,7 +237,7 @@ def _layer_table(table: Table) -> str:
     """Return a table that sorts, in which each row's first cell opens what stands behind it."""
     first, *others = table.columns
     by_value = [
-        column.is_number or any(value_of(row[place]) is not None for row in table.rows)
+        column.is_number or any(cell_value(row[place]) is not None for row in table.rows)
         for place, column in enumerate(table.columns)
     ]
     heads = [
@@ -280,7 +280,7 @@ def _button(title: Text) -> str:
 
 
 def _sorted_cell(cell: Cell, column: Column, by_value: bool) -> str:
-    text, value = cell_text(cell, column), value_of(cell)
+    text, value = cell_text(cell, column), cell_value(cell)
     key = f' data-text="{escape(plain(text))}"'
     if by_value:
         key = f' data-sort="{"" if value is None else repr(value)}"'

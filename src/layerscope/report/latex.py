@@ -12,12 +12,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # whose room imports torch, for which a terminal's first line does not wait
-    from layerscope.operations import Formula
+    from layerscope.operations import CostFormula
 
 # Writing LaTeX --------------------------------------------------------------------------------
 
 
-def general_latex(formula: "Formula", coloured: bool = False) -> str:
+def general_latex(formula: "CostFormula", coloured: bool = False) -> str:
     """Return the formula with its symbols, without dollar signs.
 
     Args:
@@ -26,7 +26,7 @@ def general_latex(formula: "Formula", coloured: bool = False) -> str:
     return _Writer(tuple(formula.arguments), coloured, None).written(formula)
 
 
-def substituted_latex(formula: "Formula", coloured: bool = False) -> str:
+def substituted_latex(formula: "CostFormula", coloured: bool = False) -> str:
     """Return the formula with each symbol's number, not evaluated, and the result behind it."""
     line = _Writer(tuple(formula.arguments), coloured, formula.arguments).written(formula)
     return f"{line} = {latex_count(formula.value)}"
@@ -135,7 +135,7 @@ class _Writer:
     coloured: bool
     numbers: Mapping[str, int] | None
 
-    def written(self, formula: "Formula") -> str:
+    def written(self, formula: "CostFormula") -> str:
         return self.write(_expression(formula.function, self.order))
 
     def write(self, expression: Any) -> str:

@@ -63,7 +63,7 @@ def chart(
 
 
 @dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """Values `low` to `high` onto pixels `start` to `end`.
 
     Args:
@@ -97,18 +97,18 @@ def plain_tick(text: str) -> str:
     return re.sub(r"\.(?!\d)", "", re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text))
 
 
-def rising_scale(high: float, start: float, end: float, about: int = 5) -> Scale:
+def rising_scale(high: float, start: float, end: float, about: int = 5) -> AxisScale:
     """Return a scale from 0 to the first round value that is not below `high`."""
     step = _step(high or 1.0, about)
-    return Scale(0.0, step * math.ceil((high or 1.0) / step - 1e-9), start, end)
+    return AxisScale(0.0, step * math.ceil((high or 1.0) / step - 1e-9), start, end)
 
 
-def round_scale(values: Sequence[float], start: float, end: float, about: int = 5) -> Scale:
+def round_scale(values: Sequence[float], start: float, end: float, about: int = 5) -> AxisScale:
     """Return a scale between the round numbers below and above all `values`."""
     low, high = min(values), max(values)
     step = _step((high - low) or abs(high) or 1.0, about)
     below = step * (math.ceil(low / step - 1e-9) - 1)
-    return Scale(
+    return AxisScale(
         max(0.0, below) if low >= 0 else below,
         step * (math.floor(high / step + 1e-9) + 1),
         start,
@@ -116,12 +116,12 @@ def round_scale(values: Sequence[float], start: float, end: float, about: int = 
     )
 
 
-def log_scale(values: Sequence[float], start: float, end: float, room: float = 1.6) -> Scale:
+def log_scale(values: Sequence[float], start: float, end: float, room: float = 1.6) -> AxisScale:
     """Return a scale around all positive `values`, with a factor `room` on both sides."""
-    return Scale(min(values) / room, max(values) * room, start, end, is_log=True)
+    return AxisScale(min(values) / room, max(values) * room, start, end, is_log=True)
 
 
-def left_axis(scale: Scale, x: float, right: float, text: Callable[[float], str]) -> str:
+def left_axis(scale: AxisScale, x: float, right: float, text: Callable[[float], str]) -> str:
     """Tick labels left of `x`, grid lines from there to `right`."""
     parts = []
     for tick in scale.ticks():
@@ -131,7 +131,7 @@ def left_axis(scale: Scale, x: float, right: float, text: Callable[[float], str]
     return "".join(parts)
 
 
-def bottom_axis(scale: Scale, y: float, top: float, text: Callable[[float], str]) -> str:
+def bottom_axis(scale: AxisScale, y: float, top: float, text: Callable[[float], str]) -> str:
     """Tick labels below `y`, grid lines from there up to `top`."""
     parts = []
     for tick in scale.ticks():
@@ -151,7 +151,7 @@ def legend(x: float, y: float, entries: Sequence[tuple[str, str]]) -> str:
     return "".join(parts)
 
 
-def shortened(words: str, length: int) -> str:
+def clipped(words: str, length: int) -> str:
     """The end is kept: it tells layers of a block apart."""
     return words if len(words) <= length else "…" + words[-(length - 1) :]
 

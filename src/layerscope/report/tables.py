@@ -9,7 +9,7 @@ from pathlib import Path
 
 from layerscope.base.files import named_in_errors, write_text
 
-Row = Mapping[str, object]
+TableRow = Mapping[str, object]
 
 
 class GrowingTable:
@@ -38,7 +38,7 @@ class GrowingTable:
         """The fields of all lines by column, as text."""
         return parse_rows(self._columns, self.lines)
 
-    def append(self, row: Row) -> None:
+    def append(self, row: TableRow) -> None:
         """Every column has a value; None is written as an empty field."""
         assert set(row) == set(self._columns), set(row) ^ set(self._columns)
         line = _line([_text(row[column]) for column in self._columns])
@@ -67,7 +67,7 @@ def parse_rows(columns: Sequence[str], lines: Sequence[str]) -> list[dict[str, s
     ]
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[TableRow]) -> None:
     """A whole CSV file at once, atomically."""
     lines = [_line([_text(row[column]) for column in columns]) for row in rows]
     write_text(path, "".join([_line([_text(column) for column in columns]), *lines]))

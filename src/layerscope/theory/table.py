@@ -10,8 +10,8 @@ from math import prod
 
 from layerscope.dry_run import DryRun, LayerCall
 from layerscope.dry_run.records import Shape
-from layerscope.operations import QUANTITIES, Formula
-from layerscope.theory.units import Unit
+from layerscope.operations import QUANTITIES, CostFormula
+from layerscope.theory.units import CountedUnit
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class CostTable:
     input_bytes: int
     element_size: int
     layers: tuple[LayerCost, ...]
-    formulas: dict[str, tuple[Formula, ...]]
+    formulas: dict[str, tuple[CostFormula, ...]]
 
     def total(self) -> Total:
         """Return the sum of all layers, without input and loss."""
@@ -128,7 +128,7 @@ class CostTable:
         return tuple(_total(name, costs) for name, costs in groups.items())
 
 
-def cost_table(run: DryRun, units: tuple[Unit, ...], element_size: int) -> CostTable:
+def cost_table(run: DryRun, units: tuple[CountedUnit, ...], element_size: int) -> CostTable:
     """Return the tables of one forward and backward pass.
 
     Args:
@@ -137,8 +137,8 @@ def cost_table(run: DryRun, units: tuple[Unit, ...], element_size: int) -> CostT
     calls: dict[str, list[LayerCall]] = {}
     for call in run.layers:
         calls.setdefault(call.key, []).append(call)
-    of_call: dict[int | None, list[Unit]] = {}
-    of_layer: dict[str, list[Unit]] = {}
+    of_call: dict[int | None, list[CountedUnit]] = {}
+    of_layer: dict[str, list[CountedUnit]] = {}
     for unit in units:
         of_call.setdefault(unit.call, []).append(unit)
         of_layer.setdefault(unit.layer, []).append(unit)
@@ -161,26 +161,26 @@ def cost_table(run: DryRun, units: tuple[Unit, ...], element_size: int) -> CostT
     )
 
 
-def is_textbook_view(call: LayerCall, units: list[Unit]) -> bool:
+def is_textbook_view(call: LayerCall, units: list[CountedUnit]) -> bool:
     """Tell whether a call does nothing but views, so that the textbook stores no output."""
     if not units:
         return call.returns_input
     return all(unit.is_view or not _makes_memory(unit, call) for unit in units)
 
 
-def _makes_memory(unit: Unit, call: LayerCall) -> bool:
+def _makes_memory(unit: CountedUnit, call: LayerCall) -> bool:
     return unit.family is not None or not call.returns_input
 
 
-def textbook_output_bytes(call: LayerCall, units: list[Unit], element_size: int) -> int:
+def textbook_output_bytes(call: LayerCall, units: list[CountedUnit], element_size: int) -> int:
     """Return the bytes of one call's outputs: every output is stored, except a view."""
     return 0 if is_textbook_view(call, units) else call.output_elements * element_size
 
 
 def _layer_cost(
     calls: list[LayerCall],
-    of_call: dict[int | None, list[Unit]],
-    units: list[Unit],
+    of_call: dict[int | None, list[CountedUnit]],
+    units: list[CountedUnit],
     element_size: int,
 ) -> LayerCost:
     first = calls[0]

@@ -25,7 +25,7 @@ from layerscope.operations import (
 
 
 @dataclass(frozen=True)
-class Unit:
+class CountedUnit:
     """A function or an operation that the textbook counts.
 
     Args:
@@ -52,7 +52,7 @@ class Unit:
         return self.family is not None and self.family.is_view
 
 
-def textbook_units(run: DryRun) -> tuple[Unit, ...]:
+def textbook_units(run: DryRun) -> tuple[CountedUnit, ...]:
     """Return the units of the forward pass, in order, then those of custom backward passes."""
     units = [*_forward_units(run)]
     backward: dict[int, list[int]] = {}
@@ -74,7 +74,7 @@ def textbook_units(run: DryRun) -> tuple[Unit, ...]:
     return (*own, *_loose_units(run, loose))
 
 
-def _forward_units(run: DryRun) -> Iterator[Unit]:
+def _forward_units(run: DryRun) -> Iterator[CountedUnit]:
     """Yield a unit for each function that owns its operations, and for each other operation."""
     by_start: dict[int, list[FunctionRecord]] = {}
     for function in run.functions:
@@ -92,11 +92,11 @@ def _forward_units(run: DryRun) -> Iterator[Unit]:
         if number < len(run.operations):
             operation = run.operations[number]
             if operation.phase == "forward" and operation.layer is not None:
-                yield _operation_unit(run, number, operation)
+                yield _operation_unit(number, operation)
         number += 1
 
 
-def _function_unit(run: DryRun, function: FunctionRecord) -> Unit:
+def _function_unit(run: DryRun, function: FunctionRecord) -> CountedUnit:
     family = family_of_function(function.name)
     assert family is not None
     names = parameter_names(function.name)
@@ -105,7 +105,7 @@ def _function_unit(run: DryRun, function: FunctionRecord) -> Unit:
     invocation = Invocation(
         function.name, bound, inputs, function.outputs, any(t.requires_grad for t in inputs)
     )
-    return Unit(
+    return CountedUnit(
         function.name,
         True,
         function.layer or "",
@@ -133,7 +133,7 @@ def operation_invocation(operation: OperationRecord) -> Invocation:
     )
 
 
-def _operation_unit(run: DryRun, number: int, operation: OperationRecord) -> Unit:
+def _operation_unit(number: int, operation: OperationRecord) -> CountedUnit:
     invocation = operation_invocation(operation)
     family = family_of_operation(operation.base_name)
     costs = (
@@ -142,13 +142,15 @@ def _operation_unit(run: DryRun, number: int, operation: OperationRecord) -> Uni
         else family_costs(family, invocation)
     )
     layer, call = operation.layer or "", operation.call
-    return Unit(operation.base_name, False, layer, call, family, invocation, costs, (number,))
+    return CountedUnit(
+        operation.base_name, False, layer, call, family, invocation, costs, (number,)
+    )
 
 
-def _loose_units(run: DryRun, numbers: list[int]) -> Iterator[Unit]:
+def _loose_units(run: DryRun, numbers: list[int]) -> Iterator[CountedUnit]:
     """Yield the operations of custom autograd.Functions' backward passes as units."""
     for number in numbers:
-        unit = _operation_unit(run, number, run.operations[number])
+        unit = _operation_unit(number, run.operations[number])
         counts = dict.fromkeys(QUANTITIES, 0) | {
             "input_gradient_flops": unit.costs.counts["forward_flops"]
         }
@@ -158,7 +160,7 @@ def _loose_units(run: DryRun, numbers: list[int]) -> Iterator[Unit]:
 class _Positions:
     """Finds the unit whose autograd node runs an operation of the backward pass."""
 
-    def __init__(self, run: DryRun, units: list[Unit]) -> None:
+    def __init__(self, run: DryRun, units: list[CountedUnit]) -> None:
         self._by_function: dict[int, int] = {}
         self._by_owner: dict[tuple[int | None, int | None], tuple[list[int], list[int]]] = {}
         for position, unit in enumerate(units):

@@ -23,7 +23,7 @@ from layerscope.base.targets import (
 from layerscope.config.schema import CustomSchedulerConfig
 
 _KEY = "scheduler._target_"
-Groups = Sequence[Mapping[str, Any]]  # an optimizer's, without their parameters
+ParamGroups = Sequence[Mapping[str, Any]]  # an optimizer's, without their parameters
 
 
 class OwnSchedule(Protocol):
@@ -84,7 +84,7 @@ class _OfAFunction:
         config: CustomSchedulerConfig,
         target: str,
         function: Callable[..., Any],
-        groups: Groups,
+        groups: ParamGroups,
         divisor: int,
         total: int,
     ) -> None:
@@ -102,7 +102,7 @@ class _OfAFunction:
         return [{"lr": rate * factor} for rate in self._full_rates]
 
 
-class _Groups(torch.optim.Optimizer):
+class _StandInOptimizer(torch.optim.Optimizer):
     """The groups of an optimizer, for a scheduler to write into; a step does nothing."""
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -143,7 +143,7 @@ class _OfAClass:
 
     def _restart(self) -> None:
         groups = [{**g, "params": [torch.nn.Parameter(torch.zeros(()))]} for g in self._full]
-        self._groups = _Groups(groups, dict(self._defaults))
+        self._groups = _StandInOptimizer(groups, dict(self._defaults))
         self._scheduler = call_target(
             self._target, self._class, "scheduler", self._groups, **self._keys
         )

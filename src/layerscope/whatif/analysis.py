@@ -20,15 +20,15 @@ from layerscope.reconcile.settings import OPTIMIZERS
 from layerscope.theory import LayerCost, Total
 from layerscope.whatif.runs import (
     QUANTITIES,
-    Figure,
     Run,
+    VariantFigure,
     Weighted,
     skeleton,
     weighted_calls,
     weighted_layers,
 )
 from layerscope.whatif.variants import VARIANTS, Variant, run_variant, without_formula
-from layerscope.whatif.words import code, listed, percent, sizes, times
+from layerscope.whatif.words import code, code_list, percent_of, sizes, times
 
 # A row of the table has these figures, in this order.
 COLUMNS = tuple(name for name, _ in QUANTITIES.values())
@@ -44,10 +44,10 @@ class Finding:
 
     title: str
     text: str
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[VariantFigure, ...] = ()
 
 
-Says = Callable[[Run], tuple[str, tuple[Figure, ...]]]
+Says = Callable[[Run], tuple[str, tuple[VariantFigure, ...]]]
 
 
 def analyse(
@@ -81,7 +81,7 @@ def _found(title: str, says: Says, base: Run) -> Finding:
 
 
 def _of_variant(variant: Variant) -> Says:
-    def says(base: Run) -> tuple[str, tuple[Figure, ...]]:
+    def says(base: Run) -> tuple[str, tuple[VariantFigure, ...]]:
         changed, run = run_variant(variant, base)
         text = variant.says(base, changed, run) + _not_run(run)
         pairs = ((figure, figure.over(base.figures[q])) for q, figure in run.figures.items())
@@ -95,7 +95,7 @@ def _not_run(run: Run) -> str:
     return f" It was not run: {run.too_large}." if run.too_large else ""
 
 
-def _differing(figures: tuple[Figure, ...]) -> str:
+def _differing(figures: tuple[VariantFigure, ...]) -> str:
     """Say where the instruments found something else than was predicted."""
     differing = [
         f"{figure.name} by {figure.difference:+,} {figure.unit}"
@@ -110,11 +110,11 @@ def _differing(figures: tuple[Figure, ...]) -> str:
 # the network itself -------------------------------------------------------------------------------
 
 
-def _one_step(base: Run) -> tuple[str, tuple[Figure, ...]]:
+def _one_step(base: Run) -> tuple[str, tuple[VariantFigure, ...]]:
     total, figures = base.textbook, base.figures
     whole = total.output_bytes + total.gradient_bytes + total.parameter_gradient_bytes
     unknown = total.unknown
-    missing = f", without those of {listed(unknown)}, which are not known" if unknown else ""
+    missing = f", without those of {code_list(unknown)}, which are not known" if unknown else ""
     saved, peak = (
         bytes_exact(int(figures[name].predicted or 0))
         for name in ("saved_bytes", "live_peak_bytes")
@@ -138,7 +138,7 @@ _RANKED: dict[str, _Amount] = {
 }
 
 
-def _dominating(base: Run) -> tuple[str, tuple[Figure, ...]]:
+def _dominating(base: Run) -> tuple[str, tuple[VariantFigure, ...]]:
     costs, total = base.account.costs, base.textbook
     text = ""
     for name, amount in _RANKED.items():
@@ -149,15 +149,17 @@ def _dominating(base: Run) -> tuple[str, tuple[Figure, ...]]:
             layers = _first({each.layer: amount(each) for each in costs.layers})
             text += f"The most {name}, by type: {types}; by layer: {layers}. "
     measured = base.measured_by_layer("output_bytes") or {}
-    figures: list[Figure] = []
+    figures: list[VariantFigure] = []
     for own in costs.by_type():
         share = None if total.lower_bound else _share(own.forward_flops, total.forward_flops)
-        figures.append(Figure(f"{own.name}, of the forward FLOPs by the textbook", "%", share))
+        figures.append(
+            VariantFigure(f"{own.name}, of the forward FLOPs by the textbook", "%", share)
+        )
         layers = [cost.layer for cost in costs.layers if cost.type == own.name]
         seen = sum(measured.get(layer, 0) for layer in layers)
         share = _share(own.output_bytes, total.output_bytes)
         recorded = _share(seen, sum(measured.values()))
-        figures.append(Figure(f"{own.name}, of the output bytes", "%", share, recorded))
+        figures.append(VariantFigure(f"{own.name}, of the output bytes", "%", share, recorded))
     return text + _channels_against_positions(base), tuple(figures)
 
 
@@ -169,7 +171,7 @@ def _first(amounts: dict[str, int]) -> str:
     most = max(amounts.values())
     names = [name for name, amount in amounts.items() if amount == most]
     each = " each" if len(names) > 1 else ""
-    return f"{listed(names)}, {percent(most, sum(amounts.values()))}{each}"
+    return f"{code_list(names)}, {percent_of(most, sum(amounts.values()))}{each}"
 
 
 def _channels_against_positions(base: Run) -> str:
@@ -198,7 +200,7 @@ def _factors(each: Weighted) -> tuple[int, int, int]:
     return shape[0] * shape[1], each.uses, prod(shape[2:])
 
 
-def _backward_against_forward(base: Run) -> tuple[str, tuple[Figure, ...]]:
+def _backward_against_forward(base: Run) -> tuple[str, tuple[VariantFigure, ...]]:
     total = base.textbook
     if not total.forward_flops:
         raise UserError("no layer's FLOPs are known")
@@ -216,10 +218,10 @@ def _backward_against_forward(base: Run) -> tuple[str, tuple[Figure, ...]]:
     )
     if never:
         gradient = sum(base.account.layers[layer].gradient_bytes for layer in missing)
-        part = f", {percent(never, total.backward_flops)} of the backward pass,"
+        part = f", {percent_of(never, total.backward_flops)} of the backward pass,"
         text += (
-            f" The input's gradient in {listed(missing)} is never computed, since nothing before "
-            f"needs one: {never:,} FLOPs{'' if total.lower_bound else part} and "
+            f" The input's gradient in {code_list(missing)} is never computed, since nothing "
+            f"before needs one: {never:,} FLOPs{'' if total.lower_bound else part} and "
             f"{bytes_exact(gradient)} that the textbook counts and no machine spends."
         )
         if not total.lower_bound:
@@ -237,15 +239,17 @@ def _backward_against_forward(base: Run) -> tuple[str, tuple[Figure, ...]]:
     ratio = None if own is None else own / total.forward_flops
     between = backward.over(forward)
     return text, (
-        Figure("backward FLOPs by the textbook", "FLOPs", own),
-        Figure("backward against forward by the textbook", "×", ratio),
+        VariantFigure("backward FLOPs by the textbook", "FLOPs", own),
+        VariantFigure("backward against forward by the textbook", "×", ratio),
         backward,
-        Figure("backward against forward, of these", "×", between.predicted, between.measured),
-        Figure("gradient of the image, never computed", "FLOPs", never),
+        VariantFigure(
+            "backward against forward, of these", "×", between.predicted, between.measured
+        ),
+        VariantFigure("gradient of the image, never computed", "FLOPs", never),
     )
 
 
-def _parameter_efficiency(base: Run) -> tuple[str, tuple[Figure, ...]]:
+def _parameter_efficiency(base: Run) -> tuple[str, tuple[VariantFigure, ...]]:
     weighted = [*weighted_calls(base.account)]
     if not weighted:
         raise UserError("no layer multiplies by weights")
@@ -269,7 +273,9 @@ def _parameter_efficiency(base: Run) -> tuple[str, tuple[Figure, ...]]:
         f"{times(products, batch * weights)} on average"
         f"{meets if products > batch * weights else ''}: {flops:,} FLOPs."
     )
-    figure = Figure(f"fully connected, {inputs:,} to {features:,}", "parameters", parameters, built)
+    figure = VariantFigure(
+        f"fully connected, {inputs:,} to {features:,}", "parameters", parameters, built
+    )
     return text, (figure, own, figure.over(own))
 
 
@@ -278,13 +284,13 @@ def _parameter_efficiency(base: Run) -> tuple[str, tuple[Figure, ...]]:
 _NAMES = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam"}
 
 
-def _optimizers(base: Run) -> tuple[str, tuple[Figure, ...]]:
+def _optimizers(base: Run) -> tuple[str, tuple[VariantFigure, ...]]:
     learning = [p for p in base.network.parameters() if p.requires_grad]
     if not learning:
         raise UserError("no parameter of it learns")
-    states: dict[str, Figure] = {}
-    peaks: dict[str, Figure] = {}
-    passing = Figure("", "B", 0)
+    states: dict[str, VariantFigure] = {}
+    peaks: dict[str, VariantFigure] = {}
+    passing = VariantFigure("", "B", 0)
     # A number by which torch multiplies or divides becomes a float64, and one of the tensor's dtype
     # from that: below the dispatcher, where no dry run sees it.
     wrapped = 8 + base.dtype.itemsize if base.dry.device.type == "cpu" else 0
@@ -301,12 +307,12 @@ def _optimizers(base: Run) -> tuple[str, tuple[Figure, ...]]:
         whole = None
         if record is not None and seen is not None and peak.measured is not None:
             whole = standing + seen + max(peak.measured, gradients + record.temporary_bytes)
-        states[name] = Figure(f"{label}: state", "B", run.state_bytes, seen)
+        states[name] = VariantFigure(f"{label}: state", "B", run.state_bytes, seen)
         title = f"{label}: the whole step's peak, with parameters, buffers, input and state"
         predicted = standing + run.state_bytes + max(run.live_peak_bytes, update)
-        peaks[name] = Figure(title, "B", predicted, whole)
+        peaks[name] = VariantFigure(title, "B", predicted, whole)
         title = f"{label}: in passing, beside gradients and state"
-        passing = Figure(title, "B", update - gradients, record and record.temporary_bytes)
+        passing = VariantFigure(title, "B", update - gradients, record and record.temporary_bytes)
     state, before, after = (f.predicted or 0 for f in (states["adam"], peaks["sgd"], peaks["adam"]))
     one = states["momentum"].predicted or 0
     text = (
@@ -316,9 +322,9 @@ def _optimizers(base: Run) -> tuple[str, tuple[Figure, ...]]:
         "tripled, since activations and gradients have no such state: "
         f"with all there is, the peak goes from {bytes_exact(int(before))} to "
         f"{bytes_exact(int(after))}, {times(after, before)}, and Adam's state is "
-        f"{percent(state, after)} of it. While it updates one parameter, Adam takes two copies of "
-        "it in passing; the last copy of the parameter before is still held, and a number that it "
-        f"divides by takes {wrapped} B."
+        f"{percent_of(state, after)} of it. While it updates one parameter, Adam takes two copies "
+        "of it in passing; the last copy of the parameter before is still held, and a number that "
+        f"it divides by takes {wrapped} B."
     )
     return text, (*(f for name in _NAMES for f in (states[name], peaks[name])), passing)
 

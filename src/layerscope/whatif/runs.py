@@ -19,7 +19,7 @@ from layerscope.reconcile.comparisons import COMPARISONS
 from layerscope.reconcile.measurements import Measurements, measure
 from layerscope.reconcile.peak import live_peak_bytes
 from layerscope.reconcile.settings import ProfileSettings
-from layerscope.theory import Total, Unit
+from layerscope.theory import CountedUnit, Total
 
 # A step beyond either is not run.
 MOST_PEAK_BYTES = 2**30
@@ -30,7 +30,7 @@ _BY_LAYER = {c.quantity: c for c in COMPARISONS if c.instrument in _INSTRUMENTS}
 
 
 @dataclass(frozen=True)
-class Figure:
+class VariantFigure:
     """One number, twice.
 
     Args:
@@ -52,11 +52,11 @@ class Figure:
             return 0
         return self.measured - self.predicted
 
-    def over(self, other: "Figure") -> "Figure":
+    def over(self, other: "VariantFigure") -> "VariantFigure":
         """Return how many times the other this is."""
         pairs = ((self.predicted, other.predicted), (self.measured, other.measured))
         name = f"{self.name}, against this network"
-        return Figure(name, "×", *(a / b if a is not None and b else None for a, b in pairs))
+        return VariantFigure(name, "×", *(a / b if a is not None and b else None for a, b in pairs))
 
 
 # What is told of every network, in the order of the table's columns.
@@ -128,10 +128,10 @@ class Run:
             return measure(self.step, ProfileSettings("variant", self.input_shape), _INSTRUMENTS)
 
     @cached_property
-    def figures(self) -> Mapping[str, Figure]:
+    def figures(self) -> Mapping[str, VariantFigure]:
         """All of QUANTITIES, predicted and measured."""
         return {
-            quantity: Figure(name, unit, self._predicted(quantity), self._measured(quantity))
+            quantity: VariantFigure(name, unit, self._predicted(quantity), self._measured(quantity))
             for quantity, (name, unit) in QUANTITIES.items()
         }
 
@@ -237,7 +237,7 @@ class Weighted:
     """
 
     call: LayerCall
-    unit: Unit
+    unit: CountedUnit
 
     @property
     def macs(self) -> int:

@@ -16,9 +16,9 @@ from layerscope.operations import Window, updates_statistics, window_of
 from layerscope.operations.shapes import conv_output_size
 from layerscope.reconcile.account import Account
 from layerscope.whatif import surgery
-from layerscope.whatif.runs import Figure, Run, is_below, weighted_layers
+from layerscope.whatif.runs import Run, VariantFigure, is_below, weighted_layers
 from layerscope.whatif.surgery import Changed
-from layerscope.whatif.words import code, joined, listed, percent, shortened, sizes, times
+from layerscope.whatif.words import code, code_list, enumerated, percent_of, shortened, sizes, times
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Variant:
     title: str
     change: Callable[[nn.Module, Account], Changed]
     says: Callable[[Run, Changed, Run], str]
-    figures: Callable[[Run, Changed, Run], tuple[Figure, ...]] = lambda base, changed, run: ()
+    figures: Callable[[Run, Changed, Run], tuple[VariantFigure, ...]] = lambda *_: ()
 
 
 def run_variant(variant: Variant, base: Run) -> tuple[Changed, Run]:
@@ -84,7 +84,7 @@ def _of_head(base: Run, changed: Changed, run: Run) -> str:
     return (
         f"{code(key)} makes {call.output_shape[1]:,} features of {sizes(call.input_shape[1:])} = "
         f"{maps:,} values. If the next layer read these instead, the network would have {its:,} "
-        f"parameters: the pooling saves {its - own:,}, {percent(its - own, its)} of them.{takes}"
+        f"parameters: the pooling saves {its - own:,}, {percent_of(its - own, its)} of them.{takes}"
     )
 
 
@@ -117,7 +117,7 @@ def _of_separable(base: Run, changed: Changed, run: Run) -> str:
     )
 
 
-def _gains(base: Run, changed: Changed, run: Run) -> tuple[Figure, ...]:
+def _gains(base: Run, changed: Changed, run: Run) -> tuple[VariantFigure, ...]:
     """Say how many times fewer FLOPs each separated convolution takes."""
     predicted, measured = (
         [amounts(each, "forward_flops") for each in (base, run)]
@@ -127,14 +127,14 @@ def _gains(base: Run, changed: Changed, run: Run) -> tuple[Figure, ...]:
     for (path,) in changed.parts:
         pairs = ([_below(each, path) for each in kind] for kind in (predicted, measured))
         ratios = (own / its if own and its else None for own, its in pairs)
-        figures.append(Figure(f"{path}, FLOPs saved", "×", *ratios))
+        figures.append(VariantFigure(f"{path}, FLOPs saved", "×", *ratios))
     return tuple(figures)
 
 
 def without_formula(run: Run) -> str:
     """Say whose FLOPs are not known: `a` and `b` have no formula."""
     types = run.textbook.unknown
-    return f"{listed(types)} {'has' if len(types) == 1 else 'have'} no formula"
+    return f"{code_list(types)} {'has' if len(types) == 1 else 'have'} no formula"
 
 
 def _of_precision(base: Run, changed: Changed, run: Run) -> str:
@@ -173,7 +173,7 @@ def _of_checkpoints(base: Run, changed: Changed, run: Run) -> str:
     if forward:
         text += (
             f"The price is {again:,} FLOPs of convolutions and matrix products, "
-            f"{percent(again, forward)} of the forward pass, a second time in every step. "
+            f"{percent_of(again, forward)} of the forward pass, a second time in every step. "
         )
     moments = [moment for moment in run.dry.timeline if moment.phase != "optimizer"]
     peak = max(moments, key=lambda moment: moment.live_bytes)
@@ -202,12 +202,12 @@ def _of_width(base: Run, changed: Changed, run: Run) -> str:
     )
     if one_side:
         text += (
-            f"Those of {listed(one_side)} double on one side alone: the image keeps its channels "
-            "and the network its outputs. "
+            f"Those of {code_list(one_side)} double on one side alone: the image keeps its "
+            "channels and the network its outputs. "
         )
     if depthwise:
         text += (
-            f"Each filter of {listed(depthwise)} sees one channel, and there are twice as many. "
+            f"Each filter of {code_list(depthwise)} sees one channel, and there are twice as many. "
         )
     return f"{text}Norms, activations, pooling and biases between them just double."
 
@@ -235,8 +235,8 @@ def _of_depth(base: Run, changed: Changed, run: Run) -> str:
     own, its = (_predicted(each, "num_parameters") for each in (base, run))
     if (changing := _regrown(base, run)) and its - own != parameters:
         text += (
-            f"The layers behind it that read more or fewer features, {listed(changing)}, change by "
-            f"{its - own - parameters:+,} parameters, so that the network has {its:,}."
+            f"The layers behind it that read more or fewer features, {code_list(changing)}, change "
+            f"by {its - own - parameters:+,} parameters, so that the network has {its:,}."
         )
     return text.rstrip()
 
@@ -251,7 +251,7 @@ def _of_resolution(base: Run, changed: Changed, run: Run) -> str:
         how = "more" if min(regrown.values()) > 1 else "another number of"
         reads = "reads" if len(regrown) == 1 else "read"
         grown = f"{its:,}, {times(its, own)}"
-        text += f"The parameters become {grown}: {listed(regrown)} {reads} {how} features. "
+        text += f"The parameters become {grown}: {code_list(regrown)} {reads} {how} features. "
     else:
         text += f"The parameters do not change: {own:,}. "
     whose = "The step's FLOPs"
@@ -340,7 +340,7 @@ def _where_it_begins(base: Run, run: Run, factor: int) -> str:
             ways = f"{sizes(before)} → {sizes(out_before)} but {sizes(after)} → {sizes(out_after)}"
             begins.append(f"{code(layer)}, {ways}{_cause(window, before, after)}")
     text = f"The sizes leave the proportion first in {'; '.join(begins[:3])}. " if begins else ""
-    return text + (f"{joined(fixed[:3])}." if fixed else "")
+    return text + (f"{enumerated(fixed[:3])}." if fixed else "")
 
 
 def _scaled(shape: Shape, factor: int) -> Shape:
@@ -374,7 +374,7 @@ def _cause(window: Window | None, before: Shape, after: Shape) -> str:
         rounded |= (large + extra) % stride != (large // small) * ((small + extra) % stride)
     reasons = ["2 · padding is not dilation · (k − 1) + 1 − stride"] if border else []
     reasons += ["the division by the stride is rounded"] if rounded else []
-    return f" ({joined(reasons)})" if reasons else ""
+    return f" ({enumerated(reasons)})" if reasons else ""
 
 
 _HALF = partial(surgery.lowered, dtype=torch.bfloat16)

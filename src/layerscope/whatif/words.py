@@ -14,7 +14,7 @@ def code(name: str) -> str:
     return f"{fence}{space}{name}{space}{fence}"
 
 
-def listed(names: Iterable[str]) -> str:
+def code_list(names: Iterable[str]) -> str:
     """Write names as code, `a`, `b` and `c`; of many the first and the last."""
     return shortened([code(name) for name in names])
 
@@ -23,10 +23,10 @@ def shortened(shown: Sequence[str]) -> str:
     """Join a, b and c; of many the first and the last."""
     if len(shown) > 6:
         return f"{', '.join(shown[:3])} … {shown[-1]} ({len(shown)} of them)"
-    return joined(shown)
+    return enumerated(shown)
 
 
-def joined(parts: Sequence[str]) -> str:
+def enumerated(parts: Sequence[str]) -> str:
     """Join parts of a sentence: a, b and c."""
     return "".join(parts) if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
@@ -45,7 +45,7 @@ def times(over: float, under: float) -> str:
     return f"{factor:.{digits}f}×"
 
 
-def percent(part: float, whole: float) -> str:
+def percent_of(part: float, whole: float) -> str:
     """Return a part in percent of the whole; 100.0 % is all of it."""
     written, digits = share(part / whole if whole else None), 1
     while part != whole and written.startswith("100.") and digits < 12:

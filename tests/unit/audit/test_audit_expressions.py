@@ -2,18 +2,18 @@ from fractions import Fraction
 
 import pytest
 
-from layerscope.audit.expressions import MAX_LENGTH, Column, ExpressionError, evaluate
+from layerscope.audit.expressions import MAX_LENGTH, ExpressionError, LayerValues, expression_value
 
 NAMES = {
     "a": 7,
     "x.y": 2,
     "0.macs": 5,
     "layer1.0.conv1.macs": 11,
-    "both.n": Column((2, 3)),
-    "both.m": Column((10, 100)),
-    "three": Column((1, 2, 3)),
-    "shapes": Column(((1, 2), (1, 2))),
-    "mixed": Column(((1, 2), (1, 3))),
+    "both.n": LayerValues((2, 3)),
+    "both.m": LayerValues((10, 100)),
+    "three": LayerValues((1, 2, 3)),
+    "shapes": LayerValues(((1, 2), (1, 2))),
+    "mixed": LayerValues(((1, 2), (1, 3))),
     "shape": (4, 5),
 }
 
@@ -50,7 +50,7 @@ def lookup(name):
     ],
 )
 def test_value(expression, value):
-    assert evaluate(expression, lookup) == value
+    assert expression_value(expression, lookup) == value
 
 
 HOSTILE = {
@@ -99,10 +99,10 @@ HOSTILE = {
 @pytest.mark.parametrize("expression", HOSTILE.values(), ids=HOSTILE)
 def test_anything_else_is_an_error_that_shows_the_expression(expression):
     with pytest.raises(ExpressionError) as error:
-        evaluate(expression, lookup)
+        expression_value(expression, lookup)
     assert repr(expression[:90])[1:-1][:80] in str(error.value)
     assert len(str(error.value)) < 500
 
 
 def test_many_signs_are_no_depth():
-    assert evaluate("-" * 900 + "a", lookup) == 7
+    assert expression_value("-" * 900 + "a", lookup) == 7

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from layerscope.audit.expressions import Column, ExpressionError
+from layerscope.audit.expressions import ExpressionError, LayerValues
 from layerscope.audit.printed import shown, verdict
 
 MIB = 2**20
@@ -124,6 +124,6 @@ def test_what_is_no_figure_is_an_error(printed):
 
 def test_several_right_values_are_an_error():
     with pytest.raises(ExpressionError, match="several"):
-        verdict("5", Column((5, 5)))
+        verdict("5", LayerValues((5, 5)))
     with pytest.raises(ExpressionError, match="several"):
-        shown(Column((5, 5)), "5")
+        shown(LayerValues((5, 5)), "5")

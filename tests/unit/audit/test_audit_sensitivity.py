@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from layerscope.audit import audit_network, walkthrough
-from layerscope.audit.expressions import evaluate
+from layerscope.audit.expressions import expression_value
 from layerscope.audit.printed import verdict
 from layerscope.audit.quantities import Quantities
 from layerscope.networks.cifar_cnn import CifarCNN
@@ -27,7 +27,7 @@ def figures():
     quantities = Quantities(known, claims.groups, claims.definitions)
     cells = audit_network(CifarCNN(), claims).cells
     return [
-        (figure.printed, evaluate(figure.formula, quantities))
+        (figure.printed, expression_value(figure.formula, quantities))
         for (_, figure), cell in zip(claims.figures, cells, strict=True)
         if cell.verdict == "agrees" and figure.printed not in COARSE
     ]

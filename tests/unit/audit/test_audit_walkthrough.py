@@ -8,7 +8,7 @@ from torch import nn
 
 from layerscope.audit import audit_network, verdict_counts, walkthrough, walkthrough_audit
 from layerscope.audit.audit import judged
-from layerscope.audit.claims import Figure, Section
+from layerscope.audit.claims import ClaimSection, PrintedFigure
 from layerscope.audit.expressions import ExpressionError
 from layerscope.networks.cifar_cnn import CifarCNN
 from profile_example import account_of, costs_of
@@ -205,9 +205,9 @@ def test_a_table_that_differs_changes_the_verdicts(known):
 
 @pytest.mark.parametrize("formula", ["block1.conv.volume", "block9.conv.macs", "total", "x +"])
 def test_a_wrong_name_is_an_error_that_says_where(known, formula):
-    figure = Figure(at="somewhere", printed="5", formula=formula)
+    figure = PrintedFigure(at="somewhere", printed="5", formula=formula)
     claims = walkthrough().model_copy(
-        update={"sections": (Section(section="a slide", figures=(figure,)),)}
+        update={"sections": (ClaimSection(section="a slide", figures=(figure,)),)}
     )
     with pytest.raises(ExpressionError, match="a slide / somewhere: "):
         judged(claims, known)

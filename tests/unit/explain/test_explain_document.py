@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from torch import nn
 
 from layerscope.explain.engine import explain_network
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
@@ -21,14 +21,14 @@ from layerscope.report.explain.report import write_document
 from layerscope.report.explain.values import value_blocks
 from layerscope.report.html import to_page
 from layerscope.report.markdown import to_markdown
-from layerscope.whatif import COLUMNS, Figure, Finding
+from layerscope.whatif import COLUMNS, Finding, VariantFigure
 
 EVIL = "<script>alert(1)</script>"
 
 
 def explained(network, shape, **settings):
     torch.manual_seed(0)
-    chosen = Settings(type(network).__name__, shape, **settings)
+    chosen = ExplainSettings(type(network).__name__, shape, **settings)
     return explain_network(network, chosen, torch.rand(shape), analysis=False)
 
 
@@ -300,7 +300,7 @@ def test_findings_have_both_of_their_figures():
     finding = Finding(
         "A title",
         "Of `a`.",
-        (Figure("a|b", "B", 4096, 4096), Figure("share", "%", 0.012, None)),
+        (VariantFigure("a|b", "B", 4096, 4096), VariantFigure("share", "%", 0.012, None)),
     )
     text = to_markdown(Document("", tuple(analysis_section((finding,)))))
     assert r"| a\|b | B | 4,096 B (4.00 KiB) | 4,096 B (4.00 KiB) |" in text
@@ -309,8 +309,8 @@ def test_findings_have_both_of_their_figures():
 
 
 def test_the_network_and_its_variants_are_one_table():
-    own = tuple(Figure(name, "B", 2048, 2048) for name in COLUMNS)
-    its = tuple(Figure(name, "B", 6143, 6144) for name in COLUMNS)
+    own = tuple(VariantFigure(name, "B", 2048, 2048) for name in COLUMNS)
+    its = tuple(VariantFigure(name, "B", 6143, 6144) for name in COLUMNS)
     ratios = tuple(figure.over(base) for figure, base in zip(its, own, strict=True))
     other = Finding("Other", "Does not apply: it is <flat>.")
     findings = (Finding("Own", "", own), Finding("Wide", "", its + ratios), other)

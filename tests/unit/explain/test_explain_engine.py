@@ -10,7 +10,7 @@ import layerscope
 from layerscope.base.errors import UserError
 from layerscope.config.schema import CrossEntropyConfig, MSEConfig
 from layerscope.explain.engine import explain_network
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.simple_cnn import SimpleCNN
 from layerscope.networks.tiny_cnn import TinyCNN
@@ -38,7 +38,7 @@ class Branches(nn.Module):
 def explained(network, shape, **keys):
     torch.manual_seed(0)
     image = torch.randn(shape)
-    settings = Settings(network="net", input_shape=shape, **keys)
+    settings = ExplainSettings(network="net", input_shape=shape, **keys)
     return explain_network(network, settings, image, analysis=False)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from layerscope.explain.engine import explain_network
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.explain.families import explainer_of, operation_in
 from layerscope.explain.instance import random_image, worked_image, worked_network
 from layerscope.explain.operation import Captured
@@ -66,7 +66,7 @@ FROM_PRINTED = {
 
 @pytest.fixture(scope="module")
 def explanation():
-    settings = Settings(network="tiny_cnn", input_shape=(1, 1, 8, 8))
+    settings = ExplainSettings(network="tiny_cnn", input_shape=(1, 1, 8, 8))
     return explain_network(worked_network(0), settings, worked_image(), analysis=False)
 
 

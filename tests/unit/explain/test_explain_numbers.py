@@ -11,7 +11,7 @@ from torch import nn
 from layerscope.base.errors import UserError
 from layerscope.config.schema import CrossEntropyConfig
 from layerscope.explain.engine import explain_network
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.explain.values import Factor, Origin, Terms, Value
 from layerscope.library.explain import explain
 from layerscope.networks.simple_cnn import SimpleCNN
@@ -48,7 +48,7 @@ class Net(nn.Module):
 
 def explained(network, train=True, shape=SHAPE, **settings):
     torch.manual_seed(0)
-    chosen = Settings("net", shape, train=train, **settings)
+    chosen = ExplainSettings("net", shape, train=train, **settings)
     return explain_network(network, chosen, torch.randn(shape), analysis=False)
 
 

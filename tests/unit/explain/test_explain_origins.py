@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from layerscope.config.schema import CrossEntropyConfig, MSEConfig
 from layerscope.explain.engine import explain_network
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.tiny_cnn import TinyCNN
 
@@ -71,7 +71,7 @@ class Other(nn.Module):
 
 def factors(network, shape, loss, train):
     torch.manual_seed(0)
-    settings = Settings(
+    settings = ExplainSettings(
         network="net", input_shape=shape, loss=loss, train=train, learning_rate=0.01
     )
     image = 2 * torch.randn(shape)
@@ -144,7 +144,7 @@ def test_a_probability_too_small_for_a_number():
         def forward(self, x):
             return self.fc(x)
 
-    settings = Settings(network="net", input_shape=(1, 1), loss=PLAIN)
+    settings = ExplainSettings(network="net", input_shape=(1, 1), loss=PLAIN)
     found = explain_network(Far(), settings, torch.ones(1, 1), analysis=False)
     loss = next(value for value in found.loss.values if value.name == "L")
     (surprise, _) = loss.groups[0].factors

@@ -3,9 +3,9 @@ from torch import nn
 
 from layerscope.base.errors import UserError
 from layerscope.explain.explainer import Explainer
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.explain.families import operation_in
-from layerscope.explain.positions import check_choice, default_position, places
+from layerscope.explain.positions import check_choice, chosen_places, default_position
 from layerscope.networks.layer_calls import network_calls
 
 
@@ -20,7 +20,7 @@ def network():
 
 
 def chosen(**keys):
-    return Settings(network="a", input_shape=(5, 1, 4, 4), **keys)
+    return ExplainSettings(network="a", input_shape=(5, 1, 4, 4), **keys)
 
 
 def test_defaults():
@@ -72,10 +72,10 @@ def test_chosen_places_win_and_the_others_follow_the_outputs(network):
         first=lambda operation, symbol, position: (symbol, position),
     )
     conv, relu, *_ = network.values()
-    found = places(conv, explainer, chosen(layer="0", position=(1, 0, 0, 0)))
+    found = chosen_places(conv, explainer, chosen(layer="0", position=(1, 0, 0, 0)))
     assert found.operands["w"] == ("w", (1, 0, 0, 0))
     assert found.operands["b"] == ("b", (1, 0, 0, 0))
-    found = places(conv, explainer, chosen(layer="0", weight_position=(1, 0, 2, 2)))
+    found = chosen_places(conv, explainer, chosen(layer="0", weight_position=(1, 0, 2, 2)))
     assert (found.output, found.operands["w"]) == ((0, 0, 1, 1), (1, 0, 2, 2))
     assert found.operands["x"] == ("x", (0, 0, 1, 1))
-    assert places(relu, explainer, chosen()).operands.keys() == {"x"}
+    assert chosen_places(relu, explainer, chosen()).operands.keys() == {"x"}

@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from layerscope.base.errors import UserError
 from layerscope.measure import CudaMemory, Step, cuda_memory, memory_record, profile_step
 from layerscope.measure.cuda_memory import requested_by_address, requested_sizes
 from layerscope.networks.cifar_cnn import CifarCNN
+from layerscope.reconcile import ProfileSettings
+from layerscope.reconcile.measurements import measure
 from layerscope.reconcile.peak import device_stages, live_peak_bytes
 
 MIB = 2**20
@@ -106,6 +109,21 @@ def test_the_stages_lead_to_what_is_used_of_the_device(monkeypatch):
     }
     assert sum(stage.num_bytes for stage in stages) == 500 * MIB
     assert device_stages(record, None) is None
+
+
+def test_another_allocator_leaves_the_memory_unknown(monkeypatch):
+    """As cudaMallocAsync, whose statistics are 0 and whose history cannot be recorded."""
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "cudaMallocAsync")
+    step = Step(nn.Linear(10, 10), (torch.randn(4, 10),))
+    assert memory_record(profile_step(step)).peak_bytes > 0  # The CPU has its own.
+    monkeypatch.setattr(Step, "device", torch.device("cuda"))
+    for instrument in (cuda_memory, profile_step):
+        with pytest.raises(UserError, match=r"cudaMallocAsync .* PYTORCH_CUDA_ALLOC_CONF"):
+            instrument(step)
+    settings = ProfileSettings("net", (4, 10))
+    measured = measure(step, settings, frozenset({"memory"}))
+    assert (measured.memory, measured.cuda_memory) == (None, None)
+    assert "cudaMallocAsync" in measured.notes[0]
 
 
 @pytest.mark.gpu

@@ -9,15 +9,6 @@ from layerscope.networks.cifar_cnn import CifarCNN
 MIB = 2**20
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """The library's scratch depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def cifar(memory_format=torch.contiguous_format, batch_size=32):
     network = CifarCNN().to(memory_format=memory_format)
     image = torch.randn(batch_size, 3, 32, 32).to(memory_format=memory_format)

@@ -15,14 +15,6 @@ from layerscope.measure import Step, memory_record, profile_step, profiler_flops
 CHANNELS = 12
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def grouped(**options):
     return nn.Conv2d(CHANNELS, CHANNELS, 1, groups=CHANNELS, **options)
 

@@ -10,15 +10,6 @@ from layerscope.measure import Step, fvcore_counts, record_activations
 from layerscope.measure.fvcore import FlopCountAnalysis
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Use one thread: for many small operations, waiting threads cost more than they save."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(name):
     options = {"init_weights": False} if name == "googlenet" else {}
     return torchvision.models.get_model(name, weights=None, **options)

@@ -202,6 +202,7 @@ def test_what_cannot_be_converted_is_named(case):
         ([nn.Flatten(), nn.LayerNorm(192), nn.Linear(192, 2)], "1 (LayerNorm)"),
         ([nn.Flatten(2), nn.Linear(64, 2)], "0 (Flatten)"),
         ([nn.Softmax(2)], "0 (Softmax)"),
+        ([nn.GLU(2)], "0 (GLU)"),
     ],
 )
 def test_layers_that_cannot_be_converted_are_named(layers, named):
@@ -211,7 +212,8 @@ def test_layers_that_cannot_be_converted_are_named(layers, named):
 
 
 def test_a_pooling_that_leaves_more_than_one_value():
-    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5), nn.Softmax(-1))
+    head = (nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5), nn.Softmax(-1))
+    network = nn.Sequential(nn.LogSigmoid(), *head)
     converted = to_convolutional(network, (3, 8, 8))
     image = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(converted(image).flatten(1), network(image))

@@ -44,14 +44,6 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def unexplained(profile):
     return [
         (row.layer, row.quantity, row.instrument, row.unexplained)

@@ -1,7 +1,6 @@
 """Small networks of every kind, each fully accounted for in each variant that it can run in."""
 
 import pytest
-import torch
 from small_networks import CALLS, NETWORKS, VARIANTS, Small
 
 from layerscope.reconcile import Profile, ProfileSettings, profile_network
@@ -21,14 +20,6 @@ UNKNOWN_FLOPS = {
 }
 # A checkpoint with reentrant autograd first runs without gradients. Under autocast the cached copy
 # of its weight then outlives the forward pass, and no hook sees it saved.
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def profiled(name: str, small: Small, variant: str = "float32") -> Profile:

@@ -16,14 +16,6 @@ MEMORY = frozenset({"memory"})
 IMAGE = (32, 3, 32, 32)
 
 
-@pytest.fixture(autouse=True)
-def _threads_put_back():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def ran(network, shape, optimizer="momentum"):
     return dry_run(network, (torch.empty(shape),), optimizer=OPTIMIZERS[optimizer])
 

@@ -7,8 +7,8 @@ import pytest
 
 from layerscope.dry_run import Moment
 from layerscope.measure import MemoryPoint, Spread
-from layerscope.report.profile.charts import layer_bars, memory_timeline, roofline
-from layerscope.report.svg import Scale, log_scale, plain_tick, rising_scale, staircase
+from layerscope.report.profile.charts import layer_bars, memory_chart, roofline
+from layerscope.report.svg import AxisScale, log_scale, plain_tick, rising_scale, staircase
 from profile_example import cifar_cnn_profile
 
 
@@ -32,7 +32,7 @@ def heights(drawing, name):
 
 def timeline(*points, moments=()):
     peak = cifar_cnn_profile().peak
-    return memory_timeline(
+    return memory_chart(
         replace(
             peak,
             predicted_timeline=tuple(Moment(*each) for each in moments),
@@ -161,9 +161,9 @@ def test_names_cannot_break_out_of_a_drawing(profile):
 
 
 def test_scales_put_values_where_they_belong():
-    assert Scale(0, 10, 100, 200)(5) == 150
-    assert Scale(1, 100, 0, 10, is_log=True)(10) == 5
-    assert Scale(0, 10, 0, 1)(99) == 1
+    assert AxisScale(0, 10, 100, 200)(5) == 150
+    assert AxisScale(1, 100, 0, 10, is_log=True)(10) == 5
+    assert AxisScale(0, 10, 0, 1)(99) == 1
     assert rising_scale(23.1, 0, 1).high == 25
     assert rising_scale(0, 0, 1).high == 1
     assert rising_scale(20, 0, 1).ticks() == [0, 5, 10, 15, 20]

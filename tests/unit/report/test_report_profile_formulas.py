@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from layerscope.operations import Formula
+from layerscope.operations import CostFormula
 from layerscope.operations.convolution import conv_flops
 from layerscope.report.latex import general_latex, mathml, plain_formula, substituted_latex
 from profile_example import cifar_cnn_profile
@@ -17,12 +17,12 @@ def shared(C_out, C_in, k, groups):
     return C_out * (C_in // groups * k**2 + 1)
 
 
-SIZE = Formula("H_out", conv_size, {"H_in": 32, "p": 0, "d": 1, "k_h": 3, "s": 2})
+SIZE = CostFormula("H_out", conv_size, {"H_in": 32, "p": 0, "d": 1, "k_h": 3, "s": 2})
 
 
 def test_a_convolution_reads_as_in_the_walkthrough():
     geometry = {"N": 32, "C_out": 64, "C_in_per_group": 32, "H_out": 16, "W_out": 16}
-    formula = Formula("forward_flops", conv_flops, {**geometry, "k_h": 3, "k_w": 3})
+    formula = CostFormula("forward_flops", conv_flops, {**geometry, "k_h": 3, "k_w": 3})
     assert general_latex(formula) == (
         r"2 \times N \times C_{\text{out}} \times C_{\text{in per group}} \times "
         r"H_{\text{out}} \times W_{\text{out}} \times k_{\text{h}} \times k_{\text{w}}"
@@ -37,7 +37,7 @@ def test_numbers_are_put_in_and_never_worked_out():
         r"\left\lfloor \frac{32 + 2 \times 0 - 1 \times \left(3 - 1\right) - 1}{2} "
         r"\right\rfloor + 1 = 15"
     )
-    formula = Formula("num_parameters", shared, {"C_out": 8, "C_in": 4, "k": 3, "groups": 4})
+    formula = CostFormula("num_parameters", shared, {"C_out": 8, "C_in": 4, "k": 3, "groups": 4})
     assert substituted_latex(formula) == (
         r"8 \times \left(\left\lfloor \frac{4}{4} \right\rfloor \times {3}^{2} + 1\right) = 80"
     )
@@ -79,6 +79,6 @@ def test_a_symbol_of_many_letters_is_a_word():
 def test_what_cannot_be_written_is_refused():
     import sympy
 
-    formula = Formula("macs", lambda N: sympy.sin(N), {"N": 1})
+    formula = CostFormula("macs", lambda N: sympy.sin(N), {"N": 1})
     with pytest.raises(TypeError, match="no notation for sin"):
         general_latex(formula)

@@ -14,7 +14,7 @@ from layerscope.networks.tiny_cnn import TinyCNN
 from layerscope.whatif import VARIANTS, Finding, Run, analyse, run_variant
 from layerscope.whatif.runs import skeleton
 from layerscope.whatif.surgery import widened
-from layerscope.whatif.words import code, listed, percent, times
+from layerscope.whatif.words import code, code_list, percent_of, times
 
 CIFAR_SHAPE = (32, 3, 32, 32)
 
@@ -263,9 +263,9 @@ def test_a_study_takes_other_factors(factor):
 
 def test_names_from_outside_stay_code():
     assert code("a`b|<c>") == "`` a`b|<c> ``"
-    assert listed(["a"]) == "`a`"
-    assert listed(["a", "b", "c"]) == "`a`, `b` and `c`"
-    assert listed("abcdefgh") == "`a`, `b`, `c` … `h` (8 of them)"
+    assert code_list(["a"]) == "`a`"
+    assert code_list(["a", "b", "c"]) == "`a`, `b` and `c`"
+    assert code_list("abcdefgh") == "`a`, `b`, `c` … `h` (8 of them)"
 
 
 def test_a_ratio_is_told_from_a_whole_number():
@@ -273,4 +273,8 @@ def test_a_ratio_is_told_from_a_whole_number():
     assert times(3.9996, 1) == "3.9996×"
     assert times(1, 3) == "0.33×"
     assert times(3.99999, 1) == "3.99999×"
-    assert (percent(2, 2), percent(9999, 10000), percent(1, 8)) == ("100.0 %", "99.99 %", "12.5 %")
+    assert (percent_of(2, 2), percent_of(9999, 10000), percent_of(1, 8)) == (
+        "100.0 %",
+        "99.99 %",
+        "12.5 %",
+    )

@@ -40,6 +40,7 @@ from layerscope.explain.families.windows import PADDINGS
 from layerscope.explain.operation import IDENTITY, Operation, identity_of, operation_of
 from layerscope.networks.layer_calls import DescribedCall
 from layerscope.operations import family_of_function
+from layerscope.operations.views import IN_ORDER
 
 __all__ = ["EXPLAINERS", "explainer_of", "operation_in", "refusal"]
 
@@ -62,13 +63,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "softmax": SOFTMAX,
     "log_softmax": LOG_SOFTMAX,
     "attention": ATTENTION,
-    **dict.fromkeys(
-        (
-            *(IDENTITY, "flatten", "unflatten", "view", "view_as", "reshape", "reshape_as"),
-            *("squeeze", "unsqueeze", "contiguous", "clone"),
-        ),
-        VIEW,
-    ),
+    **dict.fromkeys((IDENTITY, *IN_ORDER), VIEW),
     "permute": PERMUTE,
     **dict.fromkeys(("transpose", "swapaxes", "swapdims"), TRANSPOSE),
     **dict.fromkeys(("movedim", "moveaxis"), MOVEDIM),

@@ -16,14 +16,14 @@ from layerscope.explain.factors import constant, derived_constant, one_over
 from layerscope.explain.linear_maps import (
     Along,
     Axis,
+    ListedRows,
     Part,
     RowMajor,
-    Scale,
-    Table,
+    ScaleFactor,
     linear_explainer,
     refuse_twins,
 )
-from layerscope.explain.notation import DL_DX, DL_DY, at, gradient, number, plain
+from layerscope.explain.notation import DL_DX, DL_DY, at, gradient, latex_number, plain_number
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Factor, Position, Value
 
@@ -116,7 +116,9 @@ def _cat(operation: Operation) -> tuple[Part, ...]:
             Along(size, {"y": dim, symbol: dim}) for dim, size in enumerate(shape) if dim != joined
         ]
         read = np.arange(own[joined])[:, None]
-        axes.append(Table({"y": (joined,), symbol: (joined,)}, {"y": start + read, symbol: read}))
+        axes.append(
+            ListedRows({"y": (joined,), symbol: (joined,)}, {"y": start + read, symbol: read})
+        )
         found.append(Part((symbol,), tuple(axes)))
         start += own[joined]
     return tuple(found)
@@ -152,7 +154,7 @@ def _broadcast(operation: Operation, *symbols: str) -> tuple[Axis, ...]:
     return tuple(axes)
 
 
-def _fixed(symbol: str, value: float) -> Scale:
+def _fixed(symbol: str, value: float) -> ScaleFactor:
     factor = constant(symbol, value)
     return lambda captured, found: factor
 
@@ -174,16 +176,16 @@ def _sum(sign: int) -> Explainer:
         first = Part(("x",), _broadcast(operation, "x"))
         if _is_number(operation):
             return first, Part((), _broadcast(operation), _fixed("c", weight * number_added))
-        scale = None if weight == 1 else _fixed(number(weight), weight)
+        scale = None if weight == 1 else _fixed(latex_number(weight), weight)
         return first, Part(("z",), _broadcast(operation, "z"), scale)
 
     def formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
         alpha, number_added = _numbers(operation)
         if _is_number(operation):
-            where = f"{EACH} $c = {number(sign * alpha * number_added)}$."
+            where = f"{EACH} $c = {latex_number(sign * alpha * number_added)}$."
             y = GeneralFormula("y", "y = x + c", where)
             return y, GeneralFormula("dL/dx", f"{DL_DX} = {_over(operation)}{DL_DY}")
-        times = "" if alpha == 1 else f"{number(alpha)} "
+        times = "" if alpha == 1 else f"{latex_number(alpha)} "
         to_z = f"{'-' * (sign < 0)}{times}{DL_DY}"
         return _two(operation, f"x {'+' if sign > 0 else '-'} {times}z", DL_DY, to_z)
 
@@ -199,7 +201,7 @@ def _product() -> Explainer:
 
     def formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
         if _is_number(operation):
-            where = f"{EACH} $c = {number(_numbers(operation)[1])}$."
+            where = f"{EACH} $c = {latex_number(_numbers(operation)[1])}$."
             return (
                 GeneralFormula("y", "y = c x", where),
                 GeneralFormula("dL/dx", f"{DL_DX} = c {DL_DY}"),
@@ -254,7 +256,7 @@ def _reduction(*, is_mean: bool) -> Explainer:
             made += keeps or dim not in reduced
         return (Part(("x",), tuple(axes), share(operation) if is_mean else None),)
 
-    def share(operation: Operation) -> Scale:
+    def share(operation: Operation) -> ScaleFactor:
         factor = one_over(r"\frac{1}{m}", size_of(operation))
         return lambda captured, found: factor
 
@@ -307,7 +309,7 @@ def _kept(captured: Captured, position: Position) -> float:
 def _mask(captured: Captured, found: Any) -> Factor:
     """Return z / (1 - p); 0 by itself where all is dropped."""
     rate, kept = _rate(captured.operation), _kept(captured, tuple(found.places["y"][0]))
-    text = f"{int(kept != 0)}/(1 − {plain(rate)})" if rate < 1 else "0"
+    text = f"{int(kept != 0)}/(1 − {plain_number(rate)})" if rate < 1 else "0"
     return derived_constant(_MASK, kept, text)
 
 

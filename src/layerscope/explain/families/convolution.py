@@ -9,10 +9,10 @@ from layerscope.explain import notation
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.factors import grid
 from layerscope.explain.families.windows import (
-    Windows,
+    WindowSettings,
     readers_sentence,
     spatial_dims,
-    spatial_sizes,
+    spatial_shape,
     transposed_table,
     window_letters,
     window_table,
@@ -22,20 +22,20 @@ from layerscope.explain.linear_maps import (
     Along,
     Axis,
     Letters,
+    ListedRows,
     Part,
-    Table,
     batch_letters,
     first_place,
     linear_explainer,
     linear_formulas,
 )
-from layerscope.explain.notation import joined, sized, summed
+from layerscope.explain.notation import sized, spaced, summed
 from layerscope.explain.operation import Operation
 from layerscope.explain.values import Position
 
 
 @dataclass(frozen=True)
-class _Groups:
+class _ChannelGroups:
     """Channels that see each other only."""
 
     count: int
@@ -61,21 +61,23 @@ class _Groups:
         made, read = (g * self.outputs + o)[:, None], (g * self.inputs + c)[:, None]
         weight = np.concatenate([read, o[:, None]] if transposed else [made, c[:, None]], axis=1)
         dims = {"y": (channel,), "x": (channel,), "w": (0, 1)}
-        return (Table(dims, {"y": made, "x": read, "w": weight}),)
+        return (ListedRows(dims, {"y": made, "x": read, "w": weight}),)
 
 
-def _groups(operation: Operation, *, transposed: bool) -> _Groups:
+def _groups(operation: Operation, *, transposed: bool) -> _ChannelGroups:
     count, (first, second, *_) = operation.get("groups", 1), operation.shapes["w"]
-    return _Groups(count, *((first, second * count) if transposed else (second * count, first)))
+    return _ChannelGroups(
+        count, *((first, second * count) if transposed else (second * count, first))
+    )
 
 
-def _windows(operation: Operation) -> Windows:
+def _windows(operation: Operation) -> WindowSettings:
     return windows_of(operation, operation.shapes["w"][2:], spatial_dims(operation))
 
 
-def _spatial(operation: Operation, *, transposed: bool) -> tuple[Table, ...]:
+def _spatial(operation: Operation, *, transposed: bool) -> tuple[ListedRows, ...]:
     windows, dims = _windows(operation), spatial_dims(operation)
-    made, read = (spatial_sizes(s, dims) for s in (operation.output_shape, operation.shapes["x"]))
+    made, read = (spatial_shape(s, dims) for s in (operation.output_shape, operation.shapes["x"]))
     if transposed:
         made, read = read, made
     found = []
@@ -88,7 +90,7 @@ def _spatial(operation: Operation, *, transposed: bool) -> tuple[Table, ...]:
             read[dim],
             {"y": place, "x": place, "w": 2 + dim},
         )
-        found.append(transposed_table(table, read[dim]) if transposed else table)
+        found.append(transposed_table(table) if transposed else table)
     return tuple(found)
 
 
@@ -122,7 +124,7 @@ def _formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     channels, of_output, of_input = _channel_letters(groups)
     padding = _padding_sentence(windows)
     in_group = "channel_within_the_group" if of_output else "input_channel"
-    legend = notation.legend(
+    legend = notation.index_legend(
         image=batch,
         output_channel="o",
         **{in_group: "" if groups.inputs == groups.outputs == 1 < groups.count else "c"},
@@ -131,13 +133,13 @@ def _formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     )
     only = "Only outputs that read this input count, each with the weight it reads it by"
     where = {
-        "y": joined(windows.numbers, of_output, padding, legend),
-        "dL/dx": joined(
+        "y": spaced(windows.numbers, of_output, padding, legend),
+        "dL/dx": spaced(
             of_input,
             readers_sentence(dims, only),
-            notation.legend(input_position=notation.coordinates(dims)),
+            notation.index_legend(input_position=notation.coordinates(dims)),
         ),
-        "dL/dw": joined(of_output, padding),
+        "dL/dw": spaced(of_output, padding),
     }
     axes = (*batch_letters(batch), channels, *map(window_letters, dims))
     return linear_formulas(axes, "xw", where, has_bias="b" in operation.shapes)
@@ -155,7 +157,7 @@ def _letters(
     return Letters(sums, index)
 
 
-def _channel_letters(groups: _Groups) -> tuple[Letters, str, str]:
+def _channel_letters(groups: _ChannelGroups) -> tuple[Letters, str, str]:
     """Return the channels' indices, and what they mean in terms of the output and the input."""
     over_inputs, over_outputs = summed("c", sized("C", "in")), summed("o", sized("C", "out"))
     if groups.count == 1:
@@ -176,7 +178,7 @@ def _channel_letters(groups: _Groups) -> tuple[Letters, str, str]:
 _DEPTHWISE = {"y": ("o", "0"), "x": ("c", "0")}
 
 
-def _group_sentences(groups: _Groups) -> tuple[str, str]:
+def _group_sentences(groups: _ChannelGroups) -> tuple[str, str]:
     return (
         f"$G = {groups.count}$ groups of $C_g = {groups.inputs}$ input channels and "
         f"$O_g = {groups.outputs}$ output channels: $g = \\left\\lfloor o / O_g \\right\\rfloor$.",
@@ -184,7 +186,7 @@ def _group_sentences(groups: _Groups) -> tuple[str, str]:
     )
 
 
-def _padding_sentence(windows: Windows) -> str:
+def _padding_sentence(windows: WindowSettings) -> str:
     """Say what stands beyond the input; nothing without padding."""
     if windows.mode != "zeros":
         return f"$R$ is the index of the input that stands there in the padding: {windows.mode}."
@@ -218,7 +220,7 @@ def _transposed_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
         )
         of_output, of_input = _group_sentences(groups)
     cropped = "Where an index lies outside the output, which the padding crops, there is no term."
-    legend = notation.legend(
+    legend = notation.index_legend(
         image=batch,
         output_channel="o",
         input_channel="c",
@@ -228,9 +230,9 @@ def _transposed_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     )
     readers = readers_sentence(dims, "Only inputs whose window holds this output count")
     where = {
-        "y": joined(windows.numbers, of_output, readers, legend),
-        "dL/dx": joined(of_input, cropped),
-        "dL/dw": joined(of_input, cropped),
+        "y": spaced(windows.numbers, of_output, readers, legend),
+        "dL/dx": spaced(of_input, cropped),
+        "dL/dw": spaced(of_input, cropped),
     }
     letters = partial(window_letters, transposed=True)
     axes = (*batch_letters(batch), channels, *map(letters, dims))

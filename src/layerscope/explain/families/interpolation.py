@@ -7,9 +7,9 @@ import numpy as np
 from layerscope.explain import notation
 from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.factors import derived
-from layerscope.explain.families.windows import spatial_dims, spatial_sizes
-from layerscope.explain.linear_maps import Along, Part, Selected, Table, linear_explainer
-from layerscope.explain.notation import at, gradient, joined
+from layerscope.explain.families.windows import spatial_dims, spatial_shape
+from layerscope.explain.linear_maps import Along, ListedRows, Part, Selected, linear_explainer
+from layerscope.explain.notation import at, gradient, spaced
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Factor, Floats, Indices
 
@@ -47,23 +47,23 @@ def _between(operation: Operation, dim: int, size: int, num_outputs: int) -> tup
 
 def _parts(operation: Operation) -> tuple[Part, ...]:
     shape, dims = operation.output_shape, spatial_dims(operation)
-    sizes = spatial_sizes(operation.shapes["x"], dims)
-    axes: list[Along | Table] = [
+    sizes = spatial_shape(operation.shapes["x"], dims)
+    axes: list[Along | ListedRows] = [
         Along(shape[dim], {"y": dim, "x": dim}) for dim in range(len(shape) - dims)
     ]
-    for dim, (size, num_outputs) in enumerate(zip(sizes, spatial_sizes(shape, dims), strict=True)):
+    for dim, (size, num_outputs) in enumerate(zip(sizes, spatial_shape(shape, dims), strict=True)):
         place, made = (len(shape) - dims + dim,), np.arange(num_outputs)
         tensors = {"y": place, "x": place}
         if _is_nearest(operation):
             read = _nearest(operation, dim, size, num_outputs)
-            axes.append(Table(tensors, {"y": made[:, None], "x": read[:, None]}))
+            axes.append(ListedRows(tensors, {"y": made[:, None], "x": read[:, None]}))
             continue
         first, share = _between(operation, dim, size, num_outputs)
         read = np.stack([first, np.minimum(first + 1, size - 1)], axis=1).reshape(-1, 1)
         shares = np.stack([1 - share, share], axis=1).reshape(-1)
         used = shares != 0
         index = {"y": np.repeat(made, 2)[used, None], "x": read[used]}
-        axes.append(Table(tensors, index, share=shares[used]))
+        axes.append(ListedRows(tensors, index, share=shares[used]))
     return (Part(("x",), tuple(axes), None if _is_nearest(operation) else _share),)
 
 
@@ -80,7 +80,7 @@ def _formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     read = tuple(notation.coordinate_letters(dims))
     y, x = at("y", *image, *made), at("x", *image, *read)
     dl_dy, dl_dx = gradient("y", *image, *made), gradient("x", *image, *read)
-    legend = notation.legend(
+    legend = notation.index_legend(
         image=image[:1], channel=image[1:], output_position=made, input_position=read
     )
     readers = rf"\sum_{{{', '.join(made)}}}"
@@ -97,8 +97,8 @@ def _formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     )
     over = rf"\sum_{{{', '.join(read)}}}"
     return (
-        GeneralFormula("y", joined(f"{y} = {over}", "a", x), where),
-        GeneralFormula("dL/dx", joined(f"{dl_dx} = {readers}", "a", dl_dy), only),
+        GeneralFormula("y", spaced(f"{y} = {over}", "a", x), where),
+        GeneralFormula("dL/dx", spaced(f"{dl_dx} = {readers}", "a", dl_dy), only),
     )
 
 

@@ -21,9 +21,9 @@ from layerscope.explain.factors import (
     one_over,
     product,
     single,
-    total,
+    sum_value,
 )
-from layerscope.explain.notation import DL_DY, at, batch_sum, gradient, joined, summed
+from layerscope.explain.notation import DL_DY, at, batch_sum, gradient, spaced, summed
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import (
     Factor,
@@ -139,7 +139,7 @@ def _epsilon(operation: Operation) -> float:
     return summing_eps(operation.arguments["input"].dtype) if epsilon is None else epsilon
 
 
-class _Group:
+class _NormGroup:
     """Numbers that are normalised together: their statistics, each worked out when asked for.
 
     A gradient of one position needs the statistics of all.
@@ -152,7 +152,7 @@ class _Group:
         self.index = tuple(index)
         self.places = scheme.members(self.index)
         self.size = len(self.places)
-        self.epsilon = notation.plain(_epsilon(captured.operation))
+        self.epsilon = notation.plain_number(_epsilon(captured.operation))
 
     def statistics(self) -> tuple[Value, ...]:
         """Return mean, variance, inverse standard deviation; no mean where none is subtracted."""
@@ -166,7 +166,7 @@ class _Group:
             return self._running("running_mean", r"\mu_{\text{run}}", name)
         x = gathered("x", self.captured.operands["x"], self.places)
         terms = product(x, one_over(r"\frac{1}{m}", self.size))
-        return total(self.captured, name, (terms,), self._seen("mean"))
+        return sum_value(self.captured, name, (terms,), self._seen("mean"))
 
     def _var(self, mean: float) -> Value:
         own, _ = self.scheme.variance
@@ -175,18 +175,20 @@ class _Group:
             return self._running("running_var", r"\sigma^2_{\text{run}}", name)
         centred = self.centred(self.places, mean)
         terms = product(centred, centred, one_over(r"\frac{1}{m}", self.size))
-        return total(self.captured, name, (terms,), self._seen(own))
+        return sum_value(self.captured, name, (terms,), self._seen(own))
 
     def _running(self, buffer: str, symbol: str, name: str) -> Value:
         array, channel = self.captured.operands[buffer], self.index[-1:]
         terms = product(single(symbol, array, channel))
-        return total(self.captured, name, (terms,), float(array[channel]), "Kept from training.")
+        return sum_value(
+            self.captured, name, (terms,), float(array[channel]), "Kept from training."
+        )
 
     def _inverse_root(self, var: Value) -> Value:
         name = "inverse_std" if self.scheme.is_centred else "inverse_rms"
         value = np.array([(var.computed + _epsilon(self.captured.operation)) ** -0.5])
         terms = product(self.scale(var.computed, value))
-        return total(self.captured, indexed(name, self.index), (terms,), self._seen(name))
+        return sum_value(self.captured, indexed(name, self.index), (terms,), self._seen(name))
 
     def scale(self, var: Floats | float, inverse_std: Floats | float) -> Factor:
         """Return 1/√(σ² + ε)."""
@@ -237,7 +239,7 @@ class _Group:
             own = _one(_DL_DMEAN, steps[1].computed)
             groups.append(product(own, one_over(r"\frac{1}{m}", self.size)))
         name, actual = indexed("dL/dx", position), self.captured.gradient_at("x", position)
-        return (*statistics, *steps, total(self.captured, name, tuple(groups), actual))
+        return (*statistics, *steps, sum_value(self.captured, name, tuple(groups), actual))
 
     def _var_gradient(self, mean: float, var: Value, inverse_std: Value) -> Value:
         """Return dL/d(variance), through every output of the group."""
@@ -250,7 +252,7 @@ class _Group:
         )
         read = (*self.weight(self.places), self.centred(self.places, mean))
         terms = product(self.dl_dy(self.places), *read, slope)
-        return total(self.captured, indexed(f"dL/d{name}", self.index), (terms,))
+        return sum_value(self.captured, indexed(f"dL/d{name}", self.index), (terms,))
 
     def _mean_gradient(
         self, mean: float, var: Value, inverse_std: Value, var_gradient: Value
@@ -263,7 +265,7 @@ class _Group:
         through_var = self._through_var(self.places, mean, var_gradient, -2)
         note = "What goes through the variance adds up to 0, but for rounding."
         name = indexed("dL/dmean", self.index)
-        return total(self.captured, name, (direct, through_var), None, note)
+        return sum_value(self.captured, name, (direct, through_var), None, note)
 
     def _through_var(self, where: Indices, mean: float, gradient: Value, times: int) -> Terms:
         """Return what reaches x at these places, or the mean, by the variance."""
@@ -288,7 +290,7 @@ def _one(symbol: str, value: float) -> Factor:
 def _explainer(scheme_of: _SchemeOf, letters_of: "_LettersOf") -> Explainer:
     def output(captured: Captured, position: Position) -> tuple[Value, ...]:
         scheme = scheme_of(captured.operation)
-        group = _Group(captured, scheme, position)
+        group = _NormGroup(captured, scheme, position)
         *means, var, inverse_std = statistics = group.statistics()
         where = np.array([position], dtype=np.int64)
         centred = group.centred(where, _mean_of(means))
@@ -298,17 +300,17 @@ def _explainer(scheme_of: _SchemeOf, letters_of: "_LettersOf") -> Explainer:
             own = scheme.weight_position(position)
             groups += (product(single("b", captured.operands["b"], own)),)
         actual = float(captured.output[position])
-        return *statistics, total(captured, indexed("y", position), groups, actual)
+        return *statistics, sum_value(captured, indexed("y", position), groups, actual)
 
     def gradient_of(captured: Captured, symbol: str, position: Position) -> tuple[Value, ...]:
         scheme = scheme_of(captured.operation)
         if symbol == "x":
-            return _Group(captured, scheme, position).input_gradient(position)
+            return _NormGroup(captured, scheme, position).input_gradient(position)
         if symbol == "w":
             return _weight_gradient(captured, scheme, position)
         terms = product(gathered(DL_DY, captured.dl_dy, scheme.sharing(position)))
         actual = captured.gradient_at("b", position)
-        return (total(captured, indexed("dL/db", position), (terms,), actual),)
+        return (sum_value(captured, indexed("dL/db", position), (terms,), actual),)
 
     def first(operation: Operation, symbol: str, position: Position) -> Position:
         return position if symbol == "x" else scheme_of(operation).weight_position(position)
@@ -332,7 +334,7 @@ def _weight_gradient(captured: Captured, scheme: _Scheme, position: Position) ->
     """
     where = scheme.sharing(position)
     _, first, own = np.unique(scheme.index(where), axis=0, return_index=True, return_inverse=True)
-    groups = [_Group(captured, scheme, tuple(where[number])) for number in first]
+    groups = [_NormGroup(captured, scheme, tuple(where[number])) for number in first]
     statistics = [group.statistics() for group in groups]
     columns = [
         np.array([value.computed for value in values])[own.reshape(-1) if len(groups) > 1 else 0]
@@ -346,14 +348,14 @@ def _weight_gradient(captured: Captured, scheme: _Scheme, position: Position) ->
     )
     before = statistics[0] if len(groups) == 1 else ()
     actual = captured.gradient_at("w", position)
-    return (*before, total(captured, indexed("dL/dw", position), (terms,), actual))
+    return (*before, sum_value(captured, indexed("dL/dw", position), (terms,), actual))
 
 
 # The formulas -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Letters:
+class _NormLetters:
     """The indices of a norm's formulas.
 
     Args:
@@ -374,17 +376,17 @@ class _Letters:
     group: str = "group"
 
 
-_LettersOf = Callable[[Operation, _Scheme], _Letters]
+_LettersOf = Callable[[Operation, _Scheme], _NormLetters]
 
 
-def _channel_letters(operation: Operation, scheme: _Scheme) -> _Letters:
+def _channel_letters(operation: Operation, scheme: _Scheme) -> _NormLetters:
     """Return those of a norm whose weight has one number a channel."""
     dims = len(scheme.shape) - 2
     spatial = tuple(notation.output_letters(dims)) if dims else ()
     sizes = tuple(notation.size_letters(dims)) if dims else ()
     over = "".join(summed(letter, size) for letter, size in zip(spatial, sizes, strict=True))
     over_images = batch_sum(("n",)) + over
-    legend = notation.legend(image="n", channel="c", position=spatial)
+    legend = notation.index_legend(image="n", channel="c", position=spatial)
     block = scheme.blocks[1]
     if scheme.blocks[0] is None:
         size = f"$m = {' '.join(('N', *sizes))}$ is the number of values of a channel."
@@ -400,29 +402,29 @@ def _channel_letters(operation: Operation, scheme: _Scheme) -> _Letters:
         size += f"{groups} channels."
         statistics, group = ("n", "g"), "group"
         over_group = rf"\sum_{{c = g C_g}}^{{(g+1) C_g - 1}}{over}"
-    return _Letters(
+    return _NormLetters(
         ("n", "c", *spatial), statistics, ("c",), over_group, over_images, size, legend, group
     )
 
 
-def _row_letters(operation: Operation, scheme: _Scheme) -> _Letters:
+def _row_letters(operation: Operation, scheme: _Scheme) -> _NormLetters:
     """Return those of a norm over the last dimensions."""
     count = len(scheme.weight_dims)
     rows = notation.leading(scheme.shape, count) if len(scheme.shape) > count else ()
     inner = ("f",) if count == 1 else tuple(f"f_{number}" for number in range(1, count + 1))
-    return _Letters(
+    return _NormLetters(
         input=(*rows, *inner),
         statistics=rows,
         weight=inner,
         over_group="".join(summed(letter, letter.replace("f", "F")) for letter in inner),
         over_sharing=batch_sum(rows),
         size=f"$m = {scheme.size}$ is the number of values that are normalised together.",
-        legend=notation.legend(row=rows, feature=inner),
+        legend=notation.index_legend(row=rows, feature=inner),
     )
 
 
 def _formulas(
-    operation: Operation, scheme: _Scheme, letters: _Letters
+    operation: Operation, scheme: _Scheme, letters: _NormLetters
 ) -> tuple[GeneralFormula, ...]:
     mean = at(r"\mu", *letters.statistics)
     x = at("x", *letters.input)
@@ -439,21 +441,21 @@ def _formulas(
             parts.append(GeneralFormula("mean", f"{mean} = {average} {x}", letters.size))
         size = "" if parts else letters.size
         parts.append(GeneralFormula(name, f"{var} = {average} {centred}^2", size))
-    y = f"{at('y', *letters.input)} = {joined(centred, inverse_std, weight)}"
-    where = joined(
-        rf"Here $\epsilon = {notation.number(_epsilon(operation))}$.",
+    y = f"{at('y', *letters.input)} = {spaced(centred, inverse_std, weight)}"
+    where = spaced(
+        rf"Here $\epsilon = {notation.latex_number(_epsilon(operation))}$.",
         "" if scheme.uses_batch else r"$\mu$ and $\sigma^2$ are those kept from training.",
         letters.legend,
     )
     parts.append(GeneralFormula("y", y + (f" + {bias}" if bias else ""), where))
-    own, scaled = gradient("x", *letters.input), joined(dl_dy, weight)
+    own, scaled = gradient("x", *letters.input), spaced(dl_dy, weight)
     if not scheme.uses_batch:
-        latex = f"{own} = {joined(scaled, inverse_std)}"
+        latex = f"{own} = {spaced(scaled, inverse_std)}"
         parts.append(GeneralFormula("dL/dx", latex, "The statistics do not depend on the input."))
     else:
         parts += _through_statistics(scheme, letters, (scaled, centred, inverse_std), mean, var)
-    of_weight = joined(letters.over_sharing, dl_dy, centred, inverse_std)
-    of_bias = joined(letters.over_sharing, dl_dy)
+    of_weight = spaced(letters.over_sharing, dl_dy, centred, inverse_std)
+    of_bias = spaced(letters.over_sharing, dl_dy)
     for symbol, is_there, right in (("w", weight, of_weight), ("b", bias, of_bias)):
         if is_there:
             latex = f"{gradient(symbol, *letters.weight)} = {right}"
@@ -462,7 +464,7 @@ def _formulas(
 
 
 def _through_statistics(
-    scheme: _Scheme, letters: _Letters, terms: tuple[str, str, str], mean: str, var: str
+    scheme: _Scheme, letters: _NormLetters, terms: tuple[str, str, str], mean: str, var: str
 ) -> tuple[GeneralFormula, ...]:
     dl_dy, centred, inverse_std = terms
     over = letters.over_group

@@ -16,20 +16,20 @@ from layerscope.explain.factors import (
     gathered,
     product,
     single,
-    total,
+    sum_value,
 )
 from layerscope.explain.families.arrangements import EACH
-from layerscope.explain.notation import DL_DX, DL_DY, number, plain
+from layerscope.explain.notation import DL_DX, DL_DY, latex_number, plain_number
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Factor, Position, Terms, Value, indexed
 
-Function = Callable[[float], float]
+ScalarFunction = Callable[[float], float]
 IS_POSITIVE = r"\left[ x \gt 0 \right]"
 _BRACKET = "A bracket is 1 where it holds, else 0."
 
 
 @dataclass(frozen=True)
-class Line:
+class WrittenFunction:
     """A function of one number.
 
     Args:
@@ -39,7 +39,7 @@ class Line:
 
     latex: str
     text: str
-    value: Function
+    value: ScalarFunction
 
     def at(self, x: float) -> Factor:
         """Return its value there."""
@@ -48,7 +48,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Curve:
+class PointwiseFunction:
     """A function and its derivative.
 
     Args:
@@ -56,8 +56,8 @@ class Curve:
         identity_above: inputs beyond are passed on as they are.
     """
 
-    function: Line
-    derivative: Line
+    function: WrittenFunction
+    derivative: WrittenFunction
     where: str = ""
     identity_above: float = math.inf
 
@@ -66,19 +66,25 @@ def scaled_gradient(captured: Captured, position: Position, *slope: Factor) -> t
     """Return dL/dx where y depends on x at the same place only, with this derivative."""
     terms = product(single(DL_DY, captured.dl_dy, position), *slope)
     actual = captured.gradient_at("x", position)
-    return (total(captured, indexed("dL/dx", position), (terms,), actual),)
+    return (sum_value(captured, indexed("dL/dx", position), (terms,), actual),)
 
 
-def _explainer(curve_of: Callable[[Operation], Curve]) -> Explainer:
+def _explainer(curve_of: Callable[[Operation], PointwiseFunction]) -> Explainer:
     def output(captured: Captured, position: Position) -> tuple[Value, ...]:
         x, curve = float(captured.operands["x"][position]), curve_of(captured.operation)
-        line = Line("x", "{}", lambda x: x) if x > curve.identity_above else curve.function
+        line = (
+            WrittenFunction("x", "{}", lambda x: x) if x > curve.identity_above else curve.function
+        )
         actual = float(captured.output[position])
-        return (total(captured, indexed("y", position), (product(line.at(x)),), actual),)
+        return (sum_value(captured, indexed("y", position), (product(line.at(x)),), actual),)
 
     def input_gradient(captured: Captured, symbol: str, position: Position) -> tuple[Value, ...]:
         x, curve = float(captured.operands["x"][position]), curve_of(captured.operation)
-        line = Line("1", "1", lambda x: 1.0) if x > curve.identity_above else curve.derivative
+        line = (
+            WrittenFunction("1", "1", lambda x: 1.0)
+            if x > curve.identity_above
+            else curve.derivative
+        )
         return scaled_gradient(captured, position, line.at(x))
 
     def formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
@@ -91,8 +97,8 @@ def _explainer(curve_of: Callable[[Operation], Curve]) -> Explainer:
     return Explainer(formulas, output, where_used(input_gradient))
 
 
-def _curve(function: Line, derivative: Line, where: str = "") -> Explainer:
-    curve = Curve(function, derivative, where)
+def _curve(function: WrittenFunction, derivative: WrittenFunction, where: str = "") -> Explainer:
+    curve = PointwiseFunction(function, derivative, where)
     return _explainer(lambda operation: curve)
 
 
@@ -142,16 +148,16 @@ def _relu_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     )
 
 
-def _leaky_relu(operation: Operation) -> Curve:
+def _leaky_relu(operation: Operation) -> PointwiseFunction:
     slope = operation.get("negative_slope", 0.01)
-    latex, text = number(slope), plain(slope)
-    return Curve(
-        Line(
+    latex, text = latex_number(slope), plain_number(slope)
+    return PointwiseFunction(
+        WrittenFunction(
             rf"\max(x, 0) + {latex} \min(x, 0)",
             f"max({{}}, 0) + {text}·min({{}}, 0)",
             lambda x: x if x > 0 else slope * x,
         ),
-        Line(
+        WrittenFunction(
             rf"\left( {IS_POSITIVE} + {latex} \left[ x \le 0 \right] \right)",
             f"[{{}} > 0] + {text}·[{{}} ≤ 0]",
             lambda x: 1.0 if x > 0 else slope,
@@ -160,38 +166,40 @@ def _leaky_relu(operation: Operation) -> Curve:
     )
 
 
-def _clamped(low: float, high: float) -> Curve:
-    return Curve(
-        Line(
-            rf"\min(\max(x, {number(low)}), {number(high)})",
-            f"min(max({{}}, {plain(low)}), {plain(high)})",
+def _clamped(low: float, high: float) -> PointwiseFunction:
+    return PointwiseFunction(
+        WrittenFunction(
+            rf"\min(\max(x, {latex_number(low)}), {latex_number(high)})",
+            f"min(max({{}}, {plain_number(low)}), {plain_number(high)})",
             lambda x: min(max(x, low), high),
         ),
-        Line(
-            rf"\left[ {number(low)} \lt x \lt {number(high)} \right]",
-            f"[{plain(low)} < {{}} < {plain(high)}]",
+        WrittenFunction(
+            rf"\left[ {latex_number(low)} \lt x \lt {latex_number(high)} \right]",
+            f"[{plain_number(low)} < {{}} < {plain_number(high)}]",
             lambda x: float(low < x < high),
         ),
         where="Its slope is 1 between the two bounds, else 0.",
     )
 
 
-def _hardtanh(operation: Operation) -> Curve:
+def _hardtanh(operation: Operation) -> PointwiseFunction:
     return _clamped(operation.get("min_val", -1.0), operation.get("max_val", 1.0))
 
 
 # Exponential ones ---------------------------------------------------------------------------------
 
 
-def _elu_of(alpha: float, scale: float = 1.0, divisor: float = 1.0) -> Curve:
+def _elu_of(alpha: float, scale: float = 1.0, divisor: float = 1.0) -> PointwiseFunction:
     """Return scale·(max(x, 0) + α·(e^(min(x, 0)/divisor) − 1))."""
-    front = ("", "") if scale == 1 else (f"{number(scale)} ", f"{plain(scale)}·")
-    times = ("", "") if alpha == 1 else (f"{number(alpha)} ", f"{plain(alpha)}·")
-    over = ("", "") if divisor == 1 else (f" / {number(divisor)}", f"/{plain(divisor)}")
+    front = ("", "") if scale == 1 else (f"{latex_number(scale)} ", f"{plain_number(scale)}·")
+    times = ("", "") if alpha == 1 else (f"{latex_number(alpha)} ", f"{plain_number(alpha)}·")
+    over = (
+        ("", "") if divisor == 1 else (f" / {latex_number(divisor)}", f"/{plain_number(divisor)}")
+    )
     slope = ("", "")
     if alpha != divisor:
         steepness = alpha / divisor
-        slope = (f"{number(steepness)} ", f"{plain(steepness)}·")
+        slope = (f"{latex_number(steepness)} ", f"{plain_number(steepness)}·")
     function = rf"\max(x, 0) + {times[0]}(e^{{\min(x, 0){over[0]}}} - 1)"
     text = f"max({{}}, 0) + {times[1]}(e^(min({{}}, 0){over[1]}) − 1)"
     derivative = (
@@ -203,9 +211,11 @@ def _elu_of(alpha: float, scale: float = 1.0, divisor: float = 1.0) -> Curve:
     if scale != 1:
         function, text = rf"{front[0]}\left( {function} \right)", f"{front[1]}({text})"
         derivative, slope_text = f"{front[0]}{derivative}", f"{front[1]}({slope_text})"
-    return Curve(
-        Line(function, text, lambda x: scale * (x if x > 0 else alpha * math.expm1(x / divisor))),
-        Line(
+    return PointwiseFunction(
+        WrittenFunction(
+            function, text, lambda x: scale * (x if x > 0 else alpha * math.expm1(x / divisor))
+        ),
+        WrittenFunction(
             derivative,
             slope_text,
             lambda x: scale * (1.0 if x > 0 else alpha / divisor * math.exp(x / divisor)),
@@ -214,11 +224,11 @@ def _elu_of(alpha: float, scale: float = 1.0, divisor: float = 1.0) -> Curve:
     )
 
 
-def _elu(operation: Operation) -> Curve:
+def _elu(operation: Operation) -> PointwiseFunction:
     return _elu_of(operation.get("alpha", 1.0))
 
 
-def _celu(operation: Operation) -> Curve:
+def _celu(operation: Operation) -> PointwiseFunction:
     alpha = operation.get("alpha", 1.0)
     return _elu_of(alpha, divisor=alpha)
 
@@ -227,33 +237,35 @@ def _celu(operation: Operation) -> Curve:
 _SELU = _elu_of(1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 
 
-def _softplus(operation: Operation) -> Curve:
+def _softplus(operation: Operation) -> PointwiseFunction:
     beta, threshold = operation.get("beta", 1.0), operation.get("threshold", 20.0)
-    scaled_latex = "x" if beta == 1 else f"{number(beta)} x"
-    scaled_text = "{}" if beta == 1 else f"{plain(beta)}·{{}}"
-    over_latex, over_text = ("", "") if beta == 1 else (f" / {number(beta)}", f"/{plain(beta)}")
-    return Curve(
-        Line(
+    scaled_latex = "x" if beta == 1 else f"{latex_number(beta)} x"
+    scaled_text = "{}" if beta == 1 else f"{plain_number(beta)}·{{}}"
+    over_latex, over_text = (
+        ("", "") if beta == 1 else (f" / {latex_number(beta)}", f"/{plain_number(beta)}")
+    )
+    return PointwiseFunction(
+        WrittenFunction(
             rf"\ln(1 + e^{{{scaled_latex}}}){over_latex}",
             f"ln(1 + e^({scaled_text})){over_text}",
             lambda x: _softplus_of(beta * x) / beta,
         ),
-        Line(
+        WrittenFunction(
             rf"\frac{{1}}{{1 + e^{{-{scaled_latex}}}}}",
             f"1/(1 + e^(−{scaled_text}))",
             lambda x: _sigmoid(beta * x),
         ),
-        where=f"Beyond ${scaled_latex} = {number(threshold)}$ it is $y = x$.",
+        where=f"Beyond ${scaled_latex} = {latex_number(threshold)}$ it is $y = x$.",
         identity_above=threshold / beta,
     )
 
 
-def _gelu(operation: Operation) -> Curve:
+def _gelu(operation: Operation) -> PointwiseFunction:
     if operation.get("approximate", "none") == "none":
         share = "(1 + erf({}/√2))/2"
-        return Curve(
-            Line(r"x \Phi(x)", f"{{}}·{share}", lambda x: x * _normal_share(x)),
-            Line(
+        return PointwiseFunction(
+            WrittenFunction(r"x \Phi(x)", f"{{}}·{share}", lambda x: x * _normal_share(x)),
+            WrittenFunction(
                 r"\left( \Phi(x) + \frac{x}{\sqrt{2 \pi}} e^{-x^2/2} \right)",
                 f"{share} + {{}}·e^(−{{}}^2/2)/√(2·π)",
                 lambda x: _normal_share(x) + x * _normal_density(x),
@@ -261,9 +273,11 @@ def _gelu(operation: Operation) -> Curve:
             where=r"$\Phi(x) = \frac{1}{2} \left( 1 + \text{erf}(x / \sqrt{2}) \right)$.",
         )
     t = "tanh(√(2/π)·({} + 0.044715·{}^3))"
-    return Curve(
-        Line(r"\frac{x}{2} (1 + t)", f"{{}}/2·(1 + {t})", lambda x: 0.5 * x * (1 + _gelu_tanh(x))),
-        Line(
+    return PointwiseFunction(
+        WrittenFunction(
+            r"\frac{x}{2} (1 + t)", f"{{}}/2·(1 + {t})", lambda x: 0.5 * x * (1 + _gelu_tanh(x))
+        ),
+        WrittenFunction(
             r"\left( \frac{1 + t}{2} + \frac{x}{2} (1 - t^2) \sqrt{2 / \pi} "
             r"(1 + 0.134145 x^2) \right)",
             f"(1 + {t})/2 + {{}}/2·(1 − ({t})^2)·√(2/π)·(1 + 0.134145·{{}}^2)",
@@ -310,7 +324,7 @@ def _prelu_output(captured: Captured, position: Position) -> tuple[Value, ...]:
         ),
     )
     actual = float(captured.output[position])
-    return (total(captured, indexed("y", position), groups, actual),)
+    return (sum_value(captured, indexed("y", position), groups, actual),)
 
 
 def _prelu_gradient(captured: Captured, symbol: str, position: Position) -> tuple[Value, ...]:
@@ -336,7 +350,7 @@ def _prelu_gradient(captured: Captured, symbol: str, position: Position) -> tupl
         below = derived(Factor(r"\min(x, 0)", np.minimum(read, 0.0), where), "min({}, 0)", read)
         groups = (product(gathered(DL_DY, captured.dl_dy, where), below),)
     name = indexed(f"dL/d{symbol}", position)
-    return (total(captured, name, groups, captured.gradient_at(symbol, position)),)
+    return (sum_value(captured, name, groups, captured.gradient_at(symbol, position)),)
 
 
 def _prelu_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
@@ -382,7 +396,7 @@ def _glu_output(captured: Captured, position: Position) -> tuple[Value, ...]:
     open_share = derived_constant(r"\sigma(b)", _sigmoid(gate), _SIGMOID, gate)
     actual = float(captured.output[position])
     terms = product(single("a", x, a), open_share)
-    return (total(captured, indexed("y", position), (terms,), actual),)
+    return (sum_value(captured, indexed("y", position), (terms,), actual),)
 
 
 def _glu_gradient(captured: Captured, symbol: str, position: Position) -> tuple[Value, ...]:
@@ -401,7 +415,7 @@ def _glu_gradient(captured: Captured, symbol: str, position: Position) -> tuple[
         factors = (single("a", x, a), slope)
     actual = captured.gradient_at("x", position)
     groups = (product(dl_dy, *factors),)
-    return (total(captured, indexed("dL/dx", position), groups, actual),)
+    return (sum_value(captured, indexed("dL/dx", position), groups, actual),)
 
 
 def _glu_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
@@ -422,8 +436,8 @@ def _glu_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
 POINTWISE: dict[str, Explainer] = {
     "relu": Explainer(_relu_formulas, _relu_output, where_used(_relu_gradient)),
     "sigmoid": _curve(
-        Line(r"\sigma(x)", _SIGMOID, _sigmoid),
-        Line(
+        WrittenFunction(r"\sigma(x)", _SIGMOID, _sigmoid),
+        WrittenFunction(
             r"\sigma(x) (1 - \sigma(x))",
             f"{_SIGMOID}·(1 − {_SIGMOID})",
             lambda x: _sigmoid(x) * _sigmoid(-x),
@@ -431,12 +445,12 @@ POINTWISE: dict[str, Explainer] = {
         _SIGMOID_WHERE,
     ),
     "tanh": _curve(
-        Line(r"\tanh(x)", "tanh({})", math.tanh),
-        Line(r"(1 - \tanh^2(x))", "1 − tanh({})^2", lambda x: 1 - math.tanh(x) ** 2),
+        WrittenFunction(r"\tanh(x)", "tanh({})", math.tanh),
+        WrittenFunction(r"(1 - \tanh^2(x))", "1 − tanh({})^2", lambda x: 1 - math.tanh(x) ** 2),
     ),
     "silu": _curve(
-        Line(r"x \sigma(x)", "{}/(1 + e^(−{}))", lambda x: x * _sigmoid(x)),
-        Line(
+        WrittenFunction(r"x \sigma(x)", "{}/(1 + e^(−{}))", lambda x: x * _sigmoid(x)),
+        WrittenFunction(
             r"\sigma(x) \left( 1 + x (1 - \sigma(x)) \right)",
             f"{_SIGMOID}·(1 + {{}}·(1 − {_SIGMOID}))",
             lambda x: _sigmoid(x) * (1 + x * _sigmoid(-x)),
@@ -444,8 +458,10 @@ POINTWISE: dict[str, Explainer] = {
         _SIGMOID_WHERE,
     ),
     "mish": _curve(
-        Line(r"x \tanh(\ln(1 + e^x))", f"{{}}·{_MISH}", lambda x: x * math.tanh(_softplus_of(x))),
-        Line(
+        WrittenFunction(
+            r"x \tanh(\ln(1 + e^x))", f"{{}}·{_MISH}", lambda x: x * math.tanh(_softplus_of(x))
+        ),
+        WrittenFunction(
             r"\left( t + x (1 - t^2) \sigma(x) \right)",
             f"{_MISH} + {{}}·(1 − {_MISH}^2)/(1 + e^(−{{}}))",
             _mish_slope,
@@ -455,24 +471,24 @@ POINTWISE: dict[str, Explainer] = {
     "relu6": _explainer(lambda operation: _clamped(0.0, 6.0)),
     "hardtanh": _explainer(_hardtanh),
     "hardsigmoid": _curve(
-        Line(
+        WrittenFunction(
             r"\min(\max(x + 3, 0), 6) / 6",
             "min(max({} + 3, 0), 6)/6",
             lambda x: min(max(x + 3, 0.0), 6.0) / 6,
         ),
-        Line(
+        WrittenFunction(
             r"\left[ -3 \lt x \lt 3 \right] \frac{1}{6}",
             "[−3 < {} < 3]/6",
             lambda x: float(-3 < x < 3) / 6,
         ),
     ),
     "hardswish": _curve(
-        Line(
+        WrittenFunction(
             r"x \min(\max(x + 3, 0), 6) / 6",
             "{}·min(max({} + 3, 0), 6)/6",
             lambda x: x * min(max(x + 3, 0.0), 6.0) / 6,
         ),
-        Line(
+        WrittenFunction(
             r"\left( \left[ x \ge 3 \right] + "
             r"\left[ -3 \lt x \lt 3 \right] \frac{2 x + 3}{6} \right)",
             "[{} ≥ 3] + [−3 < {} < 3]·(2·{} + 3)/6",

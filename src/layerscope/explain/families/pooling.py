@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from layerscope.explain import notation
 from layerscope.explain.explainer import Explainer, Formulas, GeneralFormula, where_used
-from layerscope.explain.factors import gathered, product, total
+from layerscope.explain.factors import gathered, product, sum_value
 from layerscope.explain.families.windows import (
-    Windows,
+    WindowSettings,
     readers_sentence,
     setting,
     spatial_dims,
-    spatial_sizes,
+    spatial_shape,
     window_letters,
     window_table,
     windows_of,
@@ -36,15 +36,15 @@ from layerscope.explain.notation import (
     Dimensions,
     at,
     gradient,
-    joined,
     size_name,
+    spaced,
 )
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Factor, Floats, Indices, Origin, Position, Value, indexed
 
 
 @dataclass(frozen=True, eq=False)
-class _Axis:
+class _PooledAxis:
     """The windows along one dimension.
 
     Args:
@@ -63,7 +63,7 @@ class _Axis:
         return self.exists & (self.coordinates >= 0) & (self.coordinates < self.size)
 
 
-def _windows(operation: Operation) -> Windows:
+def _windows(operation: Operation) -> WindowSettings:
     dims = spatial_dims(operation)
     kernel = operation.arguments["kernel_size"]
     stride = setting(operation.get("stride"), kernel)
@@ -71,31 +71,31 @@ def _windows(operation: Operation) -> Windows:
     return windows_of(found, kernel, dims)
 
 
-def _sliding(operation: Operation) -> tuple[_Axis, ...]:
+def _sliding(operation: Operation) -> tuple[_PooledAxis, ...]:
     windows, dims = _windows(operation), spatial_dims(operation)
-    sizes = spatial_sizes(operation.shapes["x"], dims)
+    sizes = spatial_shape(operation.shapes["x"], dims)
     axes = []
-    for dim, num_windows in enumerate(spatial_sizes(operation.output_shape, dims)):
+    for dim, num_windows in enumerate(spatial_shape(operation.output_shape, dims)):
         found = windows.coordinates(dim, sizes[dim], num_windows)
-        axes.append(_Axis(sizes[dim], found, np.ones(found.shape, dtype=bool)))
+        axes.append(_PooledAxis(sizes[dim], found, np.ones(found.shape, dtype=bool)))
     return tuple(axes)
 
 
-def _adaptive(operation: Operation) -> tuple[_Axis, ...]:
+def _adaptive(operation: Operation) -> tuple[_PooledAxis, ...]:
     """Window i reads from floor(i·H / n) to before ceil((i + 1)·H / n), of H inputs, n windows."""
     dims, axes = spatial_dims(operation), []
-    sizes = spatial_sizes(operation.shapes["x"], dims)
-    for size, num_windows in zip(sizes, spatial_sizes(operation.output_shape, dims), strict=True):
+    sizes = spatial_shape(operation.shapes["x"], dims)
+    for size, num_windows in zip(sizes, spatial_shape(operation.output_shape, dims), strict=True):
         windows = np.arange(num_windows)
         starts, ends = windows * size // num_windows, -(-(windows + 1) * size // num_windows)
         found = starts[:, None] + np.arange(max(ends - starts, default=0))
-        axes.append(_Axis(size, found, found < ends[:, None]))
+        axes.append(_PooledAxis(size, found, found < ends[:, None]))
     return tuple(axes)
 
 
 def _part(
     operation: Operation,
-    axes: Sequence[_Axis],
+    axes: Sequence[_PooledAxis],
     cells: Sequence[NDArray[np.bool_]],
     scale: Callable[[Captured, Selected], Factor] | None = None,
 ) -> Part:
@@ -123,7 +123,7 @@ class _Averaging:
         symbol: of the divisor, in LaTeX; empty where windows differ in what they divide by.
     """
 
-    axes: tuple[_Axis, ...]
+    axes: tuple[_PooledAxis, ...]
     counted: tuple[NDArray[np.bool_], ...]
     divisor: int | None
     symbol: str
@@ -190,13 +190,13 @@ def _average_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     made = notation.outputs(dims)
     zeros = "Where an index lies outside the input, $x$ is 0." if _leaves_input(operation) else ""
     where = {
-        "y": joined(
+        "y": spaced(
             windows.numbers,
             zeros,
             _divisor(operation, average, made),
             _legend(image, dims, window_position=_cells(dims)),
         ),
-        "dL/dx": joined(readers_sentence(dims, _READERS), _input_legend(dims)),
+        "dL/dx": spaced(readers_sentence(dims, _READERS), _input_legend(dims)),
     }
     axes = (*_image_letters(image), *map(window_letters, dims))
     return linear_formulas(axes, "x", where, scale=average.latex, num_spatial=len(dims))
@@ -237,7 +237,7 @@ def _adaptive_letters(dim: Dimension) -> Letters:
 class _Maximum:
     """Pooling that passes on one input of each window."""
 
-    axes: Callable[[Operation], tuple[_Axis, ...]]
+    axes: Callable[[Operation], tuple[_PooledAxis, ...]]
 
     def _part(self, operation: Operation) -> Part:
         axes = self.axes(operation)
@@ -269,7 +269,7 @@ class _Maximum:
         terms = product(gathered(DL_DY, captured.dl_dy, won))
         note = f"Windows that read this input: {len(readers)}; those that it wins: {len(won)}."
         actual = captured.gradient_at(symbol, position)
-        return (total(captured, indexed("dL/dx", position), (terms,), actual, note),)
+        return (sum_value(captured, indexed("dL/dx", position), (terms,), actual, note),)
 
     def _winner(self, part: Part, captured: Captured, position: Position) -> Position:
         where, _ = self._read(part, captured, position)
@@ -304,7 +304,7 @@ def _winner_note(array: Floats, where: Indices) -> str:
     return f"{name} wins, the first, row by row, of {equals} that are equal."
 
 
-def _maximum(axes: Callable[[Operation], tuple[_Axis, ...]], formulas: Formulas) -> Explainer:
+def _maximum(axes: Callable[[Operation], tuple[_PooledAxis, ...]], formulas: Formulas) -> Explainer:
     kind = _Maximum(axes)
     return Explainer(formulas, kind.output, where_used(kind.gradient), kind.first, kind.refuses)
 
@@ -333,14 +333,14 @@ def _maximum_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
         cell = f"${at(f'({hats})', *image, *made)}$ is the cell of the window's maximum: "
         cell += f"{_ONE_WINNER} The bracket is 1 where this is so, else 0."
     over = "".join(dim.sum_over_readers for dim in dims)
-    right = joined(over, winner, gradient("y", *image, *readers))
-    where = joined(
+    right = spaced(over, winner, gradient("y", *image, *readers))
+    where = spaced(
         f"Over {bounds}." if bounds else "",
         windows.numbers,
         outside,
         _legend(image, dims, window_position=_cells(dims)),
     )
-    where_x = joined(cell, readers_sentence(dims, _READERS), _input_legend(dims))
+    where_x = spaced(cell, readers_sentence(dims, _READERS), _input_legend(dims))
     return (
         GeneralFormula("y", y, where),
         GeneralFormula("dL/dx", f"{_dl_dx(image, dims)} = {right}", where_x),
@@ -356,7 +356,7 @@ def _adaptive_maximum_formulas(operation: Operation) -> tuple[GeneralFormula, ..
     hats = ", ".join(rf"\hat{{{letter}}}" for letter in read)
     winner = rf"\left[ ({chosen}) = {at(f'({hats})', *image, *made)} \right]"
     over = "".join(map(_sum_over_adaptive, dims))
-    right = joined(over, winner, gradient("y", *image, *made))
+    right = spaced(over, winner, gradient("y", *image, *made))
     y = rf"{at('y', *image, *made)} = \max_{{{chosen}}} {at('x', *image, *read)}"
     where = f"Over the window: {windows}. {_legend(image, dims, input_position=read)}"
     place = f"${at(f'({hats})', *image, *made)}$ is where the window's maximum stands: "
@@ -371,7 +371,7 @@ def _adaptive_maximum_formulas(operation: Operation) -> tuple[GeneralFormula, ..
 
 def _legend(image: tuple[str, ...], dims: Dimensions, **more: Sequence[str]) -> str:
     made = notation.outputs(dims)
-    return notation.legend(image=image[:-1], channel=image[-1:], output_position=made, **more)
+    return notation.index_legend(image=image[:-1], channel=image[-1:], output_position=made, **more)
 
 
 def _cells(dims: Dimensions) -> tuple[str, ...]:
@@ -379,7 +379,7 @@ def _cells(dims: Dimensions) -> tuple[str, ...]:
 
 
 def _input_legend(dims: Dimensions) -> str:
-    return notation.legend(input_position=notation.coordinates(dims))
+    return notation.index_legend(input_position=notation.coordinates(dims))
 
 
 def _image(operation: Operation, dims: int) -> tuple[str, ...]:
@@ -407,7 +407,7 @@ def _adaptive_dimensions(operation: Operation) -> Dimensions:
     """Return them with the index 0 for a dimension of which one output is left."""
     axes = _adaptive(operation)
     ones = (1,) * len(axes)
-    dims = notation.dimensions(ones, ones, (0,) * len(axes), ones)
+    dims = notation.window_dimensions(ones, ones, (0,) * len(axes), ones)
     return tuple(
         replace(dim, window="0") if len(axis.coordinates) == 1 else dim
         for dim, axis in zip(dims, axes, strict=True)

@@ -39,7 +39,7 @@ def _linear_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
         shared_letter("o", sized("F", "out"), "ywb"),
         shared_letter("f", sized("F", "in"), "xw"),
     )
-    where = {"y": notation.legend(**rows, output_feature="o", input_feature="f")}
+    where = {"y": notation.index_legend(**rows, output_feature="o", input_feature="f")}
     has_bias = "b" in operation.shapes
     return linear_formulas(axes, "xw", where, has_bias=has_bias)
 
@@ -96,7 +96,7 @@ def _product_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     axes += [shared_letter("i", "I", "yx")] if has_rows else []
     axes.append(shared_letter("k", "K", "xz"))
     axes += [shared_letter("j", "J", "yz")] if has_columns else []
-    legend = notation.legend(
+    legend = notation.index_legend(
         batch=batch, row="i" if has_rows else "", column="j" if has_columns else "", summed="k"
     )
     sentence = f"$x$ is the first factor, $z$ the second; $K = {x[-1]}$. {legend}"

@@ -15,9 +15,9 @@ from layerscope.explain.factors import (
     places,
     product,
     single,
-    total,
+    sum_value,
 )
-from layerscope.explain.notation import DL_DY, at, gradient, joined, summed
+from layerscope.explain.notation import DL_DY, at, gradient, spaced, summed
 from layerscope.explain.operation import Captured, Operation
 from layerscope.explain.values import Factor, Floats, Indices, Position, Terms, Value, indexed
 
@@ -46,7 +46,7 @@ def largest_of(name: str, key: str, scores: Factor, dtype: torch.dtype) -> Value
 
 
 @dataclass(frozen=True, eq=False)
-class _Row:
+class _ScoreRow:
     """Scores whose probabilities add up to 1."""
 
     scores: Floats
@@ -102,7 +102,7 @@ def _explainer(*, is_log: bool) -> Explainer:
         others = (*position[:dim], *position[dim + 1 :])
         largest = largest_of(indexed("max", others), operation.key, scores, captured.dtype)
         maximum = largest.computed
-        z = total(
+        z = sum_value(
             captured, indexed("Z", others), (product(exponential_factor("x", scores, maximum)),)
         )
         score = single("x", x, position)
@@ -116,12 +116,12 @@ def _explainer(*, is_log: bool) -> Explainer:
         else:
             groups = (product(exponential_factor("x", score, maximum), one_over_z(z.computed)),)
         actual = float(captured.output[position])
-        return largest, z, total(captured, indexed("y", position), groups, actual)
+        return largest, z, sum_value(captured, indexed("y", position), groups, actual)
 
     def input_gradient(captured: Captured, symbol: str, position: Position) -> tuple[Value, ...]:
         where = _places(captured.operation, position)
         number = position[_dim(captured.operation)]
-        row = _Row(captured.operands["x"][tuple(where.T)])
+        row = _ScoreRow(captured.operands["x"][tuple(where.T)])
         dl_dy, own = captured.dl_dy, single(DL_DY, captured.dl_dy, position)
         all_dl_dy = gathered(DL_DY, dl_dy, where)
         if is_log:
@@ -130,7 +130,7 @@ def _explainer(*, is_log: bool) -> Explainer:
             through_sum = product(all_dl_dy, row.all("y", where), row.one("-y_c", number))
             groups = (product(own, row.one("y_c", number)), through_sum)
         actual = captured.gradient_at("x", position)
-        return (total(captured, indexed("dL/dx", position), groups, actual),)
+        return (sum_value(captured, indexed("dL/dx", position), groups, actual),)
 
     return Explainer(_log_formulas if is_log else _formulas, output, where_used(input_gradient))
 
@@ -206,7 +206,7 @@ class _Attention:
         size = self.q.shape[-1]
         if self.captured.operation.get("scale") is None:
             return derived_constant(r"\frac{1}{\sqrt{E}}", self.scale, f"1/√({size})")
-        return derived_constant("s", self.scale, notation.plain(self.scale))
+        return derived_constant("s", self.scale, notation.plain_number(self.scale))
 
     def score(self, query: int, key: int) -> Value:
         """Return the score of a query and a key."""
@@ -219,8 +219,8 @@ class _Attention:
             )
         ]
         if added := float(self.mask[query, key]):
-            groups.append(product(derived_constant("m", added, notation.plain(added))))
-        return total(self.captured, indexed("s", (*self.front, query, key)), tuple(groups))
+            groups.append(product(derived_constant("m", added, notation.plain_number(added))))
+        return sum_value(self.captured, indexed("s", (*self.front, query, key)), tuple(groups))
 
     def slopes(self, queries: Indices, keys: Indices) -> tuple[tuple[Factor, Factor], ...]:
         """Return the two products that dL/ds is the sum of, p·g and −p·G, of these pairs."""
@@ -242,8 +242,8 @@ class _Attention:
         dl_dy = gathered(DL_DY, captured.dl_dy, places(*self.front, query, inner))
         v = gathered("v", captured.operands["v"], places(*self.front, key, inner))
         y = gathered("y", captured.output, places(*self.front, query, inner))
-        own = total(captured, indexed("g", (*self.front, query, key)), (product(dl_dy, v),))
-        whole = total(captured, indexed("G", (*self.front, query)), (product(dl_dy, y),))
+        own = sum_value(captured, indexed("g", (*self.front, query, key)), (product(dl_dy, v),))
+        whole = sum_value(captured, indexed("G", (*self.front, query)), (product(dl_dy, y),))
         return own, whole
 
 
@@ -257,15 +257,15 @@ def _attention_output(captured: Captured, position: Position) -> tuple[Value, ..
     head, actual = _Attention(captured, tuple(front)), float(captured.output[position])
     keys, name = np.flatnonzero(head.seen[query]), indexed("y", position)
     if not len(keys):
-        return (total(captured, name, (), actual, "The mask hides every key."),)
+        return (sum_value(captured, name, (), actual, "The mask hides every key."),)
     others, operation = (*front, query), captured.operation
     row = head.scores[query, keys]
     scores = Factor("s", row, places(*front, query, keys))
     largest = largest_of(indexed("max", others), operation.key, scores, captured.dtype)
     exponentials = exponential_factor("s", scores, largest.computed)
-    z = total(captured, indexed("Z", others), (product(exponentials),))
+    z = sum_value(captured, indexed("Z", others), (product(exponentials),))
     v = gathered("v", captured.operands["v"], places(*front, keys, feature))
-    y = total(captured, name, (product(exponentials, one_over_z(z.computed), v),), actual)
+    y = sum_value(captured, name, (product(exponentials, one_over_z(z.computed), v),), actual)
     return head.score(query, int(keys[np.argmax(row)])), largest, z, y
 
 
@@ -280,16 +280,16 @@ def _attention_gradient(captured: Captured, symbol: str, position: Position) -> 
         met = np.flatnonzero(head.seen[:, number])
         queries, keys, other = met, np.full(len(met), number), "q"
     if not len(met):
-        return (total(captured, name, (), actual, "The mask hides it."),)
+        return (sum_value(captured, name, (), actual, "The mask hides it."),)
     if symbol == "v":
         dl_dy = gathered(DL_DY, captured.dl_dy, places(*front, queries, feature))
-        return (total(captured, name, (product(dl_dy, head.share(queries, keys)),), actual),)
+        return (sum_value(captured, name, (product(dl_dy, head.share(queries, keys)),), actual),)
     read = gathered(other, captured.operands[other], places(*front, met, feature))
     groups = tuple(
         product(*slope, read, head.scale_factor()) for slope in head.slopes(queries, keys)
     )
     steps = head.gain_values(int(queries[0]), int(keys[0]))
-    return (*steps, total(captured, name, groups, actual))
+    return (*steps, sum_value(captured, name, groups, actual))
 
 
 def _attention_first(operation: Operation, symbol: str, position: Position) -> Position:
@@ -305,14 +305,14 @@ def _attention_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
     scale = r"\frac{1}{\sqrt{E}}" if operation.get("scale") is None else "s_0"
     given = operation.get("scale")
     seen = "Keys that the mask hides have no part in it." if mask else ""
-    setting = "" if given is None else f"$s_0 = {notation.number(float(given))}$."
+    setting = "" if given is None else f"$s_0 = {notation.latex_number(float(given))}$."
     s, p = at("s", *batch, "i", "k"), at("p", *batch, "i", "k")
     q, v = at("q", *batch, "i", "e"), at("v", *batch, "k", "f")
     key, dl_ds = at("k", *batch, "k", "e"), gradient("s", *batch, "i", "k")
     added = " + m_{i, k}" if mask else ""
     dl_dy = gradient("y", *batch, "i", "f")
     keys, queries = summed("k", "K"), summed("i", "I")
-    legend = notation.legend(
+    legend = notation.index_legend(
         batch=batch, query="i", key="k", feature_of_queries_and_keys="e", feature_of_values="f"
     )
     return (
@@ -323,7 +323,7 @@ def _attention_formulas(operation: Operation) -> tuple[GeneralFormula, ...]:
             "$M$ is the largest score of the query, "
             "$Z$ the sum of the exponentials of all its keys: softmax.",
         ),
-        GeneralFormula("y", f"{at('y', *batch, 'i', 'f')} = {keys} {p} {v}", joined(seen, legend)),
+        GeneralFormula("y", f"{at('y', *batch, 'i', 'f')} = {keys} {p} {v}", spaced(seen, legend)),
         GeneralFormula(
             "dL/ds",
             rf"{dl_ds} = {p} \left( {at('g', *batch, 'i', 'k')} - {at('G', *batch, 'i')} \right)",

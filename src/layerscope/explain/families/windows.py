@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from layerscope.dry_run import Shape
 from layerscope.explain import notation
-from layerscope.explain.linear_maps import Letters, Table
+from layerscope.explain.linear_maps import Letters, ListedRows
 from layerscope.explain.operation import Operation
 from layerscope.explain.values import Indices
 from layerscope.operations.family import per_dimension
@@ -24,7 +24,7 @@ def spatial_dims(operation: Operation) -> int:
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowSettings:
     """Settings of windows of one size, each per dimension.
 
     Args:
@@ -41,7 +41,7 @@ class Windows:
 
     def letters(self, *, transposed: bool = False) -> notation.Dimensions:
         """Return the indices of the formulas."""
-        return notation.dimensions(
+        return notation.window_dimensions(
             *(self.kernel_size, self.stride, self.padding, self.dilation),
             wrapped=self.mode != "zeros",
             transposed=transposed,
@@ -65,13 +65,13 @@ class Windows:
         }[self.mode]()
 
 
-def windows_of(operation: Operation, kernel_size: Sequence[int] | int, dims: int) -> Windows:
+def windows_of(operation: Operation, kernel_size: Sequence[int] | int, dims: int) -> WindowSettings:
     """Return the settings that a convolution or pooling was called with."""
     kernel = per_dimension(kernel_size, dims)
     dilation = per_dimension(operation.get("dilation", 1), dims)
     before, after = _padding(operation, kernel, dilation)
     mode = "zeros" if operation.padding is None else operation.padding.get("mode", "constant")
-    return Windows(
+    return WindowSettings(
         kernel_size=kernel,
         stride=per_dimension(operation.get("stride", 1), dims),
         padding=before,
@@ -95,14 +95,14 @@ def _padding(
     return amounts, amounts
 
 
-def spatial_sizes(shape: Shape, dims: int) -> Shape:
+def spatial_shape(shape: Shape, dims: int) -> Shape:
     """Return the last ones."""
     return tuple(shape[len(shape) - dims :])
 
 
 def window_table(
     coordinates: Indices, exists: NDArray[np.bool_], size: int, dims: Mapping[str, int]
-) -> Table:
+) -> ListedRows:
     """Return the axis of windows over one dimension.
 
     Args:
@@ -115,18 +115,18 @@ def window_table(
     read = coordinates[window, cell]
     index = {"y": window[:, None], "x": read[:, None], "w": cell[:, None]}
     outside = (read < 0) | (read >= size)
-    return Table(
+    return ListedRows(
         {tensor: (dim,) for tensor, dim in dims.items()},
         {tensor: index[tensor] for tensor in dims},
         padding=outside if outside.any() else None,
     )
 
 
-def transposed_table(table: Table, size: int) -> Table:
+def transposed_table(table: ListedRows) -> ListedRows:
     """Return the axis with x and y exchanged; what would lie outside of y is left out."""
     exchanged = {"y": "x", "x": "y"}
     inside = slice(None) if table.padding is None else ~table.padding
-    return Table(
+    return ListedRows(
         {tensor: table.dims[exchanged.get(tensor, tensor)] for tensor in table.dims},
         {tensor: table.index[exchanged.get(tensor, tensor)][inside] for tensor in table.index},
     )

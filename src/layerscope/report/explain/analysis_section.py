@@ -12,7 +12,7 @@ from layerscope.report.document import (
     columns_in,
     markup,
 )
-from layerscope.whatif import COLUMNS, Figure, Finding
+from layerscope.whatif import COLUMNS, Finding, VariantFigure
 from layerscope.whatif.words import times
 
 
@@ -54,7 +54,7 @@ def _variants(findings: Sequence[Finding]) -> Iterator[Block]:
     )
 
 
-def _compared(figures: dict[str, Figure], column: str) -> str:
+def _compared(figures: dict[str, VariantFigure], column: str) -> str:
     figure, ratio = figures[column], figures.get(f"{column}, against this network")
     if figure.unit == "B" and figure.predicted is not None:
         shown = bytes_short(int(figure.predicted))

@@ -12,7 +12,7 @@ from layerscope.explain.explanation import Explanation, LayerExplanation, Update
 from layerscope.explain.values import Floats, Value
 from layerscope.networks.derivation import DerivationStep, derivation
 from layerscope.networks.layer_calls import DescribedCall, NetworkCalls
-from layerscope.operations import Formula as CostFormula
+from layerscope.operations import CostFormula
 from layerscope.operations.convolution import bias_sum_flops, conv_flops
 from layerscope.operations.family import Number, elementwise_flops
 from layerscope.operations.normalization import norm_flops

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from layerscope.audit import Audit, Cell, Finding
+from layerscope.audit import Audit, JudgedClaim, JudgedFigure
 from layerscope.explain.explanation import Explanation
 from layerscope.report.document import (
     Block,
@@ -30,7 +30,7 @@ class _PrintedTable:
     section: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    cells: dict[tuple[str, str], Cell]
+    cells: dict[tuple[str, str], JudgedFigure]
 
 
 def corrections_section(explanation: Explanation) -> Iterator[Block]:
@@ -59,7 +59,7 @@ def corrections_section(explanation: Explanation) -> Iterator[Block]:
 
 
 def _printed_tables(audit: Audit) -> list[_PrintedTable]:
-    sections: dict[str, dict[tuple[str, str], Cell]] = {}
+    sections: dict[str, dict[tuple[str, str], JudgedFigure]] = {}
     for cell in audit.cells:
         if cell.place == "table":
             section, row, column = cell.where.split(" / ")
@@ -84,7 +84,7 @@ def _table(table: _PrintedTable) -> Table:
     return Table((Column("", ""), *titles), tuple(rows))
 
 
-def _marked(cell: Cell | None) -> Text:
+def _marked(cell: JudgedFigure | None) -> Text:
     if cell is None:
         return ""
     if cell.verdict == "wrong":
@@ -104,6 +104,6 @@ def _sentences(audit: Audit) -> Iterator[Block]:
         yield Bullets(tuple(map(_judged, audit.findings)))
 
 
-def _judged(finding: Finding) -> Text:
+def _judged(finding: JudgedClaim) -> Text:
     right, why = f" {finding.right}", f" {finding.why}"
     return (finding.claim, Break(), Strong("Right:"), right, Break(), Strong("Why:"), why)

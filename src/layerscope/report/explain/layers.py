@@ -12,7 +12,7 @@ from layerscope.explain.explainer import GeneralFormula
 from layerscope.explain.explanation import LayerExplanation
 from layerscope.explain.values import Value
 from layerscope.networks.layer_calls import DescribedCall
-from layerscope.operations import Formula as CostFormula
+from layerscope.operations import CostFormula
 from layerscope.operations.family import Number, per_dimension
 from layerscope.operations.shapes import (
     conv_output_size,

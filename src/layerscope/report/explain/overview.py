@@ -10,7 +10,7 @@ from layerscope.networks.layer_calls import DescribedCall, calls_by_layer
 from layerscope.operations.words import group_of
 from layerscope.report.explain.layers import settings_short
 from layerscope.report.html import resource
-from layerscope.report.svg import chart, element, label, shortened
+from layerscope.report.svg import chart, clipped, element, label
 from layerscope.theory.table import CostTable, LayerCost
 
 WIDTH = 360
@@ -22,7 +22,7 @@ _NAME, _WORD, _SMALL = 8.6, 7.9, 7.2  # width of a letter: bold, plain, small
 
 
 @dataclass(frozen=True)
-class _Row:
+class _DrawnLayer:
     """One line of the drawing."""
 
     name: str
@@ -34,11 +34,11 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Group:
+class _DrawnGroup:
     """Rows in one box; without a name, a layer that stands for itself."""
 
     name: str
-    rows: tuple[_Row, ...]
+    rows: tuple[_DrawnLayer, ...]
 
     @property
     def height(self) -> float:
@@ -56,7 +56,7 @@ def overview_drawing(costs: CostTable, layers: Sequence[DescribedCall], name: st
             parts.append(_arrow(y - _GAP))
         parts.append(_drawn(group, y, largest))
         y += group.height + _GAP
-    title = f"{shortened(name, 60)}: its layers in the order in which they run"
+    title = f"{clipped(name, 60)}: its layers in the order in which they run"
     described = "; ".join(
         f"{row.name}: {shapes_tuple([row.shape])}" for group in groups for row in group.rows
     )
@@ -75,49 +75,49 @@ def overview_style() -> str:
     return resource("overview.css")
 
 
-def _height(groups: Sequence[_Group]) -> float:
+def _height(groups: Sequence[_DrawnGroup]) -> float:
     return sum(group.height + _GAP for group in groups) - _GAP + 2 * _PAD
 
 
-def _groups(costs: CostTable, layers: Sequence[DescribedCall]) -> tuple[_Group, ...]:
+def _groups(costs: CostTable, layers: Sequence[DescribedCall]) -> tuple[_DrawnGroup, ...]:
     specs = {key: calls[0] for key, calls in calls_by_layer(layers).items()}
-    image = _Row("input", "input", "the batch", costs.input_shape, 0, True)
+    image = _DrawnLayer("input", "input", "the batch", costs.input_shape, 0, True)
     blocks = {block.name: members for block, members in costs.blocks()}
-    groups = [_Group("", (image,))]
+    groups = [_DrawnGroup("", (image,))]
     seen: set[str] = set()
     for cost in costs.layers:
         block = cost.layer.partition(".")[0]
         if block not in blocks:
-            groups.append(_Group("", (_row(cost, specs[cost.layer], cost.layer),)))
+            groups.append(_DrawnGroup("", (_row(cost, specs[cost.layer], cost.layer),)))
         elif block not in seen:
             seen.add(block)
             members = blocks[block]
             if len(costs.layers) > _MOST_ROWS:
-                groups.append(_Group("", (_block_row(block, members),)))
+                groups.append(_DrawnGroup("", (_block_row(block, members),)))
                 continue
             rows = (_row(c, specs[c.layer], c.layer.partition(".")[2]) for c in members)
-            groups.append(_Group(block, tuple(rows)))
+            groups.append(_DrawnGroup(block, tuple(rows)))
     return tuple(groups)
 
 
-def _row(cost: LayerCost, spec: DescribedCall, name: str) -> _Row:
+def _row(cost: LayerCost, spec: DescribedCall, name: str) -> _DrawnLayer:
     shape = cost.output_shapes[0] if cost.output_shapes else ()
     changes = not cost.input_shapes or shape != cost.input_shapes[0]
     group = group_of(spec.kind)
-    return _Row(name, group, settings_short(spec), shape, cost.num_parameters, changes)
+    return _DrawnLayer(name, group, settings_short(spec), shape, cost.num_parameters, changes)
 
 
-def _block_row(name: str, members: Sequence[LayerCost]) -> _Row:
+def _block_row(name: str, members: Sequence[LayerCost]) -> _DrawnLayer:
     shape = members[-1].output_shapes[0] if members[-1].output_shapes else ()
     num_parameters = sum(cost.num_parameters for cost in members)
-    return _Row(name, "weights", f"{len(members)} layers", shape, num_parameters, True)
+    return _DrawnLayer(name, "weights", f"{len(members)} layers", shape, num_parameters, True)
 
 
-def _drawn(group: _Group, y: float, largest: "_Largest") -> str:
+def _drawn(group: _DrawnGroup, y: float, largest: "_Largest") -> str:
     parts = [element("rect", x=4, y=y, width=WIDTH - 8, height=group.height, rx=6, class_="box")]
     top = y + _PAD / 2
     if group.name:
-        parts.append(label(12, top + 15, shortened(group.name, 40), class_="block-name"))
+        parts.append(label(12, top + 15, clipped(group.name, 40), class_="block-name"))
         top += _HEAD
     for row in group.rows:
         parts.append(_drawn_row(row, top, largest))
@@ -125,7 +125,7 @@ def _drawn(group: _Group, y: float, largest: "_Largest") -> str:
     return "".join(parts)
 
 
-def _drawn_row(row: _Row, y: float, largest: "_Largest") -> str:
+def _drawn_row(row: _DrawnLayer, y: float, largest: "_Largest") -> str:
     left, right = _LEFT, _RIGHT
     small = {"class_": "small"}
     shape = " × ".join(map(str, row.shape[1:]))
@@ -134,7 +134,7 @@ def _drawn_row(row: _Row, y: float, largest: "_Largest") -> str:
         (
             element("rect", x=4, y=y + 2, width=3, height=_ROW - 4, class_=row.group),
             _picture(row, y, largest) if row.changes_shape else "",
-            label(left, y + 17, shortened(row.name, _room(shape, _NAME, _WORD)), class_="name"),
+            label(left, y + 17, clipped(row.name, _room(shape, _NAME, _WORD)), class_="name"),
             label(left, y + 33, _cut(row.settings, _room(parameters, _SMALL, _SMALL)), **small),
             label(right, y + 17, shape, text_anchor="end"),
             label(right, y + 33, parameters, text_anchor="end", class_="small")
@@ -167,7 +167,7 @@ class _Largest:
         return cls(max(sides, default=1), max(channels, default=1))
 
 
-def _picture(row: _Row, y: float, largest: _Largest) -> str:
+def _picture(row: _DrawnLayer, y: float, largest: _Largest) -> str:
     """A feature map as a solid: its height for H, its thickness for C."""
     if len(row.shape) < 2:
         return ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from layerscope.base.files import write_text
 from layerscope.explain.explainer import GeneralFormula
-from layerscope.explain.explanation import Explanation, LayerExplanation, Settings, Update
+from layerscope.explain.explanation import ExplainSettings, Explanation, LayerExplanation, Update
 from layerscope.explain.values import Floats, Terms, Value
 
 FORMAT = 2
@@ -34,7 +34,7 @@ def save_explain_json(path: Path, explanation: Explanation) -> None:
     )
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
+def _settings(settings: ExplainSettings) -> dict[str, Any]:
     plain = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
     return plain | {"loss": settings.loss.model_dump(), "origin": dict(settings.origin)}
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from layerscope.base.errors import UserError
 from layerscope.base.formatting import share, unit_of
 from layerscope.compare import SavedProfile, read_profile
-from layerscope.compare.saved import TEXTBOOK, TEXTBOOK_QUANTITIES, Key
+from layerscope.compare.saved import TEXTBOOK, TEXTBOOK_QUANTITIES, RowKey
 from layerscope.reconcile.profile import Profile
 from layerscope.reconcile.rows import Row
 from layerscope.reconcile.settings import ProfileSettings
@@ -24,7 +24,7 @@ MOST_SAVINGS = 20  # lines
 
 
 @dataclass(frozen=True)
-class Change:
+class BudgetChange:
     """Difference of a layer, or of the total, from its budget.
 
     Args:
@@ -81,7 +81,7 @@ def check_budget_settings(budget: SavedProfile, settings: ProfileSettings) -> No
 
 def compare_with_budget(
     profile: Profile, budget: SavedProfile, tolerance: float = 0.0
-) -> tuple[Change, ...]:
+) -> tuple[BudgetChange, ...]:
     """Return every figure of every layer and of the total that differs; new and vanished layers.
 
     What is compared is measured where both profiles have measured it, else theory, of the live peak
@@ -100,13 +100,13 @@ def compare_with_budget(
     check_budget_settings(budget, profile.settings)
     now = comparable(profile, "")
     return (
-        *(Change(layer, "new") for layer in now.layers if layer not in budget.layers),
-        *(Change(layer, "vanished") for layer in budget.layers if layer not in now.layers),
+        *(BudgetChange(layer, "new") for layer in now.layers if layer not in budget.layers),
+        *(BudgetChange(layer, "vanished") for layer in budget.layers if layer not in now.layers),
         *_changed(_pairs(budget, now), tolerance),
     )
 
 
-def show_budget(screen: Screen, changes: Sequence[Change], tolerance: float) -> None:
+def show_budget(screen: Screen, changes: Sequence[BudgetChange], tolerance: float) -> None:
     """Show what exceeds the budget in the network's order, or that nothing does; then savings."""
     if not any(change.exceeds for change in changes):
         screen.say(f"Within the budget: nothing grew by more than {share(tolerance)}.")
@@ -124,7 +124,7 @@ def show_budget(screen: Screen, changes: Sequence[Change], tolerance: float) -> 
         screen.say(f"and {len(savings) - MOST_SAVINGS:,} smaller savings")
 
 
-def _show_table(screen: Screen, title: str, changes: Sequence[Change]) -> None:
+def _show_table(screen: Screen, title: str, changes: Sequence[BudgetChange]) -> None:
     if not changes:
         return
     columns = (
@@ -135,7 +135,7 @@ def _show_table(screen: Screen, title: str, changes: Sequence[Change]) -> None:
     screen.show(Table(columns, tuple(_cells(change) for change in changes), title=title))
 
 
-def _cells(change: Change) -> tuple[Cell, ...]:
+def _cells(change: BudgetChange) -> tuple[Cell, ...]:
     unit = unit_of(change.quantity)
     sign = "+" if change.growth > 0 else ""
     growth = "from 0" if change.budget == 0 else f"{sign}{share(change.growth)}"
@@ -145,9 +145,9 @@ def _cells(change: Change) -> tuple[Cell, ...]:
     )
 
 
-def _changed(pairs: Mapping[Key, tuple[int, int]], tolerance: float) -> tuple[Change, ...]:
+def _changed(pairs: Mapping[RowKey, tuple[int, int]], tolerance: float) -> tuple[BudgetChange, ...]:
     """Return each quantity of a layer once: its largest growth, else its largest saving."""
-    found: dict[tuple[str, str], Change] = {}
+    found: dict[tuple[str, str], BudgetChange] = {}
     for (layer, quantity, instrument), (before, now) in pairs.items():
         if now - before > tolerance * before:
             what = "grew"
@@ -155,22 +155,22 @@ def _changed(pairs: Mapping[Key, tuple[int, int]], tolerance: float) -> tuple[Ch
             what = "shrank"
         else:
             continue
-        change = Change(layer, what, quantity, instrument, before, now)
+        change = BudgetChange(layer, what, quantity, instrument, before, now)
         known = found.get((layer, quantity))
         if known is None or _outranks(change, known):
             found[layer, quantity] = change
     return tuple(found.values())
 
 
-def _outranks(change: Change, known: Change) -> bool:
+def _outranks(change: BudgetChange, known: BudgetChange) -> bool:
     if change.what != known.what:
         return change.what == "grew"
     return abs(change.growth) > abs(known.growth)
 
 
-def _pairs(budget: SavedProfile, now: SavedProfile) -> dict[Key, tuple[int, int]]:
+def _pairs(budget: SavedProfile, now: SavedProfile) -> dict[RowKey, tuple[int, int]]:
     """Return budget and present figure wherever both have one; seconds differ from run to run."""
-    pairs: dict[Key, tuple[int, int]] = {}
+    pairs: dict[RowKey, tuple[int, int]] = {}
     for key, row in (*now.rows.items(), *now.totals.items()):
         before = budget.rows.get(key) or budget.totals.get(key)
         pair = None if before is None else _comparable(before, row)

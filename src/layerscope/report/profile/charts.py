@@ -20,10 +20,11 @@ from layerscope.reconcile.profile import LayerTiming, Peak, Profile
 from layerscope.report.profile.findings import bound_by
 from layerscope.report.svg import (
     FONT_SIZE,
+    AxisScale,
     Box,
-    Scale,
     bottom_axis,
     chart,
+    clipped,
     element,
     free_place,
     label,
@@ -33,7 +34,6 @@ from layerscope.report.svg import (
     log_scale,
     plain_tick,
     rising_scale,
-    shortened,
     staircase,
     tooltip,
 )
@@ -86,7 +86,7 @@ def _times(timing: LayerTiming | None) -> tuple[float | None, float | None]:
 
 
 def _row_name(key: str, row: int, left: float) -> str:
-    name = label(left - 8, _row_top(row) + 13, shortened(key, 24), text_anchor="end")
+    name = label(left - 8, _row_top(row) + 13, clipped(key, 24), text_anchor="end")
     return element("g", tooltip(key), name)
 
 
@@ -97,7 +97,7 @@ def _row_top(row: int) -> float:
 def _panel(panel: Panel, layers: Sequence[str], left: float, right: float, bottom: float) -> str:
     highest = max((sum(part or 0 for part in parts) for parts in panel.values), default=0)
     # A sixth is room for the figure at the longest bar's end.
-    scale = Scale(0.0, highest * 7 / 6 or 1.0, left, right)
+    scale = AxisScale(0.0, highest * 7 / 6 or 1.0, left, right)
     parts = [
         label(left, 44, panel.title, class_="panel-title"),
         bottom_axis(scale, bottom, TOP, lambda value: plain_tick(panel.text(value))),
@@ -109,7 +109,7 @@ def _panel(panel: Panel, layers: Sequence[str], left: float, right: float, botto
 
 
 def _bar(
-    panel: Panel, key: str, values: tuple[float | None, float | None], scale: Scale, top: float
+    panel: Panel, key: str, values: tuple[float | None, float | None], scale: AxisScale, top: float
 ) -> str:
     forward, backward = values
     start, middle = scale(0), scale(forward or 0)
@@ -187,7 +187,9 @@ class _RooflinePoint:
         )
 
 
-def _ceilings(across: Scale, up: Scale, bandwidth: float, arithmetic: float, words: str) -> str:
+def _ceilings(
+    across: AxisScale, up: AxisScale, bandwidth: float, arithmetic: float, words: str
+) -> str:
     ridge = arithmetic / bandwidth
     lowest = max(across.low, up.low / bandwidth)
     x, y = across(ridge), up(arithmetic)
@@ -211,7 +213,10 @@ def _ceilings(across: Scale, up: Scale, bandwidth: float, arithmetic: float, wor
 
 
 def _points(
-    points: Sequence[_RooflinePoint], across: Scale, up: Scale, ceilings: tuple[float, float]
+    points: Sequence[_RooflinePoint],
+    across: AxisScale,
+    up: AxisScale,
+    ceilings: tuple[float, float],
 ) -> str:
     slowest = sorted(points, key=lambda point: -point.timing.forward.median)[:NAMED_POINTS]
     parts: list[str] = []
@@ -233,7 +238,7 @@ def _points(
             mark = element("circle", tooltip(point.words), cx=x, cy=y, r=5.5, class_="memory")
         parts.append(mark)
     for point in slowest:
-        words = shortened(point.timing.layer, 24)
+        words = clipped(point.timing.layer, 24)
         x, y = across(point.intensity), up(point.rate)
         box = free_place(x, y, 6.3 * len(words), taken, (across.start, across.end))
         if box is not None:
@@ -242,7 +247,9 @@ def _points(
     return "".join(parts)
 
 
-def _along_ceilings(across: Scale, up: Scale, bandwidth: float, arithmetic: float) -> list[Box]:
+def _along_ceilings(
+    across: AxisScale, up: AxisScale, bandwidth: float, arithmetic: float
+) -> list[Box]:
     """Boxes where names would cross the lines or what is written on them."""
     ratio = across.high / across.low
     intensities = [across.low * ratio ** (part / 99) for part in range(100)]
@@ -258,19 +265,19 @@ LEFT, RIGHT, BOTTOM = 74, 846, 282
 MAX_LABELS = 40
 LABEL_LENGTH = 16
 
-Place = tuple[str, str | None]  # phase and layer
+TimelinePlace = tuple[str, str | None]  # phase and layer
 
 
 @dataclass(frozen=True)
 class Point:
     """Bytes that were allocated at one place."""
 
-    place: Place
+    place: TimelinePlace
     num_bytes: int
 
 
 @dataclass(frozen=True)
-class Curve:
+class MemoryCurve:
     """Bytes along slots; slot 3 is from x = 3 to x = 4.
 
     Args:
@@ -288,7 +295,7 @@ class Curve:
         return max(points, key=lambda point: point[1], default=(0.0, 0))
 
 
-def memory_timeline(peak: Peak) -> str | None:
+def memory_chart(peak: Peak) -> str | None:
     """An SVG; None where nothing is known over time."""
     predicted = [
         Point(_place(moment), num_bytes)
@@ -299,7 +306,7 @@ def memory_timeline(peak: Peak) -> str | None:
     slots = _slots(predicted or measured)
     end = next((n for n, slot in enumerate(slots) if slot[0] == "optimizer"), len(slots))
     curves = [
-        Curve(name, tuple(_placed(points, slots)), end)
+        MemoryCurve(name, tuple(_placed(points, slots)), end)
         for name, points in (("measured", measured), ("predicted", predicted))
         if points
     ]
@@ -308,16 +315,16 @@ def memory_timeline(peak: Peak) -> str | None:
     return _draw(slots, curves)
 
 
-def _place(moment: Moment) -> Place:
+def _place(moment: Moment) -> TimelinePlace:
     """Return phase and layer; what runs in no layer has its phase's name in its place."""
     return moment.phase, None if moment.layer == moment.phase else moment.layer
 
 
-def _slots(points: Sequence[Point]) -> list[Place]:
+def _slots(points: Sequence[Point]) -> list[TimelinePlace]:
     return [place for place, _ in groupby(points, key=lambda point: point.place)]
 
 
-def _placed(points: Sequence[Point], slots: Sequence[Place]) -> Iterator[tuple[float, int]]:
+def _placed(points: Sequence[Point], slots: Sequence[TimelinePlace]) -> Iterator[tuple[float, int]]:
     """Yield of each slot the most that was alive in it, and what was alive when it ended.
 
     Each run of points with one place goes into the next slot of that place; a place that has no
@@ -333,10 +340,10 @@ def _placed(points: Sequence[Point], slots: Sequence[Place]) -> Iterator[tuple[f
         yield slot + 0.85, values[-1]
 
 
-def _draw(slots: Sequence[Place], curves: Sequence[Curve]) -> str:
+def _draw(slots: Sequence[TimelinePlace], curves: Sequence[MemoryCurve]) -> str:
     highest = max(num_bytes for curve in curves for _, num_bytes in curve.points)
     unit, unit_name = byte_unit(highest)
-    across = Scale(0, len(slots), LEFT, RIGHT)
+    across = AxisScale(0, len(slots), LEFT, RIGHT)
     up = rising_scale(highest / unit, BOTTOM, TOP + 10)
     parts = [left_axis(up, LEFT, RIGHT, lambda value: f"{value:g}")]
     parts += [_phases(slots, across), _layer_labels(slots, across)]
@@ -354,11 +361,11 @@ def _draw(slots: Sequence[Place], curves: Sequence[Curve]) -> str:
     )
 
 
-def _caption(curve: Curve) -> str:
+def _caption(curve: MemoryCurve) -> str:
     return f"{curve.name}, peak {bytes_short(curve.peak[1])}"
 
 
-def _curve(curve: Curve, across: Scale, up: Scale, unit: int) -> str:
+def _curve(curve: MemoryCurve, across: AxisScale, up: AxisScale, unit: int) -> str:
     points = [(across(x), up(num_bytes / unit)) for x, num_bytes in ((0, 0), *curve.points)]
     x, num_bytes = curve.peak
     top = element(
@@ -375,7 +382,7 @@ def _curve(curve: Curve, across: Scale, up: Scale, unit: int) -> str:
     return (area if curve.name == "measured" else "") + path + top
 
 
-def _phases(slots: Sequence[Place], across: Scale) -> str:
+def _phases(slots: Sequence[TimelinePlace], across: AxisScale) -> str:
     parts, start = [], 0
     for phase, run in groupby(slots, key=lambda place: place[0]):
         end = start + len(list(run))
@@ -388,7 +395,7 @@ def _phases(slots: Sequence[Place], across: Scale) -> str:
     return "".join(parts)
 
 
-def _layer_labels(slots: Sequence[Place], across: Scale) -> str:
+def _layer_labels(slots: Sequence[TimelinePlace], across: AxisScale) -> str:
     every = -(-len(slots) // MAX_LABELS)
     parts = []
     for place in range(0, len(slots), every):
@@ -398,7 +405,7 @@ def _layer_labels(slots: Sequence[Place], across: Scale) -> str:
             element(
                 "text",
                 tooltip(f"{phase}: {layer or '-'}"),
-                escape(shortened(layer or phase, LABEL_LENGTH)),
+                escape(clipped(layer or phase, LABEL_LENGTH)),
                 transform=f"translate({x:.1f} {y}) rotate(-60)",
                 text_anchor="end",
                 class_="layer-name",

@@ -16,7 +16,7 @@ from layerscope.base.formatting import (
     unit_of,
 )
 from layerscope.measure.timing import Spread
-from layerscope.operations import Formula as CostFormula
+from layerscope.operations import CostFormula
 from layerscope.reconcile.other_tools import ToolFigure
 from layerscope.reconcile.profile import LayerTiming, Profile, ProfileSettings
 from layerscope.reconcile.rows import Row
@@ -46,7 +46,7 @@ from layerscope.report.document import (
     joined,
 )
 from layerscope.report.latex import general_latex, substituted_latex
-from layerscope.report.profile.charts import layer_bars, memory_timeline, roofline
+from layerscope.report.profile.charts import layer_bars, memory_chart, roofline
 from layerscope.report.profile.findings import (
     bound_by,
     key_figures,
@@ -431,7 +431,7 @@ def _shown_tools(profile: Profile) -> Iterator[Block]:
 
 
 def _drawings(profile: Profile) -> Iterator[Block]:
-    timeline = memory_timeline(profile.peak)
+    timeline = memory_chart(profile.peak)
     if timeline is not None:
         yield Heading(2, "Memory over a step")
         yield Figure("Memory over a training step", timeline)

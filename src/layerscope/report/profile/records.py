@@ -14,12 +14,11 @@ from layerscope.reconcile.account import Account
 from layerscope.reconcile.profile import LayerTiming, Profile
 from layerscope.reconcile.rows import Row
 from layerscope.reconcile.settings import ProfileSettings
-from layerscope.report.document import Blank, Cell, Column, Sum, Table
-from layerscope.report.document import plain as plain_text
+from layerscope.report.document import Blank, Cell, Column, Sum, Table, plain
 from layerscope.report.profile.rows import flat_record, row_record
 from layerscope.report.profile.tables import walkthrough_tables
 from layerscope.report.tables import write_table
-from layerscope.theory import LayerCost, Unit
+from layerscope.theory import CountedUnit, LayerCost
 
 # Name and dtype in pandas: counts are exact integers, or nothing where they are not known.
 ROW_COLUMNS = (
@@ -53,15 +52,15 @@ def profile_record(profile: Profile) -> dict[str, Any]:
         "format": FORMAT,
         "settings": settings_record(profile.settings),
         "torch_version": str(torch.__version__),
-        "comparisons": plain(profile.comparisons),
+        "comparisons": json_value(profile.comparisons),
         "rows": [row_record(row) for row in profile.rows],
         "totals": [row_record(row) | {"lower_bound": row.lower_bound} for row in profile.totals],
-        "peak": plain(profile.peak),
+        "peak": json_value(profile.peak),
         "layers": layer_records(profile),
         "time": _time(profile),
-        "machine": plain(profile.machine),
+        "machine": json_value(profile.machine),
         "costs": _costs(profile),
-        "other_tools": plain(profile.other_tools),
+        "other_tools": json_value(profile.other_tools),
         "tables": [table_record(table) for table in walkthrough_tables(profile.costs)],
         "notes": list(profile.notes),
     }
@@ -78,7 +77,7 @@ def comparable(profile: Profile, source: str) -> SavedProfile:
 
 def settings_record(settings: ProfileSettings) -> dict[str, Any]:
     """Return the settings as other programs read them; the optimizer by its name."""
-    return plain(settings) | {"optimizer": settings.optimizer_name}
+    return json_value(settings) | {"optimizer": settings.optimizer_name}
 
 
 def table_record(table: Table) -> dict[str, Any]:
@@ -94,17 +93,17 @@ def table_record(table: Table) -> dict[str, Any]:
 
 
 def _column(column: Column) -> dict[str, str]:
-    return {"key": column.key, "title": plain_text(column.title), "unit": column.unit}
+    return {"key": column.key, "title": plain(column.title), "unit": column.unit}
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return dataclasses as objects, tuples as lists, a number that is none (nan) as null."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: json_value(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, bool | int | float | str):
@@ -117,7 +116,7 @@ def _cells(table: Table, cells: Sequence[Cell]) -> dict[str, Any]:
     for column, cell in zip(table.columns, cells, strict=True):
         if isinstance(cell, Blank):
             continue
-        record[column.key] = plain(cell.value if isinstance(cell, Sum) else cell)
+        record[column.key] = json_value(cell.value if isinstance(cell, Sum) else cell)
         if isinstance(cell, Sum) and cell.lower_bound:
             record.setdefault("lower_bound", []).append(column.key)
     return record
@@ -134,7 +133,7 @@ def _costs(profile: Profile) -> dict[str, Any]:
 
 
 def _cost(cost: LayerCost) -> dict[str, Any]:
-    return plain(cost) | {"backward_flops": cost.backward_flops}
+    return json_value(cost) | {"backward_flops": cost.backward_flops}
 
 
 def _time(profile: Profile) -> dict[str, Any] | None:
@@ -142,8 +141,8 @@ def _time(profile: Profile) -> dict[str, Any] | None:
         return None
     step = profile.step
     return {
-        "step_seconds": plain(step.step_seconds),
-        "profiled_step_seconds": plain(step.profiled_step_seconds),
+        "step_seconds": json_value(step.step_seconds),
+        "profiled_step_seconds": json_value(step.profiled_step_seconds),
         "repeats": step.repeats,
         "warmup": step.warmup,
         "layers": [_timing(timing) for timing in profile.times],
@@ -151,7 +150,7 @@ def _time(profile: Profile) -> dict[str, Any] | None:
 
 
 def _timing(timing: LayerTiming) -> dict[str, Any]:
-    record = plain(timing)
+    record = json_value(timing)
     record["forward_seconds"] = record.pop("forward")
     record["backward_seconds"] = record.pop("backward")
     return record
@@ -196,7 +195,9 @@ def operations_by_layer(account: Account) -> Mapping[str, list[dict[str, Any]]]:
     return found
 
 
-def _of_unit(account: Account, unit: Unit, saved: Mapping[int, int]) -> Iterator[dict[str, Any]]:
+def _of_unit(
+    account: Account, unit: CountedUnit, saved: Mapping[int, int]
+) -> Iterator[dict[str, Any]]:
     costs: Mapping[str, int | None] = unit.costs.counts
     if not unit.operations:
         yield _operation(unit.name, costs, 0)

@@ -16,10 +16,11 @@ from layerscope.base.formatting import (
 from layerscope.report.document import Link
 from layerscope.report.html import resource
 from layerscope.report.svg import (
+    AxisScale,
     Box,
-    Scale,
     bottom_axis,
     chart,
+    clipped,
     element,
     free_place,
     label,
@@ -28,12 +29,11 @@ from layerscope.report.svg import (
     log_scale,
     plain_tick,
     round_scale,
-    shortened,
     staircase,
     tooltip,
 )
-from layerscope.report.sweep.results import Cost, SweepResults
-from layerscope.report.sweep.runs import Epoch, Run
+from layerscope.report.sweep.results import SweepCost, SweepResults
+from layerscope.report.sweep.runs import EpochScores, SweptRun
 from layerscope.report.sweep.seeds import SeedGroup
 
 WIDTH, HEIGHT = 400, 296
@@ -89,7 +89,7 @@ def in_one_file(title: str, drawings: Sequence[Drawing]) -> str:
 
 
 @dataclass(frozen=True)
-class _Point:
+class _SweepPoint:
     """A group at its mean; None of the deviation where there are fewer than two seeds."""
 
     group: SeedGroup
@@ -99,11 +99,11 @@ class _Point:
     is_front: bool
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[SweptRun, ...]:
         return self.group.finished
 
 
-def accuracy_against(sweep: SweepResults, cost: Cost) -> Drawing | None:
+def accuracy_against(sweep: SweepResults, cost: SweepCost) -> Drawing | None:
     """Draw runs, means over seeds and the Pareto front; None where no group's cost is known."""
     points = _drawn(list(_points(sweep, cost)))
     if not points:
@@ -131,17 +131,17 @@ def accuracy_against(sweep: SweepResults, cost: Cost) -> Drawing | None:
     )
 
 
-def _points(sweep: SweepResults, cost: Cost) -> Iterator[_Point]:
+def _points(sweep: SweepResults, cost: SweepCost) -> Iterator[_SweepPoint]:
     for place, group in enumerate(sweep.groups):
         value, spread = group.mean(cost.value), group.val_acc
         if value is not None and spread.mean is not None:
             is_front = sweep.is_on_front(cost, place)
-            yield _Point(group, value, spread.mean, spread.std, is_front)
+            yield _SweepPoint(group, value, spread.mean, spread.std, is_front)
 
 
-def _drawn(points: Sequence[_Point]) -> list[_Point]:
+def _drawn(points: Sequence[_SweepPoint]) -> list[_SweepPoint]:
     """Keep the front and, of the others, the most accurate for which there is room."""
-    kept: list[_Point] = []
+    kept: list[_SweepPoint] = []
     room = MAX_RUNS
     for point in sorted(points, key=lambda point: not point.is_front):
         room -= len(point.runs)
@@ -150,18 +150,18 @@ def _drawn(points: Sequence[_Point]) -> list[_Point]:
     return kept
 
 
-def _costs(points: Sequence[_Point], cost: Cost) -> list[float]:
+def _costs(points: Sequence[_SweepPoint], cost: SweepCost) -> list[float]:
     values = [cost.value(run) for point in points for run in point.runs]
     return [value for value in values if value is not None]
 
 
-def _accuracies(point: _Point) -> Iterator[float]:
+def _accuracies(point: _SweepPoint) -> Iterator[float]:
     deviation = point.std or 0.0
     yield from (point.accuracy - deviation, point.accuracy + deviation)
     yield from (run.val_acc for run in point.runs if run.val_acc is not None)
 
 
-def _unit(cost: Cost, points: Sequence[_Point]) -> tuple[int, str]:
+def _unit(cost: SweepCost, points: Sequence[_SweepPoint]) -> tuple[int, str]:
     """Return what the axis counts in, and its title."""
     if cost.unit != "bytes":
         return 1, cost.title
@@ -169,25 +169,25 @@ def _unit(cost: Cost, points: Sequence[_Point]) -> tuple[int, str]:
     return unit, f"{cost.title}, {name}"
 
 
-def _tick(cost: Cost) -> Callable[[float], str]:
+def _tick(cost: SweepCost) -> Callable[[float], str]:
     written = {"seconds": seconds_short, "bytes": number}.get(cost.unit, count_short)
     return lambda value: plain_tick(written(value)) if value else "0"
 
 
-def _scale(values: Sequence[float], start: float, end: float) -> Scale:
+def _scale(values: Sequence[float], start: float, end: float) -> AxisScale:
     if min(values) > 0 and max(values) >= _LOG_FROM * min(values):
         return log_scale(values, start, end)
     return round_scale(values, start, end)
 
 
-def _share_scale(shares: Sequence[float]) -> Scale:
+def _share_scale(shares: Sequence[float]) -> AxisScale:
     scale = round_scale([min(max(share, 0.0), 1.0) for share in shares], BOTTOM, TOP)
     return replace(scale, high=min(scale.high, 1.0))
 
 
 def _frame(
-    across: Scale,
-    up: Scale,
+    across: AxisScale,
+    up: AxisScale,
     titles: tuple[str, str],
     text_across: Callable[[float], str],
     text_up: Callable[[float], str],
@@ -205,14 +205,14 @@ def _frame(
     )
 
 
-def _front_line(front: Sequence[_Point], across: Scale, up: Scale, unit: int) -> str:
+def _front_line(front: Sequence[_SweepPoint], across: AxisScale, up: AxisScale, unit: int) -> str:
     if not front:
         return ""
     points = [(across(point.cost / unit), up(point.accuracy)) for point in front]
     return element("path", d=staircase(points, RIGHT), class_="front-line")
 
 
-def _whisker(point: _Point, across: Scale, up: Scale, unit: int) -> str:
+def _whisker(point: _SweepPoint, across: AxisScale, up: AxisScale, unit: int) -> str:
     if not point.std:
         return ""
     x = across(point.cost / unit)
@@ -221,7 +221,7 @@ def _whisker(point: _Point, across: Scale, up: Scale, unit: int) -> str:
     return line(x, low, x, high, "whisker") + "".join(caps)
 
 
-def _mean(point: _Point, across: Scale, up: Scale, unit: int) -> str:
+def _mean(point: _SweepPoint, across: AxisScale, up: AxisScale, unit: int) -> str:
     """Draw a group of several runs."""
     if len(point.runs) == 1:
         return ""
@@ -231,7 +231,7 @@ def _mean(point: _Point, across: Scale, up: Scale, unit: int) -> str:
     return _circle(place, 5, _mean_class(point), f"{point.group.name}: {told}")
 
 
-def _runs(point: _Point, cost: Cost, across: Scale, up: Scale, unit: int) -> str:
+def _runs(point: _SweepPoint, cost: SweepCost, across: AxisScale, up: AxisScale, unit: int) -> str:
     """Draw each run as a link to its folder; one that is alone is its group's mean."""
     only = len(point.runs) == 1
     parts = []
@@ -246,11 +246,11 @@ def _runs(point: _Point, cost: Cost, across: Scale, up: Scale, unit: int) -> str
     return "".join(parts)
 
 
-def _mean_class(point: _Point) -> str:
+def _mean_class(point: _SweepPoint) -> str:
     return "mean front" if point.is_front else "mean"
 
 
-def _words(group: SeedGroup, run: Run, cost: Cost) -> str:
+def _words(group: SeedGroup, run: SweptRun, cost: SweepCost) -> str:
     written = {"bytes": _exact_bytes, "seconds": seconds_short}.get(cost.unit, _exact_count)
     figures = f"{percent(run.val_acc)}, {written(cost.value(run))}"
     return f"{group.name_of(run)}: {figures}; job {run.folder}"
@@ -269,7 +269,11 @@ def _circle(place: tuple[float, float], radius: float, name: str, words: str) ->
 
 
 def _names(
-    points: Sequence[_Point], front: Sequence[_Point], across: Scale, up: Scale, unit: int
+    points: Sequence[_SweepPoint],
+    front: Sequence[_SweepPoint],
+    across: AxisScale,
+    up: AxisScale,
+    unit: int,
 ) -> str:
     """Name points of the front for whose names there is room."""
     taken: list[Box] = []
@@ -280,7 +284,7 @@ def _names(
     taken += _along(front, across, up, unit)
     parts = []
     for point in front[-_NAMED_POINTS:]:
-        words = shortened(point.group.name, _NAME_LENGTH)
+        words = clipped(point.group.name, _NAME_LENGTH)
         x, y = across(point.cost / unit), up(point.accuracy)
         box = free_place(x, y, 6.3 * len(words), taken, (LEFT + 2, RIGHT))
         if box is not None:
@@ -289,7 +293,9 @@ def _names(
     return "".join(parts)
 
 
-def _along(front: Sequence[_Point], across: Scale, up: Scale, unit: int) -> Iterator[Box]:
+def _along(
+    front: Sequence[_SweepPoint], across: AxisScale, up: AxisScale, unit: int
+) -> Iterator[Box]:
     """Yield boxes along the front's line, where names would cross it."""
     corners = [(across(point.cost / unit), up(point.accuracy)) for point in front]
     for (x, y), (next_x, next_y) in pairwise([*corners, *((RIGHT, y) for _, y in corners[-1:])]):
@@ -305,7 +311,7 @@ class _Curve:
     """A run's values by epoch, counted from 1."""
 
     group: SeedGroup
-    run: Run
+    run: SweptRun
     points: tuple[tuple[int, float], ...]
     series: int  # the group's colour; 0: it has none of its own
 
@@ -325,7 +331,7 @@ def learning_curves(sweep: SweepResults) -> tuple[Drawing, ...]:
     return tuple(drawings)
 
 
-def _curves(sweep: SweepResults, value: Callable[[Epoch], float | None]) -> list[_Curve]:
+def _curves(sweep: SweepResults, value: Callable[[EpochScores], float | None]) -> list[_Curve]:
     found = []
     for place, group in enumerate(sweep.groups):
         series = place + 1 if place < NUM_COLOURS else 0
@@ -339,10 +345,10 @@ def _curves(sweep: SweepResults, value: Callable[[Epoch], float | None]) -> list
 
 
 def _drawing(
-    title: str, curves: Sequence[_Curve], up: Scale, text: Callable[[float], str]
+    title: str, curves: Sequence[_Curve], up: AxisScale, text: Callable[[float], str]
 ) -> Drawing:
     epochs = [epoch for curve in curves for epoch, _ in curve.points]
-    across = Scale(min(1, max(epochs) - 1), max(epochs), LEFT, RIGHT, is_whole=True)
+    across = AxisScale(min(1, max(epochs) - 1), max(epochs), LEFT, RIGHT, is_whole=True)
     parts = [
         _frame(across, up, (title, "epoch"), lambda v: f"{v:g}", text),
         *(_path(curve, across, up) for curve in reversed(curves)),
@@ -353,13 +359,13 @@ def _drawing(
     y = BOTTOM + 58.0
     for series, name in names.items():
         parts.append(line(LEFT, y - 4, LEFT + 20, y - 4, _curve_class(series)))
-        shown = label(LEFT + 26, y, shortened(name, _LEGEND_LENGTH), class_="small")
+        shown = label(LEFT + 26, y, clipped(name, _LEGEND_LENGTH), class_="small")
         parts.append(element("g", tooltip(name), shown))
         y += 16
     return Drawing(title, "A curve for each run; settings by colour.", y, "".join(parts))
 
 
-def _path(curve: _Curve, across: Scale, up: Scale) -> str:
+def _path(curve: _Curve, across: AxisScale, up: AxisScale) -> str:
     """Draw the curve; of a single epoch a short line."""
     points = [(across(epoch), up(value)) for epoch, value in curve.points]
     if len(points) == 1:
@@ -379,7 +385,7 @@ def _percent_tick(value: float) -> str:
     return f"{100 * value:.4g} %"
 
 
-def folder_link(run: Run) -> Link:
+def folder_link(run: SweptRun) -> Link:
     """Return the way to a run's folder.
 
     The run has begun.

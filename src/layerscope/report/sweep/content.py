@@ -25,8 +25,8 @@ from layerscope.report.document import (
     markup,
 )
 from layerscope.report.sweep.charts import MAX_CURVE_POINTS, MAX_CURVES, MAX_RUNS, folder_link
-from layerscope.report.sweep.results import Cost, SweepResults
-from layerscope.report.sweep.runs import Run
+from layerscope.report.sweep.results import SweepCost, SweepResults
+from layerscope.report.sweep.runs import SweptRun
 from layerscope.report.sweep.seeds import MeanStd, SeedGroup
 
 CONVENTIONS = (
@@ -137,14 +137,14 @@ def _key_figures(sweep: SweepResults) -> Iterator[tuple[str, Text]]:
         yield cost.title, _range(cost, values)
 
 
-def _range(cost: Cost, values: Sequence[float]) -> str:
+def _range(cost: SweepCost, values: Sequence[float]) -> str:
     if not values:
         return UNKNOWN
     low, high = (_short(cost, value) for value in (min(values), max(values)))
     return low if low == high else f"{low} – {high}"
 
 
-def _short(cost: Cost, value: float) -> str:
+def _short(cost: SweepCost, value: float) -> str:
     match cost.unit:
         case "bytes":
             return bytes_short(int(value))
@@ -213,7 +213,7 @@ _NAMES = {
 }
 
 
-def _macs(runs: Sequence[Run]) -> Cell:
+def _macs(runs: Sequence[SweptRun]) -> Cell:
     known = {run.macs for run in runs}
     if len(known) != 1 or None in known:
         return None
@@ -266,17 +266,17 @@ def _runs_table(sweep: SweepResults) -> Table:
     return Table(columns, rows, note=_rest(len(sweep.runs)))
 
 
-def _own(sweep: SweepResults, run: Run) -> Text:
+def _own(sweep: SweepResults, run: SweptRun) -> Text:
     """Return the overrides that not all runs have."""
     own = [each for each in run.overrides if each not in sweep.shared]
     return " ".join(own or run.overrides)
 
 
-def _run_link(run: Run) -> Cell:
+def _run_link(run: SweptRun) -> Cell:
     return BLANK if run.path is None else (folder_link(run),)
 
 
-def _left(sweep: SweepResults, title: str, why: str, runs: Sequence[Run]) -> Iterator[Block]:
+def _left(sweep: SweepResults, title: str, why: str, runs: Sequence[SweptRun]) -> Iterator[Block]:
     """Yield the runs without results, and why."""
     if not runs:
         return

@@ -6,7 +6,7 @@ from typing import Any
 from layerscope.base.files import write_json
 from layerscope.config.overrides import key_of
 from layerscope.report.sweep.results import SweepResults
-from layerscope.report.sweep.runs import Run
+from layerscope.report.sweep.runs import SweptRun
 from layerscope.report.sweep.seeds import SeedGroup
 from layerscope.report.tables import write_table
 
@@ -40,7 +40,7 @@ def sweep_records(sweep: SweepResults) -> list[Record]:
     return sorted(records, key=_best_first)
 
 
-def _record(run: Run, group: SeedGroup, fronts: list[str]) -> Record:
+def _record(run: SweptRun, group: SeedGroup, fronts: list[str]) -> Record:
     return {
         "job": run.job,
         "overrides": list(run.overrides),

@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 
 from layerscope.report.document import Unit
-from layerscope.report.sweep.runs import Run, Status, printable, read_runs
+from layerscope.report.sweep.runs import Status, SweptRun, printable, read_runs
 from layerscope.report.sweep.seeds import SeedGroup, group_by_seed, shared_overrides
 
 
 @dataclass(frozen=True)
-class Cost:
+class SweepCost:
     """Something that accuracy is held against.
 
     Args:
@@ -23,7 +23,7 @@ class Cost:
     key: str
     title: str
     unit: Unit
-    value: Callable[[Run], float | None]
+    value: Callable[[SweptRun], float | None]
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class SweepResults:
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[SweptRun, ...]
     groups: tuple[SeedGroup, ...]
-    costs: tuple[Cost, ...]
+    costs: tuple[SweepCost, ...]
     fronts: dict[str, frozenset[int]]
 
     @cached_property
@@ -47,11 +47,11 @@ class SweepResults:
         """The overrides that all runs have."""
         return shared_overrides(self.runs)
 
-    def with_status(self, *statuses: Status) -> tuple[Run, ...]:
+    def with_status(self, *statuses: Status) -> tuple[SweptRun, ...]:
         """Return the runs of these statuses, in order."""
         return tuple(run for run in self.runs if run.status in statuses)
 
-    def is_on_front(self, cost: Cost, group: int) -> bool:
+    def is_on_front(self, cost: SweepCost, group: int) -> bool:
         """Tell whether no other group costs as little and is as accurate."""
         return group in self.fronts[cost.key]
 
@@ -68,25 +68,27 @@ def sweep_results(directory: Path, has_ended: bool) -> SweepResults:
     runs = read_runs(directory, has_ended)
     groups = group_by_seed(runs)
     costs = (
-        Cost("num_parameters", "parameters", "count", lambda run: run.num_parameters),
-        Cost("macs", "FLOPs per image, forward (2 per MAC)", "flops", _flops),
-        Cost("saved_bytes", "saved for backward", "bytes", lambda run: run.saved_bytes),
+        SweepCost("num_parameters", "parameters", "count", lambda run: run.num_parameters),
+        SweepCost("macs", "FLOPs per image, forward (2 per MAC)", "flops", _flops),
+        SweepCost("saved_bytes", "saved for backward", "bytes", lambda run: run.saved_bytes),
         _peak(runs),
-        Cost("seconds", "training time", "seconds", lambda run: run.seconds),
+        SweepCost("seconds", "training time", "seconds", lambda run: run.seconds),
     )
     fronts = {cost.key: _front(groups, cost) for cost in costs}
     # A name such as `..` or `.` says nothing.
     return SweepResults(printable(directory.resolve().name), runs, groups, costs, fronts)
 
 
-def _flops(run: Run) -> float | None:
+def _flops(run: SweptRun) -> float | None:
     return None if run.macs is None or run.macs_lower_bound else 2 * run.macs
 
 
-def _peak(runs: Sequence[Run]) -> Cost:
+def _peak(runs: Sequence[SweptRun]) -> SweepCost:
     """Take one instrument for all runs: the two measure different steps."""
-    training = Cost("peak_bytes", "measured peak of a step", "bytes", lambda run: run.peak_bytes)
-    profile = Cost(
+    training = SweepCost(
+        "peak_bytes", "measured peak of a step", "bytes", lambda run: run.peak_bytes
+    )
+    profile = SweepCost(
         "profile_peak_bytes",
         "measured peak of a step, by the profile",
         "bytes",
@@ -98,13 +100,13 @@ def _peak(runs: Sequence[Run]) -> Cost:
     return profile if is_profiles else training
 
 
-def _front(groups: Sequence[SeedGroup], cost: Cost) -> frozenset[int]:
+def _front(groups: Sequence[SeedGroup], cost: SweepCost) -> frozenset[int]:
     points = list(_points(groups, cost))
     front = pareto_front([(value, accuracy) for _, value, accuracy in points])
     return frozenset(points[place][0] for place in front)
 
 
-def _points(groups: Sequence[SeedGroup], cost: Cost) -> Iterator[tuple[int, float, float]]:
+def _points(groups: Sequence[SeedGroup], cost: SweepCost) -> Iterator[tuple[int, float, float]]:
     for place, group in enumerate(groups):
         value, accuracy = group.mean(cost.value), group.val_acc.mean
         if value is not None and accuracy is not None:

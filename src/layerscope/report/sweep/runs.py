@@ -38,18 +38,18 @@ _Count = Annotated[int, Field(ge=0, le=10**18)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Failure(_File):
+class _FailureFile(_File):
     overrides: tuple[str, ...] = Field(strict=False)
     reason: str
 
 
-class _Start(_File):
+class _StartFile(_File):
     """run.json."""
 
     command: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
 
 
-class _Results(_File):
+class _ResultsFile(_File):
     val_acc: _Share = Field(alias="val/acc")
     test_acc: _Share = Field(alias="test/acc")
     train_seconds: Annotated[float, Field(ge=0, le=1e12)]
@@ -61,7 +61,7 @@ class _LayerTotals(_File):
     lower_bound: bool = False
 
 
-class _Layers(_File):
+class _LayersFile(_File):
     totals: _LayerTotals
 
 
@@ -70,17 +70,17 @@ class _MemoryTotals(_File):
     peak_bytes: _Count | None = None
 
 
-class _Memory(_File):
+class _MemoryFile(_File):
     totals: _MemoryTotals
     batch_size: _Count | None = None
 
 
-class _Peak(_File):
+class _ProfilePeak(_File):
     measured_bytes: _Count | None = None
 
 
-class _Profile(_File):
-    peak: _Peak
+class _ProfileFile(_File):
+    peak: _ProfilePeak
 
 
 class _Unreadable(Exception):
@@ -88,7 +88,7 @@ class _Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochScores:
     """A row of metrics.csv; None where the row has no finite number."""
 
     epoch: int
@@ -97,7 +97,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Run:
+class SweptRun:
     """One job; what is not known of it is None.
 
     Args:
@@ -120,7 +120,7 @@ class Run:
     val_acc: float | None = None
     test_acc: float | None = None
     seconds: float | None = None
-    epochs: tuple[Epoch, ...] = ()
+    epochs: tuple[EpochScores, ...] = ()
 
     @property
     def job(self) -> str | None:
@@ -144,7 +144,7 @@ class Run:
         return tuple(each for each in self.overrides if key_of(each) != "seed")
 
 
-def read_runs(directory: Path, has_ended: bool) -> tuple[Run, ...]:
+def read_runs(directory: Path, has_ended: bool) -> tuple[SweptRun, ...]:
     """Return the runs of a sweep in the order of their folders, then those never begun.
 
     Args:
@@ -161,7 +161,7 @@ def read_runs(directory: Path, has_ended: bool) -> tuple[Run, ...]:
     begun = [_read_run(directory, folder, has_ended) for folder in folders]
     known = {frozenset(run.overrides) for run in begun}
     planned = [_without_resuming(overrides) for overrides in planned_jobs(directory)]
-    left = [Run(None, each, "not begun") for each in planned if frozenset(each) not in known]
+    left = [SweptRun(None, each, "not begun") for each in planned if frozenset(each) not in known]
     if not begun and not left:
         raise UserError(
             f"{directory} holds no job of a sweep: give the directory that hydra.sweep.dir named"
@@ -186,32 +186,34 @@ def _by_number(folder: Path) -> tuple[tuple[int, str], ...]:
     return tuple((len(part), part) for part in folder.parts)
 
 
-def _read_run(directory: Path, path: Path, has_ended: bool) -> Run:
+def _read_run(directory: Path, path: Path, has_ended: bool) -> SweptRun:
     folder = directory / path
     overrides: tuple[str, ...] = ()
     try:
-        failure = _read(folder / FAILURE_FILE, _Failure)
-        start = None if failure else _read(folder / "run.json", _Start)
+        failure = _read(folder / FAILURE_FILE, _FailureFile)
+        start = None if failure else _read(folder / "run.json", _StartFile)
         given = failure.overrides if failure else start.command[1:] if start else ()
         overrides = _without_resuming(given)
         epochs = _read_epochs(folder / "metrics.csv")
         if failure is not None:
             reason = printable(failure.reason)
-            return Run(path, overrides, "failed", reason, epochs=epochs)
-        results = _read(folder / "results.json", _Results)
+            return SweptRun(path, overrides, "failed", reason, epochs=epochs)
+        results = _read(folder / "results.json", _ResultsFile)
         if results is None and has_ended:
             reason = "ended before its results were written"
-            return Run(path, overrides, "failed", reason, epochs=epochs)
-        return _with_costs(folder, Run(path, overrides, "unfinished"), results, epochs)
+            return SweptRun(path, overrides, "failed", reason, epochs=epochs)
+        return _with_costs(folder, SweptRun(path, overrides, "unfinished"), results, epochs)
     except _Unreadable as error:
-        return Run(path, overrides, "failed", str(error))
+        return SweptRun(path, overrides, "failed", str(error))
 
 
-def _with_costs(folder: Path, run: Run, results: _Results | None, epochs: tuple[Epoch, ...]) -> Run:
-    layers = _read(folder / "layers.json", _Layers)
-    memory = _read(folder / "activation_memory.json", _Memory)
-    profile = _read(folder / "profile.json", _Profile)
-    return Run(
+def _with_costs(
+    folder: Path, run: SweptRun, results: _ResultsFile | None, epochs: tuple[EpochScores, ...]
+) -> SweptRun:
+    layers = _read(folder / "layers.json", _LayersFile)
+    memory = _read(folder / "activation_memory.json", _MemoryFile)
+    profile = _read(folder / "profile.json", _ProfileFile)
+    return SweptRun(
         path=run.path,
         overrides=run.overrides,
         status=run.status if results is None else "finished",
@@ -260,7 +262,7 @@ def _content(path: Path) -> bytes | None:
     return content
 
 
-def _read_epochs(path: Path) -> tuple[Epoch, ...]:
+def _read_epochs(path: Path) -> tuple[EpochScores, ...]:
     """Return the whole rows of metrics.csv; of a running job the last one may be half written."""
     content = _content(path)
     if content is None:
@@ -270,7 +272,7 @@ def _read_epochs(path: Path) -> tuple[Epoch, ...]:
     rows = csv.DictReader(io.StringIO("".join(whole)))
     try:
         found = [
-            Epoch(epoch, _finite(row.get("train/loss")), _finite(row.get("val/acc")))
+            EpochScores(epoch, _finite(row.get("train/loss")), _finite(row.get("val/acc")))
             for row in rows
             if (epoch := _whole(row.get("epoch"))) is not None
         ]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from layerscope.report.sweep.runs import Run
+from layerscope.report.sweep.runs import SweptRun
 
 # Names of a group that has no override of its own: the only one, and one among others.
 ALL, NO_OVERRIDES = "all", "(no overrides)"
@@ -47,10 +47,10 @@ class SeedGroup:
 
     setting: tuple[str, ...]
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[SweptRun, ...]
 
     @cached_property
-    def finished(self) -> tuple[Run, ...]:
+    def finished(self) -> tuple[SweptRun, ...]:
         """The runs with results; figures of a group are of these."""
         return tuple(run for run in self.runs if run.status == "finished")
 
@@ -69,12 +69,12 @@ class SeedGroup:
         """Training time."""
         return MeanStd.of(run.seconds for run in self.finished)
 
-    def name_of(self, run: Run) -> str:
+    def name_of(self, run: SweptRun) -> str:
         """Return the group's name and the run's seed, where it was given one."""
         seed = [] if run.seed is None else [f"seed={run.seed}"]
         return " ".join([*([self.name] if self.name != ALL or not seed else []), *seed])
 
-    def mean(self, value: Callable[[Run], float | None]) -> float | None:
+    def mean(self, value: Callable[[SweptRun], float | None]) -> float | None:
         """Return the mean of what it costs; None if it is unknown of any of the finished runs."""
         values = [value(run) for run in self.finished]
         known = [each for each in values if each is not None]
@@ -83,9 +83,9 @@ class SeedGroup:
         return known[0] if len(set(known)) == 1 else statistics.fmean(known)
 
 
-def group_by_seed(runs: Sequence[Run]) -> tuple[SeedGroup, ...]:
+def group_by_seed(runs: Sequence[SweptRun]) -> tuple[SeedGroup, ...]:
     """Return the groups, best mean validation accuracy first."""
-    members: dict[frozenset[str], list[Run]] = {}
+    members: dict[frozenset[str], list[SweptRun]] = {}
     for run in runs:
         members.setdefault(frozenset(run.setting), []).append(run)
     shared = frozenset(shared_overrides(runs))
@@ -98,7 +98,7 @@ def group_by_seed(runs: Sequence[Run]) -> tuple[SeedGroup, ...]:
     return tuple(sorted(groups, key=_best_first))
 
 
-def shared_overrides(runs: Sequence[Run]) -> tuple[str, ...]:
+def shared_overrides(runs: Sequence[SweptRun]) -> tuple[str, ...]:
     """Return the overrides that all runs have; of one whose files are damaged none are known."""
     known = [run.overrides for run in runs if run.overrides]
     if not known:
