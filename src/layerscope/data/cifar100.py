@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from layerscope.base.errors import UserError
 from layerscope.config.schema import Cifar100Config
 from layerscope.data.batches import Split
-from layerscope.data.cifar10 import Bytes, Form, SourceError, channels_last, unpickled_batch
-from layerscope.data.decoded import Bytes as Parts
-from layerscope.data.decoded import DecodedFolder
+from layerscope.data.cifar10 import ByteArray, Form, SourceError, channels_last, unpickled_batch
+from layerscope.data.decoded import ByteParts, DecodedFolder
 from layerscope.data.sets import DataSet, stratified_split
 from layerscope.data.sources import local_sources
 from layerscope.data.store import Provenance, shared_directory
@@ -51,9 +50,9 @@ _IMAGE, _LABEL = (32, 32, 3), ()
 class Cifar100Batch:
     """Images uint8 (N, 32, 32, 3) in RGB; labels uint8 (N,)."""
 
-    images: Bytes
-    fine: Bytes
-    coarse: Bytes
+    images: ByteArray
+    fine: ByteArray
+    coarse: ByteArray
 
 
 def decode(members: Mapping[str, bytes]) -> dict[str, Cifar100Batch]:
@@ -134,7 +133,7 @@ class Cifar100(DataSet):
         trained, validated = stratified_split(fine, self._val_size)
         return trained if split == "train" else validated
 
-    def _decode(self, report: Report) -> tuple[str, dict[str, Parts]]:
+    def _decode(self, report: Report) -> tuple[str, dict[str, ByteParts]]:
         """Return the origin and the arrays of the archive, or of what was unpacked of it."""
         failures: list[str] = []
         for source in local_sources(self._directory, (self._form,)):
@@ -144,7 +143,7 @@ class Cifar100(DataSet):
                 failures.append(f"{source.name}: {error}")
                 continue
             report(f"CIFAR-100: verified and stored in {self._folder.folder}")
-            arrays: dict[str, Parts] = {
+            arrays: dict[str, ByteParts] = {
                 f"{part}_{name}": [getattr(batch, name).tobytes()]
                 for part, batch in batches.items()
                 for name in ("images", "fine", "coarse")

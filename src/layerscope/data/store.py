@@ -142,7 +142,7 @@ def _open_verified(directory: Path) -> _Verified:
     return _Verified(arrays, source, stats, is_current)
 
 
-def _open_array(path: Path) -> cifar10.Bytes:
+def _open_array(path: Path) -> cifar10.ByteArray:
     """Map an array whose header is exactly the one that np.save writes; no header is parsed."""
     item_shape = (32, 32, 3) if path.stem.endswith("images") else ()
     num_items = max(0, path.stat().st_size - _HEADER_BYTES) // math.prod(item_shape)
