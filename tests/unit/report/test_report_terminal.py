@@ -11,7 +11,7 @@ from test_report_document import DOCUMENT
 from torch import nn
 
 from layerscope.explain.engine import explain_network
-from layerscope.explain.explanation import Settings
+from layerscope.explain.explanation import ExplainSettings
 from layerscope.networks.cifar_cnn import CifarCNN
 from layerscope.networks.tiny_cnn import TinyCNN
 from layerscope.reconcile.layer_table import layer_table
@@ -31,7 +31,7 @@ ENOUGH = 100_000  # columns
 
 def explained():
     torch.manual_seed(0)
-    settings = Settings("tiny_cnn", (1, 1, 8, 8))
+    settings = ExplainSettings("tiny_cnn", (1, 1, 8, 8))
     return explain_network(TinyCNN(), settings, torch.rand(1, 1, 8, 8), analysis=True)
 
 
