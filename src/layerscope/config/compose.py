@@ -48,6 +48,7 @@ from layerscope.config.hydra_section import (
 )
 from layerscope.config.overrides import (
     assignment,
+    choosable,
     key_of,
     keys_of,
     no_sweep,
@@ -218,7 +219,7 @@ class Composer:
 
     def options(self, group: str) -> list[str]:
         """Return the names that can be chosen of a group."""
-        return self._loader.get_group_options(group)
+        return choosable(self._loader.get_group_options(group))
 
     def _compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         return _compose(self._loader, self._name, overrides, mode)
@@ -353,7 +354,8 @@ def _no_such_file(path: str, options: Sequence[str]) -> str:
     if package is not None:
         return f"{group}={option} needs a package: pip install {package}"
     if options:
-        return f"{group}={option} cannot be chosen: options of {group} are {', '.join(options)}"
+        names = ", ".join(choosable(options))
+        return f"{group}={option} cannot be chosen: options of {group} are {names}"
     return f"there is no configuration {path}: correct its name, or see --config-dir"
 
 
@@ -367,7 +369,7 @@ def _refuse_no_option(loader: ConfigLoader, overrides: Sequence[str]) -> None:
         if options and not is_choice and not all(isinstance(n, str) for n in names):
             raise UserError(
                 f"{override.input_line} cannot be chosen: options of {override.key_or_group} are "
-                + ", ".join(options)
+                + ", ".join(choosable(options))
             )
 
 

@@ -191,6 +191,11 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
+def choosable(options: Sequence[str]) -> list[str]:
+    """Return the options of a group without those that only serve others, which begin with `_`."""
+    return [option for option in options if not option.startswith("_")]
+
+
 def _choose_option(values: dict[str, Any], config_dir: Path, group: str, option: str) -> None:
     if group not in OTHER_THAN_TRAINED:
         raise UserError(
@@ -198,7 +203,8 @@ def _choose_option(values: dict[str, Any], config_dir: Path, group: str, option:
         )
     file = config_dir / group / f"{option}.yaml"
     if not file.is_file():
-        options = ", ".join(sorted(path.stem for path in (config_dir / group).glob("*.yaml")))
+        stems = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+        options = ", ".join(choosable(stems))
         raise UserError(f"{group}={option} cannot be chosen: options of {group} are {options}")
     section = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(section, dict)

@@ -32,7 +32,7 @@ def leaves(values, prefix=""):
 
 
 def options(configs, group):
-    return sorted(path.stem for path in (configs / group).glob("*.yaml") if path.stem != "base")
+    return sorted(path.stem for path in (configs / group).glob("[!_]*.yaml"))
 
 
 def _needed(group):
