@@ -196,12 +196,8 @@ def _tracked(
     name = "/".join(directory.resolve().parts[-2:]) if request.in_sweep else directory.name
     with tracked(config.logger, directory, name, request.how_to_resume) as trackers:
         for tracker in trackers:
-            tracker.describe(flat(_plain(config)), costs)
+            tracker.describe(flat(config.to_plain()), costs)
         yield trackers
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", by_alias=True)
 
 
 def _cost_totals(layers: LayerTable) -> dict[str, int]:
@@ -391,7 +387,7 @@ def _describe(
 ) -> dict[str, int]:
     """Write config.yaml, run.json and layers.json, and show the same; return the cost totals."""
     config = plan.config
-    write_text(directory / CONFIG_FILE, yaml.safe_dump(_plain(config), sort_keys=False))
+    write_text(directory / CONFIG_FILE, yaml.safe_dump(config.to_plain(), sort_keys=False))
     if not (directory / "run.json").exists():  # else it tells of the run's beginning
         told = describe_run(config, plan.request.overrides, plan.provenance)
         weights = {} if pretrained is None else {"weights": pretrained.to_plain()}

@@ -220,7 +220,7 @@ class Classifier(L.LightningModule):
         """Add everything that is needed to rebuild the network and its input, as plain data."""
         data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         facts = RunFacts(
-            config=self._config.model_dump(mode="json", by_alias=True),
+            config=self._config.to_plain(),
             preprocessing=data.preprocessing.to_plain(),
             batches_seen=self.batches_seen,
             surroundings=run_environment(self._config),
