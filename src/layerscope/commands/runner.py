@@ -367,7 +367,7 @@ def _resumes(values: Values, overrides: Sequence[str], key: str) -> bool:
     if values.get("resume") != "auto":
         return False
     if key not in map(key_of, overrides):
-        raise UserError(f"resume=auto goes on with the run in a directory: name it, {key}=DIR")
+        raise UserError(f"resume=auto resumes the run in a directory: name it, {key}=DIR")
     return True
 
 
