@@ -35,12 +35,12 @@ for folder in ("frozen", "unit/dry_run", "unit/operations", "unit/reconcile"):
 
 import test_dry_run_specification  # noqa: E402
 import test_dry_run_strides  # noqa: E402
+from frozen_differences import differences, run_of  # noqa: E402
 from hand_worked import WORKED, figures_of  # noqa: E402
 from hand_worked import run_of as run_of_worked  # noqa: E402
 from small_networks import CALLS, NETWORKS, VARIANTS, Small  # noqa: E402
 from test_reconcile_networks import UNKNOWN_FLOPS  # noqa: E402
 
-from compare import differences, run_of  # noqa: E402
 from layerscope import operations  # noqa: E402
 from layerscope.dry_run import DryRun, fake, in_place, recorder, saved, saved_storages  # noqa: E402
 from layerscope.dry_run import step as step_module  # noqa: E402

@@ -151,13 +151,16 @@ def test_the_configuration_of_a_runs_directory(text, tmp_path):
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
 
 
-def test_a_directory_in_a_checkpoint_is_not_written_to(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_directory_in_a_checkpoint_is_not_written_to(name, tmp_path):
     from layerscope.commands.checkpoint import _without_writing
-    from layerscope.config.schema import Cifar10Config
+    from layerscope.config.schema import Cifar10Config, Cifar100Config
 
     (tmp_path / "private").mkdir()
-    data = Cifar10Config.model_construct(name="cifar10", dir=str(tmp_path / "private"))
+    kind = {"cifar10": Cifar10Config, "cifar100": Cifar100Config}[name]
+    data = kind.model_construct(name=name, dir=str(tmp_path / "private"), labels="fine", val_size=9)
     assert _without_writing(data, frozenset()).dir is None
+    assert _without_writing(data, frozenset({"data.dir"})).dir == data.dir
     assert list((tmp_path / "private").iterdir()) == []
 
 

@@ -21,6 +21,8 @@ LONGER = [*replaced(TINY, "trainer.max_epochs=3"), "resume=auto", "allow_changes
 IN_METRICS = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
 COSTS = ("num_parameters", "macs", "forward_flops", "backward_flops")
 
+F1 = "torchmetrics.classification.MulticlassF1Score"
+
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
@@ -66,10 +68,11 @@ def test_tensorboard_has_the_rows_of_metrics_and_the_hparams(run, tmp_path):
 
     where = f"hydra.run.dir={tmp_path}"
     assert run("train", *TINY, where).code == 0  # without a tracker: its rows are told later
-    again = run("train", *LONGER, "logger=[csv,tensorboard]", "profile=true", where)
+    longer = [*LONGER, f"metrics.extra=[{{_target_: {F1}, num_classes: 10, name: f1}}]", where]
+    again = run("train", *longer, "logger=[csv,tensorboard]", "profile=true")
     assert (again.code, again.err) == (0, "")
     train_again_from_before(tmp_path)
-    assert run("train", *LONGER, "logger=tensorboard", where).code == 0
+    assert run("train", *longer, "logger=tensorboard").code == 0
 
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -78,6 +81,13 @@ def test_tensorboard_has_the_rows_of_metrics_and_the_hparams(run, tmp_path):
         for tag in events.Tags()["scalars"]
     }
     assert_as_in_metrics(points, tmp_path, digits=1e-6)  # it keeps 32 bits
+    results, table = read_json(tmp_path / "results.json"), rows(tmp_path / "metrics.csv")
+    of_f1 = [(int(row["step"]), float(row["val/f1"])) for row in table if row["val/f1"]]
+    assert 0 < len(of_f1) < len(table)  # the first epochs were trained without it
+    assert [step for step, _ in points["val/f1"]] == [step for step, _ in of_f1]
+    assert points["val/f1"][-1][1] == pytest.approx(of_f1[-1][1])
+    assert points["test/f1"][-1][1] == pytest.approx(results["test/f1"])
+    assert ("best/val/f1" in points) == (results["val/f1"] is not None)
     totals = read_json(tmp_path / "profile.json")["totals"]
     macs = next(row for row in totals if row["quantity"] == "macs")
     assert points["profile/macs/fvcore"] == [(12, macs["measured"])]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import TINY, load_script, read_json, same_weights
 from PIL import Image
 
@@ -163,6 +164,26 @@ def test_the_dataset_of_the_documentation_resumes_within_an_epoch(run, tmp_path,
     assert named.code == 0, named.err
     evaluation = read_json("evaluation/evaluation.json")
     assert evaluation["test/loss"] == read_json("whole/results.json")["test/loss"]
+
+
+def test_a_key_of_ones_own_decides_whatever_it_begins_with(run, tmp_path, monkeypatch):
+    (tmp_path / "directed.py").write_text(
+        "class Photos(list):\n"
+        "    class_names = ['cat', 'dog']\n"
+        "    def __init__(self, split, directions):\n"
+        "        super().__init__()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = [*KEYS, "data=custom", "data._target_=directed.Photos"]
+    one, two = ([*keys, f"+data.directions={number}"] for number in (1, 2))
+    shown = run("train", *one, "--cfg", "job").out
+    config = {k: v for k, v in yaml.safe_load(shown).items() if k not in ("paths", "experiment")}
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    refused = run("train", *two, "resume=auto", "hydra.run.dir=run")
+    assert refused.code == 2
+    assert "data.directions was 1 and is 2" in refused.err
 
 
 REFUSED = {

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bad_input import assert_refused
 from helpers import TINY, read_json, replaced, rows, same_weights
 
 from layerscope.training.callbacks.end_of_epoch import EndOfEpoch
@@ -85,6 +86,10 @@ def test_a_users_own_network_trains_and_is_evaluated_when_named(run, tmp_path, m
     best = "ckpt_path=run/checkpoints/best.ckpt"
     assert run("evaluate", best).code == 2
     assert run("evaluate", best, "model._target_=mine.Net", "hydra.run.dir=eval").code == 0
+    named = ("model._target_=mine.Net", "hydra.run.dir=explained")
+    assert_refused(run("explain", best), f"name it yourself, {named[0]}")
+    assert run("explain", best, *named).code == 0
+    assert run("profile_model", best, *named, "--cfg", "job").code == 0
     assert run("predict", best, "model._target_=mine.Net", "image=none.png").code == 2
 
 

@@ -12,7 +12,14 @@ from layerscope.commands.runner import Request
 from layerscope.config.compose import CONFIG_DIR
 from layerscope.config.overrides import key_of, override_plain
 from layerscope.config.problems import as_typed, parse
-from layerscope.config.schema import Cifar10Config, DataConfig, ImageFolderConfig, TrainConfig
+from layerscope.config.schema import (
+    Cifar10Config,
+    Cifar100Config,
+    DataConfig,
+    ImageFolderConfig,
+    TrainConfig,
+)
+from layerscope.data.cifar100 import Cifar100
 from layerscope.data.store import load_cifar10
 from layerscope.networks import build_network, check_network
 from layerscope.report.terminal import complain
@@ -62,13 +69,22 @@ def _without_writing(data: DataConfig, typed: Set[str]) -> DataConfig:
     """
     if isinstance(data, ImageFolderConfig) and "data.cache" not in typed:
         return data.model_copy(update={"cache": None})
-    if not isinstance(data, Cifar10Config) or data.dir is None or "data.dir" in typed:
+    is_stored = isinstance(data, Cifar10Config | Cifar100Config)
+    if not is_stored or data.dir is None or "data.dir" in typed or _is_stored_in(data):
         return data
+    return data.model_copy(update={"dir": None})
+
+
+def _is_stored_in(data: Cifar10Config | Cifar100Config) -> bool:
+    """Tell whether the decoded arrays are in `data.dir`, so that nothing will be written there."""
+    if isinstance(data, Cifar100Config):
+        return Cifar100(data).is_decoded
+    assert data.dir is not None
     try:
         load_cifar10(Path(data.dir))
     except UserError:
-        return data.model_copy(update={"dir": None})
-    return data
+        return False
+    return True
 
 
 def _refuse_another_view(trained: TrainConfig, asked: TrainConfig) -> None:

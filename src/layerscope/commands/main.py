@@ -71,6 +71,7 @@ COMMANDS = {
         _later("profile", "check_profile"),
         makes="a profile",
         unused=("loss", "trainer"),
+        network_of_checkpoint=True,
     ),
     "explain": Command(
         "explain",
@@ -79,6 +80,7 @@ COMMANDS = {
         _later("explain", "check_explain"),
         makes="an explanation, whose steps have learning_rate",
         unused=("optimizer", "trainer"),
+        network_of_checkpoint=True,
     ),
     "compare": Command(
         "compare",

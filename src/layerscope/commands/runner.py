@@ -101,6 +101,8 @@ class Command:
     # Groups that come along with a network's recipe and say nothing about what this command makes.
     unused: tuple[str, ...] = ()
     makes: str = ""  # "a profile": for the message about an unused group
+    # `ckpt_path` says which network it is, so that its own class needs no `model=custom` beside it.
+    network_of_checkpoint: bool = False
     # What a file stands for that is given before the keys; None: the command takes no file.
     overrides_of_file: Callable[[Path], Sequence[str]] | None = None
 
@@ -110,7 +112,10 @@ class Command:
             names_network = any(key_of(o).split(".")[0] == "model" for o in overrides)
             return [*(() if names_network else self.overrides_of_file(file)), *overrides]
         if self.own_keys is None:
-            return list(overrides)
+            keys = {key_of(override) for override in overrides}
+            names_class = {"ckpt_path", "model._target_"} <= keys and "model" not in keys
+            is_custom = self.network_of_checkpoint and names_class
+            return [*(["model=custom"] if is_custom else ()), *overrides]
         return [
             o for o in overrides if key_of(o) in self.own_keys or key_of(o).startswith("hydra.")
         ]
@@ -362,7 +367,7 @@ def _resumes(values: Values, overrides: Sequence[str], key: str) -> bool:
     if values.get("resume") != "auto":
         return False
     if key not in map(key_of, overrides):
-        raise UserError(f"resume=auto goes on with the run in a directory: name it, {key}=DIR")
+        raise UserError(f"resume=auto resumes the run in a directory: name it, {key}=DIR")
     return True
 
 

@@ -196,12 +196,8 @@ def _tracked(
     name = "/".join(directory.resolve().parts[-2:]) if request.in_sweep else directory.name
     with tracked(config.logger, directory, name, request.how_to_resume) as trackers:
         for tracker in trackers:
-            tracker.describe(flat(_plain(config)), costs)
+            tracker.describe(flat(config.to_plain()), costs)
         yield trackers
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", by_alias=True)
 
 
 def _cost_totals(layers: LayerTable) -> dict[str, int]:
@@ -391,7 +387,7 @@ def _describe(
 ) -> dict[str, int]:
     """Write config.yaml, run.json and layers.json, and show the same; return the cost totals."""
     config = plan.config
-    write_text(directory / CONFIG_FILE, yaml.safe_dump(_plain(config), sort_keys=False))
+    write_text(directory / CONFIG_FILE, yaml.safe_dump(config.to_plain(), sort_keys=False))
     if not (directory / "run.json").exists():  # else it tells of the run's beginning
         told = describe_run(config, plan.request.overrides, plan.provenance)
         weights = {} if pretrained is None else {"weights": pretrained.to_plain()}
@@ -520,12 +516,14 @@ def _own_scores(scored: Scored, best_row: Mapping[str, str]) -> dict[str, float 
 
 def _last_figures(results: Mapping[str, Any], directory: Path) -> dict[str, float]:
     """Return results.json for trackers, whose curves have other figures by the best one's names."""
-    test = {name: value for name, value in results.items() if name.startswith("test/")}
+    scores = {
+        f"best/{name}" if name.startswith("val/") else name: value
+        for name, value in results.items()
+        if name.startswith(("test/", "val/")) and value is not None
+    }
     memory = _activation_memory(directory)["totals"]
     return {
-        **{name: value for name, value in test.items() if value is not None},
-        "best/val/acc": results["val/acc"],
-        "best/val/loss": results["val/loss"],
+        **scores,
         "train_seconds": results["train_seconds"],
         "images_per_second": results["images_per_second"],
         "costs/saved_bytes": float(memory["saved_bytes"]),

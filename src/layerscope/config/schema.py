@@ -779,6 +779,10 @@ class TrainConfig(Section):
         )
     )
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain data, as config.yaml and a checkpoint hold it."""
+        return self.model_dump(mode="json", by_alias=True)
+
 
 class EvaluateConfig(Section):
     """The keys of an evaluation that are not the checkpoint's."""

@@ -107,6 +107,11 @@ class Cifar100(DataSet):
         }
         self._folder = DecodedFolder(self._directory / "cifar100", "CIFAR-100", arrays, "data.dir")
 
+    @property
+    def is_decoded(self) -> bool:
+        """Tell whether the arrays are there, so that `prepare` writes nothing."""
+        return self._folder.found() is not None
+
     def prepare(self, splits: Sequence[Split], report: Report) -> Provenance:
         """See DataSet."""
         found = self._folder.prepare(lambda: self._decode(report), report)

@@ -59,12 +59,12 @@ class DecodedFolder:
             UserError: the folder cannot be written.
             RunFailed: the disk is full or broken.
         """
-        found = self._found()
+        found = self.found()
         if found is not None:
             return found
         try:
             with exclusive(self.folder, self.title, report):
-                return self._found() or self._fill(*make())
+                return self.found() or self._fill(*make())
         except OSError as error:
             raise self._storage_error(error) from error
 
@@ -79,7 +79,7 @@ class DecodedFolder:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.bin"
 
-    def _found(self) -> Decoded | None:
+    def found(self) -> Decoded | None:
         """Return what the folder holds; None where that is not what its manifest says."""
         try:
             manifest = json.loads((self.folder / MANIFEST).read_bytes())

@@ -17,6 +17,7 @@ from layerscope.dry_run import Shape
 from layerscope.explain.engine import explain_network, preparation
 from layerscope.explain.explanation import ExplainSettings
 from layerscope.explain.instance import random_image
+from layerscope.library.profile import own_dtype
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.explain.report import ExplanationReport
 
@@ -74,7 +75,7 @@ def explain(
     settings = ExplainSettings(
         network=type(model).__name__,
         input_shape=_shape(input_shape, image),
-        dtype=_dtype(dtype or _own_dtype(model)),
+        dtype=_dtype(dtype or own_dtype(model)),
         train=train,
         layer=choice.layer,
         position=choice.position,
@@ -132,11 +133,6 @@ def _dtype(name: str) -> str:
     if name not in _DTYPES:
         raise UserError(f"dtype={name}: choose one of {', '.join(_DTYPES)}")
     return name
-
-
-def _own_dtype(model: nn.Module) -> str:
-    floating = (p.dtype for p in model.parameters() if p.is_floating_point())
-    return str(next(floating, torch.float32)).removeprefix("torch.")
 
 
 def _choice(**values: Any) -> Choice:

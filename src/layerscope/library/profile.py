@@ -77,7 +77,7 @@ def profile(
     settings = ProfileSettings(
         network=type(model).__name__,
         input_shape=_described(call) if input_shape is None else _sizes(input_shape),
-        dtype=dtype or _own_dtype(model),
+        dtype=dtype or own_dtype(model),
         device=str(device or _own_device(model)),
         channels_last=_is_channels_last(model) if channels_last is None else channels_last,
         train=train,
@@ -123,7 +123,7 @@ def dry_run(
     settings = ProfileSettings(
         network=type(model).__name__,
         input_shape=_described(call) if input_shape is None else _sizes(input_shape),
-        dtype=_own_dtype(model),
+        dtype=own_dtype(model),
         device=str(device or _own_device(model)),
         optimizer=optimizer or "sgd",
         as_it_is=True,
@@ -225,7 +225,8 @@ def _input_mended(by_shape: bool) -> Iterator[None]:
         raise UserError(f"{text}: {mend}") from error
 
 
-def _own_dtype(model: nn.Module) -> str:
+def own_dtype(model: nn.Module) -> str:
+    """Return the dtype of the first floating-point parameter, without "torch."."""
     floating = (p.dtype for p in model.parameters() if p.is_floating_point())
     return str(next(floating, torch.float32)).removeprefix("torch.")
 

@@ -38,9 +38,9 @@ def with_preprocessing(network: nn.Module) -> "PixelNetwork":
     """Return a module that takes raw pixels and returns the outputs of a loaded network.
 
     Pixels are uint8 RGB, (N, 3, S, S), where S is `network.preprocessing.stored_size`, the size of
-    the data set's images (32). The module makes them gray and smaller or larger, as the network was
-    trained, normalises them, and runs the network, which it holds and does not copy. It exports:
-    `torch.export.export(module, (pixels,))`.
+    the data set's images (32 of CIFAR-10). The module makes them gray and smaller or larger, as the
+    network was trained, normalises them, and runs the network, which it holds and does not copy. It
+    exports: `torch.export.export(module, (pixels,))`.
 
     Raises:
         UserError: the network is not one that `layerscope.load` has returned.

@@ -220,7 +220,7 @@ class Classifier(L.LightningModule):
         """Add everything that is needed to rebuild the network and its input, as plain data."""
         data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         facts = RunFacts(
-            config=self._config.model_dump(mode="json", by_alias=True),
+            config=self._config.to_plain(),
             preprocessing=data.preprocessing.to_plain(),
             batches_seen=self.batches_seen,
             surroundings=run_environment(self._config),
@@ -264,12 +264,14 @@ class Classifier(L.LightningModule):
 
     def _log(self, split: str, scores: Scores) -> None:
         loss, accuracy = scores.take()
-        # Trackers get the row of metrics.csv instead, at its step: see LogEpochs.
-        self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy}, logger=False)
+        self._log_values(split, {"loss": loss, "acc": accuracy})
 
     def _log_own(self, split: str) -> None:
-        values = self._own_metrics.compute()
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()})
+        self._log_values(split, self._own_metrics.compute())
+
+    def _log_values(self, split: str, values: Mapping[str, Tensor]) -> None:
+        # Trackers get the row of metrics.csv instead, at its step: see LogEpochs.
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
     def _agree(self, loss: Tensor) -> None:
         """Refuse a loss or gradients that are not finite, before the update.

@@ -198,6 +198,7 @@ def _maker_of_own(
                 f"optimizer._target_={target}: its parameter groups have no lr, which the schedule "
                 "sets: give it one"
             )
+        _refuse_needed_closure(optimizer, target)
         return optimizer
 
     make.__name__ = target.rpartition(".")[2]
@@ -219,7 +220,6 @@ def state_after_a_step(
     for copy in copies:
         copy.grad = torch.full_like(copy, 1e-3)
     optimizer = optimizer_maker(config, targets)(copies)
-    _refuse_needed_closure(optimizer, config.target)
     try:
         optimizer.step(closure=_no_loss)  # as Lightning calls it
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
@@ -247,5 +247,5 @@ def _refuse_needed_closure(optimizer: torch.optim.Optimizer, target: str) -> Non
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise UserError(
             f"optimizer._target_={target} computes the loss several times in a step (its closure), "
-            "and a step of a run computes it once: choose another optimizer"
+            "and a step here computes it once: choose another optimizer"
         )

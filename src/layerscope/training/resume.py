@@ -26,7 +26,7 @@ from layerscope.training.history import History
 RESULTS_FILE = "results.json"  # the last file that a run writes
 CONFIG_FILE = "config.yaml"
 
-# Keys that do not change what is computed.
+# Keys, and sections, that do not change what is computed.
 _OF_NO_CONSEQUENCE = (
     *("ckpt_path", "resume", "allow_changes", "checkpoint_every_n_steps", "profile"),
     *("logger", "callbacks.activation_memory", "data.dir", "data.num_workers", "data.cache"),
@@ -64,7 +64,7 @@ def is_finished(config: TrainConfig, directory: Path) -> bool:
     if not (directory / RESULTS_FILE).is_file():
         return False
     then = _configuration_in(directory / CONFIG_FILE)
-    return then is None or not _may_train_longer(flat(then), flat(_plain(config)))
+    return then is None or not _may_train_longer(flat(then), flat(config.to_plain()))
 
 
 def start_of(config: TrainConfig, directory: Path) -> Start:
@@ -110,7 +110,7 @@ def _start_at(path: str | Path, config: TrainConfig) -> Start:
     # number of threads, which decides nothing there, and not its name.
     common = facts.surroundings.keys() & environment.keys()
     then = {**flat(facts.config), **{key: facts.surroundings[key] for key in common}}
-    now = {**flat(_plain(config)), **{key: environment[key] for key in common}}
+    now = {**flat(config.to_plain()), **{key: environment[key] for key in common}}
     _refuse_changes(then, now, config, str(path))
     history = History.of(checkpoint)
     if _is_within_epoch(checkpoint):
@@ -193,7 +193,7 @@ def _refuse_another_configuration(config: TrainConfig, path: Path) -> None:
     """Refuse other settings than those in the directory, even without a checkpoint."""
     then = _configuration_in(path)
     if then is not None:
-        _refuse_changes(flat(then), flat(_plain(config)), config, str(path.parent))
+        _refuse_changes(flat(then), flat(config.to_plain()), config, str(path.parent))
 
 
 def _configuration_in(path: Path) -> dict[str, Any] | None:
@@ -201,7 +201,7 @@ def _configuration_in(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return _plain(parse(TrainConfig, with_later_keys(load_yaml(path))))
+        return parse(TrainConfig, with_later_keys(load_yaml(path))).to_plain()
     except (TypeError, UserError) as error:
         raise UserError(f"{path} is not what a run writes: choose another directory") from error
 
@@ -214,7 +214,7 @@ def _refuse_changes(
     changes = [
         f"{key} was {_text(then.get(key))} and is {_text(now.get(key))}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not key.startswith(_OF_NO_CONSEQUENCE)
+        if then.get(key) != now.get(key) and not _is_of_no_consequence(key)
     ]
     if changes:
         shown = "; ".join(changes[:_NUM_SHOWN])
@@ -225,12 +225,13 @@ def _refuse_changes(
         )
 
 
+def _is_of_no_consequence(key: str) -> bool:
+    """Tell whether a key is listed, or in a section that is; a user's own data.direction is not."""
+    return any(key == listed or key.startswith(f"{listed}.") for listed in _OF_NO_CONSEQUENCE)
+
+
 def _passed_over(damaged: list[DamagedCheckpoint], instead: str) -> str:
     return f"{'; '.join(map(str, damaged))}: {instead}" if damaged else ""
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", by_alias=True)
 
 
 def _text(value: object) -> str:

@@ -65,7 +65,9 @@ def test_the_archive_is_decoded_once_and_kept(is_unpacked, tmp_path):
             (source / name).write_bytes(content)
     else:
         source.write_bytes(CONTENT)
+    assert not opened(tmp_path).is_decoded
     facts = opened(tmp_path).prepare(["train"], print)
+    assert opened(tmp_path).is_decoded
     source.rename(tmp_path / "gone")
     data, coarse = opened(tmp_path), opened(tmp_path, labels="coarse")
     assert data.prepare(["train"], print) == facts

@@ -2,12 +2,12 @@
 
 That version had formulas for each kind of layer and no operations. What it did not know (attention,
 einsum, masks) is not compared. One change is intended: that version predicted the live peaks of
-three convnexts too low. Today's are the measured ones (see compare.RIGHT_PEAKS).
+three convnexts too low. Today's are the measured ones (see frozen_differences.RIGHT_PEAKS).
 """
 
 import pytest
-from compare import differences, run_of
 from figures import names
+from frozen_differences import differences, run_of
 
 SAMPLE = (
     *("alexnet", "convnext_tiny", "googlenet", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small"),

@@ -5,9 +5,11 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
 
 from layerscope.base.errors import RunFailed, UserError
 from layerscope.base.targets import Targets, call_target, check_typed_list, import_target, own_code
+from layerscope.callbacks import ActivationMemory
 from layerscope.config.problems import as_typed_in_full
 from layerscope.config.schema import CallbacksConfig
 from layerscope.training.history import HISTORY_KEY
@@ -15,6 +17,13 @@ from layerscope.training.plain_data import not_plain
 from layerscope.training.trainer import early_stopping
 
 _KEY = "callbacks.extra"
+# Callbacks of which a run has its own, beside which a second one cannot work.
+_OF_A_RUN = {
+    ProgressBar: "a run has its own progress bar: leave it out",
+    ActivationMemory: (
+        "a run records this itself: leave it out, and set callbacks.activation_memory.every_n_steps"
+    ),
+}
 _HOOKS = [name for name in dir(L.Callback) if name[0] != "_" and name != "state_key"]
 
 
@@ -22,8 +31,8 @@ def own_callbacks(config: CallbacksConfig, targets: Targets) -> list[L.Callback]
     """Return the callbacks that a configuration names; an error in one names its class.
 
     Raises:
-        UserError: the user did not type one of them, it cannot be made, is no Callback, or its
-            state cannot be in a checkpoint.
+        UserError: the user did not type one of them, it cannot be made, is no Callback, a run has
+            its own, or its state cannot be in a checkpoint.
     """
     plain = [entry.model_dump(by_alias=True) for entry in config.extra]
     mend = f'type it again, "{_KEY}={as_typed_in_full(plain)}", or leave it out with {_KEY}=[]'
@@ -37,6 +46,9 @@ def own_callbacks(config: CallbacksConfig, targets: Targets) -> list[L.Callback]
                 f"{_KEY}: {entry.target} makes a {type(callback).__name__}, not a Lightning "
                 "Callback"
             )
+        for kind, mend in _OF_A_RUN.items():
+            if isinstance(callback, kind):
+                raise UserError(f"{_KEY}: {entry.target}: {mend}")
         _tell_errors(callback, entry.target)
         callbacks.append(callback)
     _check_states(callbacks, early_stopping(config.early_stopping))
