@@ -19,6 +19,10 @@ of_mlflow = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own,
 # A resumed run trains one epoch more.
 LONGER = [*replaced(TINY, "trainer.max_epochs=3"), "resume=auto", "allow_changes=true"]
 IN_METRICS = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
+F1 = (
+    "metrics.extra=[{_target_: torchmetrics.classification.MulticlassF1Score, "
+    "num_classes: 10, name: f1}]"
+)
 COSTS = ("num_parameters", "macs", "forward_flops", "backward_flops")
 
 
@@ -65,11 +69,11 @@ def test_tensorboard_has_the_rows_of_metrics_and_the_hparams(run, tmp_path):
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     where = f"hydra.run.dir={tmp_path}"
-    assert run("train", *TINY, where).code == 0  # without a tracker: its rows are told later
-    again = run("train", *LONGER, "logger=[csv,tensorboard]", "profile=true", where)
+    assert run("train", *TINY, F1, where).code == 0  # without a tracker: its rows are told later
+    again = run("train", *LONGER, F1, "logger=[csv,tensorboard]", "profile=true", where)
     assert (again.code, again.err) == (0, "")
     train_again_from_before(tmp_path)
-    assert run("train", *LONGER, "logger=tensorboard", where).code == 0
+    assert run("train", *LONGER, F1, "logger=tensorboard", where).code == 0
 
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -78,6 +82,9 @@ def test_tensorboard_has_the_rows_of_metrics_and_the_hparams(run, tmp_path):
         for tag in events.Tags()["scalars"]
     }
     assert_as_in_metrics(points, tmp_path, digits=1e-6)  # it keeps 32 bits
+    table = rows(tmp_path / "metrics.csv")
+    assert [step for step, _ in points["val/f1"]] == [int(row["step"]) for row in table]
+    assert {"test/f1", "best/val/f1"} <= points.keys()
     totals = read_json(tmp_path / "profile.json")["totals"]
     macs = next(row for row in totals if row["quantity"] == "macs")
     assert points["profile/macs/fvcore"] == [(12, macs["measured"])]

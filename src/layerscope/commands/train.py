@@ -520,12 +520,14 @@ def _own_scores(scored: Scored, best_row: Mapping[str, str]) -> dict[str, float 
 
 def _last_figures(results: Mapping[str, Any], directory: Path) -> dict[str, float]:
     """Return results.json for trackers, whose curves have other figures by the best one's names."""
-    test = {name: value for name, value in results.items() if name.startswith("test/")}
+    scores = {
+        f"best/{name}" if name.startswith("val/") else name: value
+        for name, value in results.items()
+        if name.startswith(("test/", "val/")) and value is not None
+    }
     memory = _activation_memory(directory)["totals"]
     return {
-        **{name: value for name, value in test.items() if value is not None},
-        "best/val/acc": results["val/acc"],
-        "best/val/loss": results["val/loss"],
+        **scores,
         "train_seconds": results["train_seconds"],
         "images_per_second": results["images_per_second"],
         "costs/saved_bytes": float(memory["saved_bytes"]),

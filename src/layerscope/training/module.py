@@ -268,8 +268,8 @@ class Classifier(L.LightningModule):
         self.log_dict({f"{split}/loss": loss, f"{split}/acc": accuracy}, logger=False)
 
     def _log_own(self, split: str) -> None:
-        values = self._own_metrics.compute()
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()})
+        values = self._own_metrics.compute()  # logged as the scores in _log are
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
     def _agree(self, loss: Tensor) -> None:
         """Refuse a loss or gradients that are not finite, before the update.
