@@ -83,9 +83,7 @@ OneOrSeveral = Annotated[tuple[_T, ...], BeforeValidator(_several)]  # a single 
 def _is_a_limit(limit: int | float) -> int | float:
     share = isinstance(limit, float)
     if not (0 < limit <= 1 if share else limit >= 1):
-        raise ValueError(
-            "must be a number of batches (1, 2, ...) or a share of them (above 0, to 1.0)"
-        )
+        raise ValueError("must be a number (1, 2, ...), or a share above 0 and at most 1.0")
     return limit
 
 
