@@ -1,6 +1,7 @@
 """Names in a file: nothing that a file names is imported or called."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def test_a_target_in_a_checkpoint(target, tmp_path):
     for command in ("evaluate", "profile", "explain") if target in TRIED else ():
         assert_refused(give(command, path), "never taken from a file")
     with pytest.raises(UserError, match="never taken from a file"):
+        layerscope.load(path)
+    with pytest.raises(UserError, match=re.escape(f"target={target!r}")):
         layerscope.load(path)
 
 

@@ -75,6 +75,7 @@ def test_mistakes(answer, argv, said):
 
 def test_a_first_line_comes_before_the_wait(answer):
     assert answer("train", "hydra.run.dir=run").stdout == "layerscope train, files in run\n"
+    assert answer("report-sweep", ".").stdout == "layerscope report-sweep\n"
 
 
 def test_the_library_alone_imports_neither(answer, tmp_path):

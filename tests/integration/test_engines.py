@@ -16,6 +16,7 @@ sys.exit(run("train", sys.argv[1:]))
 # Of two jobs the first one fails, in its own process.
 KEYS = [key for key in TINY if not key.startswith(("trainer.max_epochs", "optimizer."))]
 KEYS += ["trainer.max_epochs=1", "optimizer.sgd_lr=1e30,0.1", "hydra.sweep.dir=sweep"]
+KEYS += ["data.loader=workers", "data.num_workers=1"]  # joblib has a start method of its own
 
 
 @pytest.mark.parametrize(

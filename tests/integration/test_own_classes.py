@@ -221,6 +221,9 @@ REFUSED = {
         "+scheduler.max_lr=1", "+scheduler.total_steps=5", "+scheduler.cycle_momentum=false",
         "OneCycleLR failed in step",
     ],
+    "no step size": [
+        "scheduler._target_=torch.optim.lr_scheduler.StepLR", "give +scheduler.step_size=...",
+    ],
     "breaks": ["scheduler._target_=own_things.breaks", "breaks failed in step 3: ZeroDivision"],
     "classes": [F1.replace("10", "5"), "MulticlassF1Score failed in update"],
     "matrix": [F1.replace("F1Score", "Recall").replace("macro", "none"), "shape (10,), not one"],

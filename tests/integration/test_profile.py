@@ -284,6 +284,14 @@ class Tokens(nn.Module):
                 "embedded": embedded}  # fmt: skip
 
 
+class Parts(nn.Module):
+    """As a LightningModule without forward, whose training_step calls the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = Tokens()
+
+
 IDS = torch.arange(10).reshape(2, 5)
 MISTAKES = {
     "nothing": (Tokens, {}, "there is no input: give input_shape"),
@@ -300,6 +308,8 @@ MISTAKES = {
     "optimizer": (Tokens, {"args": IDS, "optimizer": "lion"}, "choose one of sgd"),
     "device": (Tokens, {"args": IDS, "device": "tpu"}, "give cpu, cuda"),
     "model": (lambda: 3, {"args": IDS}, "not an nn.Module"),
+    "class": (lambda: Tokens, {"args": IDS}, r"the class Tokens: give a model, Tokens\("),
+    "no forward": (lambda: Parts(), {"args": IDS}, "Parts has no forward: .* it calls, tokens$"),
 }
 
 

@@ -7,6 +7,7 @@ stranger's, so what it names never is.
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -132,7 +133,9 @@ def check_call(
 
 
 def _cannot_be_called(target: str, section: str, error: Exception) -> UserError:
-    return UserError(f"{target} cannot be called with the keys under {section}: {error}")
+    missing = re.fullmatch("missing a required argument: '(.+)'", str(error))
+    mend = f": give +{section}.{missing[1]}=..." if missing and "." not in section else ""
+    return UserError(f"{target} cannot be called with the keys under {section}: {error}{mend}")
 
 
 @contextmanager

@@ -150,6 +150,9 @@ def _of_other_data(trained_on: Mapping[str, Any], now: Provenance, view: View) -
     lacking = [name for name, members in view.groups if not members]
     without = f"; of its classes there is no {', '.join(lacking)}" if lacking else ""
     then = ", from: ".join(trained_on[key] for key in ("name", "source") if key in trained_on)
+    if then == f"{now['name']}, from: {now['source']}":
+        same = f"other images of {then}"
+        return f"the network was trained on other data than it is tested on ({same}){without}"
     return (
         f"the network was trained on other data ({then}) than it is tested on ({now['name']}, "
         f"from: {now['source']}){without}"

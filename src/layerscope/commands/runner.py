@@ -227,7 +227,7 @@ def _run_one(
     overrides: list[str],
     file: Path | None,
 ) -> int:
-    if file is not None:
+    if file is not None and command.writes_files:
         _say_start(command)  # reading the file imports torch
     own = command.composed(overrides, file)
     foreign = tuple(override for override in overrides if override not in own)

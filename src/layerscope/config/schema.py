@@ -76,6 +76,16 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _layer_name(value: Any) -> Any:
+    """Take the number of a layer of an `nn.Sequential` for its name, as typed."""
+    if isinstance(value, float):  # "2.10" would be 2.1
+        raise ValueError(
+            f"a name of digits and points needs two kinds of quotes, \"layer='{value}'\""
+        )
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+LayerName = Annotated[str, BeforeValidator(_layer_name)]
 _T = TypeVar("_T")
 OneOrSeveral = Annotated[tuple[_T, ...], BeforeValidator(_several)]  # a single text, or a list
 
@@ -83,9 +93,7 @@ OneOrSeveral = Annotated[tuple[_T, ...], BeforeValidator(_several)]  # a single 
 def _is_a_limit(limit: int | float) -> int | float:
     share = isinstance(limit, float)
     if not (0 < limit <= 1 if share else limit >= 1):
-        raise ValueError(
-            "must be a number of batches (1, 2, ...) or a share of them (above 0, to 1.0)"
-        )
+        raise ValueError("must be a number (1, 2, ...), or a share above 0 and at most 1.0")
     return limit
 
 
@@ -908,7 +916,9 @@ class Choice(Section):
     """What can be chosen of an explanation, on a command line and in a call alike."""
 
     seed: Seed = Field(description="Seed of random weights and of the random image.")
-    layer: str | None = Field(description="Layer whose values are explained; null: all layers.")
+    layer: LayerName | None = Field(
+        description="Layer whose values are explained; null: all layers."
+    )
     position: Place = Field(
         description=(
             "[n,c,h,w] of the layer's output; null: row 1, column 1 of channel 0, or 0 where there "

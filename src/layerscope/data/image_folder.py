@@ -236,7 +236,8 @@ def _complete(found: dict[Split, Listing], config: ImageFolderConfig) -> dict[Sp
             splits[split] = nothing
         else:
             size = limited(of_all, limit)
-            rest, drawn = stratified_split(train.labels, size, f"data.{split}_size")
+            setting = f"data.{split}_size={limit}"
+            rest, drawn = stratified_split(train.labels, size, setting)
             splits[split], splits["train"] = train.rows(drawn), train.rows(rest)
     return splits
 

@@ -1,5 +1,6 @@
 """Batches from a DataLoader, for sets that do not fit on the training device."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ class WorkerBatches:
             num_workers=self._num_workers,
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_end_by_the_parent_alone,
+            multiprocessing_context=_start_method() if self._num_workers else None,
         )
         memory_format = (
             torch.channels_last if self._settings.channels_last else torch.contiguous_format
@@ -65,6 +67,16 @@ class WorkerBatches:
             moved = enlarge(pixels.to(self._device, non_blocking=True), self._settings.view)
             there = labels.to(self._device, non_blocking=True)
             yield moved.contiguous(memory_format=memory_format), there
+
+
+def _start_method() -> str:
+    """Return how worker processes start.
+
+    Jobs of joblib run in processes whose default, `loky`, cannot start a DataLoader's workers.
+    """
+    usable = multiprocessing.get_all_start_methods()  # the platform's default is the first
+    method = multiprocessing.get_start_method()
+    return method if method in usable else usable[0]
 
 
 def _end_by_the_parent_alone(worker: int) -> None:

@@ -117,7 +117,7 @@ class Synthetic(DataSet):
 
 
 def stratified_split(
-    labels: NDArray[np.integer], size: int, key: str = "data.val_size"
+    labels: NDArray[np.integer], size: int, setting: str | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows to train on and `size` others, each ascending.
 
@@ -125,10 +125,11 @@ def stratified_split(
     image more. The split depends on the labels and the size alone.
 
     Args:
-        key: that says how many the others are, for messages.
+        setting: what the user said of their number, for messages; None: `data.val_size={size}`.
     """
     if not 0 < size < len(labels):
-        raise UserError(f"{key}={size}: must leave some of {len(labels)} to train on")
+        said = setting or f"data.val_size={size}"
+        raise UserError(f"{said} leaves none of {len(labels)} images to train on: lower it")
     keys = np.random.Philox(key=SPLIT_KEY).random_raw(len(labels))
     shuffled = np.argsort(keys, kind="stable")
     classes, counts = np.unique(labels, return_counts=True)

@@ -80,7 +80,7 @@ def view_of_other_data(
             f"{_listed(trained.class_names)}"
         )
     if unknown:
-        example = f"data.groups={{{trained.class_names[0]}:[{class_names[0]},...],...}}"
+        example = f"'data.groups={{{trained.class_names[0]}:[{class_names[0]},...],...}}'"
         raise UserError(
             f"data={data.name} has the class {unknown[0]}"
             + (f" (and {len(unknown) - 1} more)" if unknown[1:] else "")
@@ -224,7 +224,7 @@ def _default_groups(num_classes: int, class_names: Sequence[str]) -> Mapping[str
         return TWO_GROUPS
     raise UserError(
         f"model.num_classes={num_classes}: the data has {len(class_names)} classes; "
-        f"say which belong together, data.groups={{name:[{class_names[0]},...],...}}, or give "
+        f"say which belong together, 'data.groups={{name:[{class_names[0]},...],...}}', or give "
         f"model.num_classes={len(class_names)}"
     )
 

@@ -558,6 +558,9 @@ def _reason(error: Exception) -> str:
 
 def _refusal(network: nn.Module, error: Exception) -> str:
     reason = _reason(error)
+    if isinstance(error, NotImplementedError) and 'the required "forward"' in reason:
+        inside = " or ".join(name for name, _ in network.named_children()) or "one that has it"
+        return f"{type(network).__name__} has no forward: give the module that it calls, {inside}"
     if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
         reason = f"its code asks for values, and tensors without memory have none ({error.func})"
     return f"{type(network).__name__} cannot run on this input: {reason}"

@@ -371,6 +371,18 @@ def unwrapped(network: nn.Module) -> nn.Module:
     return network
 
 
+def require_module(model: object) -> None:
+    """Check what a user gives as a model.
+
+    Raises:
+        UserError: it is no module.
+    """
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise UserError(f"model is the class {model.__name__}: give a model, {model.__name__}(...)")
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
+
+
 def is_leaf(module: nn.Module) -> bool:
     """Tell whether torch.fx's default tracer would treat the module as one operation."""
     in_torch = type(module).__module__.startswith(("torch.nn", "torch.ao.nn"))

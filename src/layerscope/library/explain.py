@@ -17,6 +17,7 @@ from layerscope.dry_run import Shape
 from layerscope.explain.engine import explain_network, preparation
 from layerscope.explain.explanation import ExplainSettings
 from layerscope.explain.instance import random_image
+from layerscope.layers.calls import require_module
 from layerscope.library.profile import own_dtype
 from layerscope.reconcile.settings import check_settings
 from layerscope.report.explain.report import ExplanationReport
@@ -61,8 +62,7 @@ def explain(
     Raises:
         UserError: the model does not run on this, or a layer, position or setting is not there.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
+    require_module(model)
     choice = _choice(
         seed=seed,
         layer=layer,

@@ -18,6 +18,7 @@ from layerscope.base.errors import UserError
 from layerscope.dry_run import DryRun
 from layerscope.dry_run import dry_run as run_dry
 from layerscope.dry_run.step import Loss, MakeOptimizer
+from layerscope.layers.calls import require_module
 from layerscope.reconcile import (
     EXACT_INSTRUMENTS,
     CallArguments,
@@ -71,7 +72,7 @@ def profile(
     Raises:
         UserError: the model does not run on this input, or a setting is none.
     """
-    _check_model(model)
+    require_module(model)
     call = _call(input_shape, args, kwargs, loss)
     chosen = check_instruments([instruments] if isinstance(instruments, str) else instruments)
     settings = ProfileSettings(
@@ -118,7 +119,7 @@ def dry_run(
     Raises:
         UserError: the model does not run on this input.
     """
-    _check_model(model)
+    require_module(model)
     call = _call(input_shape, args, kwargs, loss)
     settings = ProfileSettings(
         network=type(model).__name__,
@@ -142,11 +143,6 @@ def dry_run(
         except UserError:
             image = random_input(settings)
             return run_dry(model, (image,), loss=loss, optimizer=make, device=where)
-
-
-def _check_model(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
 
 
 def _sizes(input_shape: object) -> tuple[int, ...]:

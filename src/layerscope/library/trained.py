@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
+from layerscope.config.schema import CustomConfig
 from layerscope.data.batches import Scale
 from layerscope.data.preprocessing import Preprocessing
 from layerscope.data.view import see_pixels
@@ -27,7 +28,13 @@ def load(path: str | Path, target: str | None = None) -> nn.Module:
         UserError: the file is missing, unreadable, not ours, or of another architecture.
     """
     checkpoint = read_checkpoint(path)
-    network = build_network(RunFacts.of(checkpoint).parsed_config().model, target)
+    config = RunFacts.of(checkpoint).parsed_config().model
+    if isinstance(config, CustomConfig) and target is None:
+        raise UserError(
+            f"the network of {path} is a user's own class, which is never taken from a file: name "
+            f"it yourself, layerscope.load(..., target={config.target!r})"
+        )
+    network = build_network(config, target)
     load_weights(network, checkpoint)
     if not hasattr(network, "preprocessing"):
         vars(network)["preprocessing"] = preprocessing_of(checkpoint)  # plain data, no submodule

@@ -25,7 +25,13 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from layerscope.base.errors import UserError
-from layerscope.layers.calls import Call, CallObserver, class_name, track_calls
+from layerscope.layers.calls import (
+    Call,
+    CallObserver,
+    class_name,
+    require_module,
+    track_calls,
+)
 from layerscope.layers.tensors import storages_in, tensors_in
 from layerscope.measure.storage_owners import StorageOwners
 
@@ -93,8 +99,9 @@ def record_activations(module: nn.Module) -> "ActivationRecorder":
     module inside is recorded.
 
     Raises:
-        UserError: the module is compiled or scripted.
+        UserError: the module is none, or it is compiled or scripted.
     """
+    require_module(module)
     return ActivationRecorder(module, needs_graph=True)
 
 

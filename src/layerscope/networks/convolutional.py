@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from layerscope.base.errors import UserError
 from layerscope.dry_run import Shape
+from layerscope.layers.calls import require_module
 from layerscope.networks.common import image_shape
 from layerscope.networks.derivation import is_linear
 from layerscope.networks.layer_calls import DescribedCall, network_calls
@@ -43,8 +44,7 @@ def to_convolutional(model: nn.Module, input_shape: Shape) -> nn.Sequential:
     Raises:
         UserError: the model does not run on this shape, or has a layer that cannot be converted.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model is a {type(model).__name__}, not an nn.Module")
+    require_module(model)
     specs = network_calls(model, (2, *image_shape(input_shape))).layers
     converter = _Converter(model)
     for before, spec in zip((None, *specs), specs, strict=False):

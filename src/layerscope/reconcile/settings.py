@@ -292,7 +292,10 @@ def check_settings(network: nn.Module, settings: ProfileSettings) -> None:
     if settings.dtype not in DTYPES:
         raise UserError(f"dtype={settings.dtype}: choose one of {', '.join(DTYPES)}")
     if isinstance(settings.optimizer, str) and settings.optimizer not in OPTIMIZERS:
-        raise UserError(f"optimizer={settings.optimizer}: choose one of {', '.join(OPTIMIZERS)}")
+        raise UserError(
+            f"optimizer={settings.optimizer}: choose one of {', '.join(OPTIMIZERS)}, or "
+            "give a class such as torch.optim.RMSprop"
+        )
     if any(is_lazy(parameter) for parameter in network.parameters()):
         raise UserError("the network has lazy parameters: run it once first, so that they exist")
     for prefix in settings.freeze:

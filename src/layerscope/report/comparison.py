@@ -286,7 +286,7 @@ def _presence(comparison: ProfileComparison, most: int | None) -> Iterator[Block
 
 _COLUMNS = (
     Column("quantity", "quantity"),
-    Column("instrument", "instrument", rank=4),
+    Column("instrument", "instrument"),
     Column("a", "a", "count", rank=3),
     Column("b", "b", "count", rank=2),
     Column("difference", "b - a", "signed"),
@@ -484,7 +484,7 @@ def _whole_clock(comparison: ProfileComparison) -> Iterator[Block]:
 
 def _clock_table(found: Sequence[ClockDifference], title: str = "") -> Table:
     columns = (
-        *(Column("layer", "layer", rank=3), Column("quantity", "quantity")),
+        *(Column("layer", "layer"), Column("quantity", "quantity")),
         *(Column("a", "a", "number", rank=2), Column("b", "b", "number", rank=1)),
         Column("difference", "difference"),
     )

@@ -397,5 +397,11 @@ def _filled(text: str, width: int) -> str:
 
 
 def complain(line: str) -> None:
-    """Print a line on stderr, without what a terminal would take for a command."""
-    sys.stderr.write("".join(c if c.isprintable() else "?" for c in line) + "\n")
+    """Print a line on stderr, without what a terminal would take for a command.
+
+    On a terminal one that is too long is broken at spaces.
+    """
+    printable = "".join(c if c.isprintable() else "?" for c in line)
+    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        printable = wrapped(printable, "  ", Console(stderr=True).width)
+    sys.stderr.write(printable + "\n")

@@ -67,6 +67,12 @@ def test_classes_and_pictures_are_in_the_order_of_their_names(photos):
     assert (pickle.loads(content).images("train") == data.images("train")).all()
 
 
+@pytest.mark.parametrize("said", [18, 0.95])
+def test_a_split_that_leaves_nothing_is_told_as_the_user_gave_it(said, photos):
+    with pytest.raises(UserError, match=f"val_size={said} leaves none of 16 images"):
+        prepared(photos, val_size=said)
+
+
 def test_splits_with_folders_of_their_own_are_taken_as_they_are(photos, tmp_path):
     root = tmp_path / "split"
     shutil.copytree(photos, root / "train")

@@ -328,6 +328,10 @@ class TestWithoutARecord:
             _ = recorder.record
         del kept
 
+    def test_no_module(self):
+        with pytest.raises(UserError, match="model is a int, not an"):
+            record_activations(3)
+
     def test_the_block_has_not_ended(self):
         network = two_layers()
         recorder = record_activations(network)

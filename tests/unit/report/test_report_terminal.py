@@ -4,12 +4,14 @@ import io
 import re
 import sys
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
 from test_report_document import DOCUMENT
 from torch import nn
 
+import layerscope
 from layerscope.explain.engine import explain_network
 from layerscope.explain.explanation import ExplainSettings
 from layerscope.networks.cifar_cnn import CifarCNN
@@ -21,12 +23,15 @@ from layerscope.report.explain.content import explanation_document
 from layerscope.report.explain.report import show_explanation
 from layerscope.report.layer_table import show_layer_table
 from layerscope.report.profile.content import profile_document, profile_summary
-from layerscope.report.terminal import TextScreen, one_line
+from layerscope.report.profile.report import ProfileReport
+from layerscope.report.terminal import Screen, TextScreen, complain, one_line
+from layerscope.training.callbacks.batch_progress import BatchProgress
 from profile_example import cifar_cnn_profile, example_audit, profile_of
 
 LONG = "features.denseblock4.denselayer16.conv2"
 UNITS = "%|[KMGT]iB|B|s|ms|µs|ns|[kMGTP]|FLOP|MAC"
 ENOUGH = 100_000  # columns
+IMAGES = (4, 3, 32, 32)
 
 
 def explained():
@@ -71,6 +76,7 @@ def reports():
     long = profile_of(deep(), (2, 3, 8, 8))
     layers = layer_table(deep(), (3, 8, 8))
     default = layer_table(CifarCNN(), (3, 32, 32))
+    sizes = [ProfileReport(each) for each in (profile, profile_of(CifarCNN(width=0.5), IMAGES))]
     return {
         "document": lambda screen: screen.show(*DOCUMENT.blocks),
         "profile": lambda screen: screen.show(*profile_summary(profile, example_audit())),
@@ -81,6 +87,7 @@ def reports():
         "explain": lambda screen: show_explanation(screen, explanation),
         "whole explanation": lambda screen: screen.show(*explanation_document(explanation).blocks),
         "audit": lambda screen: show_audit(screen, "a table", example_audit()),
+        "comparison": lambda screen: layerscope.compare(*sizes).show(screen=screen),
         "commands": commands,
     }
 
@@ -137,6 +144,14 @@ def test_a_table_that_is_too_wide_goes_on_below_with_the_names_again():
     ]
 
 
+def test_each_row_of_a_narrow_comparison_names_its_instrument(reports):
+    text = shown(reports["comparison"], 60, True)
+    whole = text[text.index("the whole network") : text.index("shrank most")]
+    rows = [line for line in whole.split("\n") if line.startswith(" macs, MAC")]
+    assert len(rows) >= 4  # at least two tables
+    assert all(re.search("textbook|fvcore|torchinfo", row) for row in rows), rows
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
 def test_the_line_of_a_progress_bar_fits_and_drops_the_least_important_first(width):
     texts = ["epoch 12/150", "loss 2.31", "1:23:45 left", "12,345 images/s", "345/390"]
@@ -182,3 +197,31 @@ def test_the_bar_shows_loss_speed_and_the_time_left_of_the_run(monkeypatch, tmp_
         for line in full
     ), full
     assert max(map(len, bars)) <= 60
+
+
+@pytest.mark.parametrize("is_parallel", [False, True])
+def test_jobs_that_run_at_a_time_show_no_bars(is_parallel, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: object() if is_parallel else None)
+    progress = BatchProgress(Screen())
+    trainer = SimpleNamespace(
+        is_global_zero=True, current_epoch=0, max_epochs=2, num_training_batches=4
+    )
+    progress.on_train_epoch_start(trainer, None)
+    progress.on_train_epoch_end(trainer, None)
+    assert ("epoch 1/2" in terminal.getvalue()) is not is_parallel
+
+
+def test_a_complaint_on_a_narrow_terminal_is_broken_at_spaces(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("COLUMNS", "40")
+    complain("error: data.dir=photos is no folder: give the folder of the photos\x1b[2J")
+    lines = terminal.getvalue().rstrip("\n").split("\n")
+    assert " ".join(line.strip() for line in lines) == (
+        "error: data.dir=photos is no folder: give the folder of the photos?[2J"
+    )
+    assert max(map(len, lines)) <= 40

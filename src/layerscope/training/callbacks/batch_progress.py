@@ -1,5 +1,6 @@
 """The progress bar of a run."""
 
+import multiprocessing
 import time
 from typing import Any
 
@@ -69,6 +70,9 @@ class BatchProgress(L.Callback):
     """Shows how far the epoch is, the mean loss so far, images/s and the time left of the run."""
 
     def __init__(self, screen: Screen) -> None:
+        # Jobs of a sweep that run at a time share the terminal, and their bars would overwrite
+        # each other. Each has a process of its own; the other runs begin in the main process.
+        self._is_shown = screen.is_rich and multiprocessing.parent_process() is None
         self._screen = screen
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -132,7 +136,7 @@ class BatchProgress(L.Callback):
 
     def _start(self, trainer: L.Trainer) -> None:
         self._stop()
-        if not self._screen.is_rich or not trainer.is_global_zero:
+        if not self._is_shown or not trainer.is_global_zero:
             return
         self._bar = self._screen.progress()
         self._task = self._bar.add_task(
