@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from layerscope.base.formatting import wrapped
@@ -30,11 +29,6 @@ def _later(module: str, name: str) -> Callable[..., Any]:
         return found(*arguments)
 
     return call
-
-
-def _no_overrides(file: Path) -> Sequence[str]:
-    """Return what a file stands for that is no configuration."""
-    return ()
 
 
 COMMANDS = {
@@ -96,6 +90,7 @@ COMMANDS = {
         _later("audit", "check_audit"),
         makes="claims",
         unused=("optimizer", "loss", "trainer"),
+        takes_file=True,
         overrides_of_file=_later("audit", "network_of_claims"),
     ),
     "report-sweep": Command(
@@ -105,7 +100,7 @@ COMMANDS = {
         "learning curves, failed jobs. Works while the sweep still runs.",
         _later("report_sweep", "check_report"),
         writes_files=False,
-        overrides_of_file=_no_overrides,
+        takes_file=True,
     ),
 }
 

@@ -103,7 +103,8 @@ class Command:
     makes: str = ""  # "a profile": for the message about an unused group
     # `ckpt_path` says which network it is, so that its own class needs no `model=custom` beside it.
     network_of_checkpoint: bool = False
-    # What a file stands for that is given before the keys; None: the command takes no file.
+    takes_file: bool = False  # or a folder, before the keys
+    # The overrides that such a file stands for; None: it is no configuration.
     overrides_of_file: Callable[[Path], Sequence[str]] | None = None
 
     def composed(self, overrides: Sequence[str], file: Path | None = None) -> list[str]:
@@ -192,8 +193,7 @@ def _run(argv: Sequence[str], command: Command, signals: Signals) -> int:
 
 def _file_and_keys(argv: Sequence[str], command: Command) -> tuple[Path | None, Sequence[str]]:
     """Tell a file that is given before the keys from these."""
-    takes_file = command.overrides_of_file is not None
-    if not takes_file or not argv or "=" in argv[0] or argv[0].startswith("-"):
+    if not command.takes_file or not argv or "=" in argv[0] or argv[0].startswith("-"):
         return None, argv
     return Path(argv[0]).expanduser(), argv[1:]
 
@@ -227,7 +227,7 @@ def _run_one(
     overrides: list[str],
     file: Path | None,
 ) -> int:
-    if file is not None and command.writes_files:
+    if file is not None and command.overrides_of_file is not None:
         _say_start(command)  # reading the file imports torch
     own = command.composed(overrides, file)
     foreign = tuple(override for override in overrides if override not in own)

@@ -19,7 +19,7 @@ from layerscope.operations import (
 )
 from layerscope.reconcile.account import Account
 from layerscope.reconcile.rows import Reason, merged
-from layerscope.theory import CountedUnit
+from layerscope.theory import CountedUnit, sum_if_known
 from layerscope.theory.units import operation_invocation
 
 
@@ -43,16 +43,11 @@ def _added(predictions: Iterable[Prediction]) -> Prediction:
     predictions = tuple(predictions)
     counted = [p for p in predictions if p.counted]
     return Prediction(
-        theory=_sum(p.theory for p in counted),
-        not_counted=_sum(p.not_counted for p in predictions),
+        theory=sum_if_known(p.theory for p in counted),
+        not_counted=sum_if_known(p.not_counted for p in predictions),
         reasons=merged(reason for p in counted for reason in p.reasons if reason.amount),
         counted=bool(counted),
     )
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    found = list(values)
-    return None if None in found else sum(value or 0 for value in found)
 
 
 def _reason(code: str, amount: int, text: str, source: str | None = None) -> tuple[Reason, ...]:
@@ -65,7 +60,7 @@ def _name(unit: CountedUnit) -> str:
 
 def _backward_theory(unit: CountedUnit) -> int | None:
     counts = unit.costs.counts
-    return _sum((counts["input_gradient_flops"], counts["weight_gradient_flops"]))
+    return sum_if_known((counts["input_gradient_flops"], counts["weight_gradient_flops"]))
 
 
 def _products(unit: CountedUnit) -> int:

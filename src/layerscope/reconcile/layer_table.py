@@ -1,6 +1,5 @@
 """What each layer of a network computes of one image, counted by theory and by fvcore."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -8,7 +7,7 @@ from torch import nn
 from layerscope.layers import preserve_state
 from layerscope.measure import FvcoreCounts, FvcoreFailed, Step, fvcore_counts
 from layerscope.networks.layer_calls import blank_image, network_calls
-from layerscope.theory import LayerCost, Total, cost_table, textbook_units
+from layerscope.theory import LayerCost, Total, cost_table, sum_if_known, textbook_units
 
 NOT_RUN = "(not run in eval mode)"
 
@@ -53,7 +52,7 @@ class LayerTable:
     @property
     def fvcore_count(self) -> int | None:
         """Sum of fvcore's counts; None where it could not count."""
-        return _sum([row.fvcore_count for row in self.rows])
+        return sum_if_known(row.fvcore_count for row in self.rows)
 
 
 def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> LayerTable:
@@ -91,8 +90,3 @@ def _fvcore(
         return fvcore_counts(Step(network, (image,))), None
     except FvcoreFailed as error:
         return None, f"fvcore could not count this network: {error}"
-
-
-def _sum(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None

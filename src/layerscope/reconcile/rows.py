@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from layerscope.theory import sum_if_known
 
 # Quantities that are integers and must have nothing unexplained.
 EXACT_QUANTITIES = (
@@ -138,17 +139,11 @@ def total(rows: Iterable[Row]) -> Row:
         instrument=rows[0].instrument,
         theory=sum(row.theory or 0 for row in known),
         reasons=merged(reason for row in known for reason in row.reasons),
-        measured=_sum_or_none(measured) if counted else None,
-        theory_not_counted=_sum_or_none(row.theory_not_counted for row in rows),
+        measured=sum_if_known(measured) if counted else None,
+        theory_not_counted=sum_if_known(row.theory_not_counted for row in rows),
         counted=bool(counted),
         lower_bound=any(row.theory is None for row in counted),
     )
-
-
-def _sum_or_none(values: Iterable[float | None]) -> Any:
-    """Return the sum; None if a summand is not known."""
-    found = list(values)
-    return None if None in found else sum(value or 0 for value in found)
 
 
 def merged(reasons: Iterable[Reason]) -> tuple[Reason, ...]:

@@ -7,11 +7,14 @@ do not matter: every output is stored, and every layer computes its input's grad
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 from layerscope.dry_run import DryRun, LayerCall
 from layerscope.dry_run.records import Shape
 from layerscope.operations import QUANTITIES, CostFormula
 from layerscope.theory.units import CountedUnit
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,8 @@ def _layer_cost(
         gradient_bytes=gradients * element_size,
         parameter_gradient_bytes=num_parameters * element_size,
         **{
-            quantity: _sum(unit.costs.counts[quantity] for unit in units) for quantity in QUANTITIES
+            quantity: sum_if_known(unit.costs.counts[quantity] for unit in units)
+            for quantity in QUANTITIES
         },
     )
 
@@ -242,11 +246,8 @@ def _grouped(
     return {name: tuple(members) for name, members in groups.items()}
 
 
-def _sum(counts: Iterable[int | None]) -> int | None:
-    """Return the sum; None if a summand is None."""
-    total = 0
-    for count in counts:
-        if count is None:
-            return None
-        total += count
-    return total
+def sum_if_known(values: Iterable[_Number | None]) -> _Number | None:
+    """Return the sum; None if a summand is not known."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if len(known) == len(found) else None  # type: ignore[return-value]
